@@ -1,0 +1,46 @@
+"""What somebody wants done, in the imperative. A command is idempotent by its id.
+
+Published to `commands` by the console only; the provisioner alone carries them out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from schemas.envelope import message
+
+
+@message
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeployModel:
+    """Have `name` served. The same command_id twice is one deployment.
+
+    target: local (a process on this machine) | external (an OpenAI-compatible URL). url: base address incl. /v1, for
+    external. upstream_model: the name the engine knows, "" = ask it, else the same. credential: the sealed provider
+    key (never plain). pool: where the endpoints go, by default the model's name. slots: parallel requests an endpoint
+    takes. weight: its share. private: a loopback or private address is meant. command: argv for target local.
+    """
+
+    command_id: str
+    deployment: str
+    name: str
+    target: str
+    url: str = ""
+    upstream_model: str = ""
+    credential: str = ""
+    pool: str = ""
+    slots: int = 8
+    weight: int = 1
+    private: bool = False
+    command: tuple[str, ...] = ()
+    version: int = 1
+
+
+@message
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopDeployment:
+    """Take `deployment` out of rotation, then end what it runs."""
+
+    command_id: str
+    deployment: str
+    version: int = 1

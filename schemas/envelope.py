@@ -1,0 +1,171 @@
+"""The envelope around every event and command: who says what, in which version, about which run, until when.
+
+On a stream an entry has two fields: `e`, the envelope as JSON, and `s`, the publisher's signature over the stream's
+kind and `e`. The signature covers the bytes as they were read, so no canonical form is needed.
+Encoding is msgspec over frozen dataclasses: typed decoding in about 2 us, every failure one DecodeError.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from schemas.errors import DecodeError, SignatureError, UnknownVersion
+
+T = TypeVar("T")
+
+
+class Event(Protocol):
+    """Any of our frozen messages; its class name is the type on the wire."""
+
+    @property
+    def version(self) -> int: ...
+
+
+class SignerPort(Protocol):
+    """base.crypto.Signer, as seen from here."""
+
+    publisher: str
+
+    def sign(self, place: str, content: bytes) -> bytes: ...
+
+
+class VerifierPort(Protocol):
+    """base.crypto.Verifier, as seen from here."""
+
+    def check(self, publisher: str, place: str, content: bytes, signature: bytes) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Envelope:
+    """The outer fields. `deadline_ms` is a budget from acceptance, never a point on somebody's clock.
+
+    id: unique per event, deterministic where a repeat must be recognised. trace: W3C traceparent or "".
+    attempt: which try of the run this is about (the run's epoch), 0 before any.
+    """
+
+    id: str
+    type: str
+    v: int
+    by: str
+    run: str = ""
+    trace: str = ""
+    deadline_ms: int = 0
+    attempt: int = 0
+    at_ms: int = 0
+    data: msgspec.Raw = field(default_factory=lambda: msgspec.Raw(b"{}"))
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """One entry as it lies on a stream."""
+
+    e: bytes
+    s: bytes
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Envelope)
+_payloads: dict[tuple[str, int], msgspec.json.Decoder[Any]] = {}
+_classes: dict[str, type[Any]] = {}
+
+
+def message(cls: type[T]) -> type[T]:
+    """Register a message class: its name and `version` become decodable. Unknown fields are ignored on decoding
+    (a field added with a default is the same version); a changed meaning is a new version with an upcaster."""
+    version = cls.__dataclass_fields__["version"].default  # type: ignore[attr-defined]
+    _payloads[cls.__name__, version] = msgspec.json.Decoder(cls)
+    _classes[cls.__name__] = cls
+    return cls
+
+
+def message_classes() -> dict[str, type[Any]]:
+    """Every registered message by its wire type; for documents and golden tests."""
+    return dict(_classes)
+
+
+def encode(
+    event: Event,
+    *,
+    id: str,
+    by: str,
+    run: str = "",
+    trace: str = "",
+    deadline_ms: int = 0,
+    attempt: int = 0,
+    at_ms: int = 0,
+) -> bytes:
+    """The envelope's JSON with the event inside."""
+    return _encoder.encode(
+        Envelope(
+            id=id,
+            type=type(event).__name__,
+            v=event.version,
+            by=by,
+            run=run,
+            trace=trace,
+            deadline_ms=deadline_ms,
+            attempt=attempt,
+            at_ms=at_ms,
+            data=msgspec.Raw(_encoder.encode(event)),
+        )
+    )
+
+
+def sign(signer: SignerPort, place: str, e: bytes) -> Signed:
+    """`e` with the signature of its publisher for the stream kind `place` (a name of streams.yaml)."""
+    return Signed(e, signer.sign(place, e))
+
+
+def decode(e: bytes) -> tuple[Envelope, Any]:
+    """The envelope and its event. DecodeError for anything malformed, UnknownVersion for a newer sender."""
+    try:
+        envelope = _decoder.decode(e)
+    except msgspec.MsgspecError as error:
+        raise DecodeError(f"not an envelope: {error}", e) from None
+    payload = _payloads.get((envelope.type, envelope.v))
+    if payload is None:
+        from schemas.upcast import upcast  # the ladder imports the events, which import this module
+
+        return envelope, upcast(envelope)
+    try:
+        return envelope, payload.decode(envelope.data)
+    except msgspec.MsgspecError as error:
+        raise DecodeError(f"{envelope.type} v{envelope.v}: {error}", e) from None
+
+
+def known(type_name: str) -> bool:
+    """Whether any version of this type is known here."""
+    return type_name in _classes
+
+
+def verify(
+    verifier: VerifierPort, place: str, allowed: frozenset[str] | set[str], signed: Signed
+) -> tuple[Envelope, Any]:
+    """Decode after checking the signature. SignatureError when the publisher it names may not publish to `place`
+    or did not sign these bytes."""
+    envelope, event = decode(signed.e)
+    if envelope.by not in allowed:
+        raise SignatureError(f"{envelope.by!r} may not publish {envelope.type} on {place}")
+    if not verifier.check(envelope.by, place, signed.e, signed.s):
+        raise SignatureError(f"the signature of {envelope.type} on {place} does not hold")
+    return envelope, event
+
+
+__all__ = [
+    "Envelope",
+    "Event",
+    "Signed",
+    "SignerPort",
+    "UnknownVersion",
+    "VerifierPort",
+    "decode",
+    "encode",
+    "known",
+    "message",
+    "message_classes",
+    "sign",
+    "verify",
+]

@@ -1,0 +1,105 @@
+"""Every way a request can fail, as a value that travels, and the few exceptions of a handler's border.
+
+    HeadraceError                 anything of ours that is raised
+    ├── Refusal                   a request we will not serve; carries a Failure, becomes an OpenAI-shaped error
+    ├── DecodeError               bytes that are not an event of ours: poison, dead letter at once
+    ├── UnknownVersion            an event newer than this process: released until its deadline, never poison
+    ├── SignatureError            an event whose publisher may not say this: poison
+    ├── Unavailable               a store or server is away: retried, then 503 with Retry-After
+    └── OwnerLost                 this process no longer owns the run: stop, write nothing
+
+A Failure is what crosses rooms (inside verdicts, frames and facts). `ingress/errors.py` alone knows HTTP statuses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Code(StrEnum):
+    """Stable names of failures; each has a page docs/errors/<code>. Never renamed, only added."""
+
+    invalid_request = "invalid_request"  #: JSON broken, wrong type or range
+    missing_required_parameter = "missing_required_parameter"  #: a field that must be there is not
+    request_too_large = "request_too_large"  #: body over the limit
+    context_length_exceeded = "context_length_exceeded"  #: the engine says the prompt is too long
+    content_policy_violation = "content_policy_violation"  #: a guardrail blocked it before any engine was called
+    invalid_api_key = "invalid_api_key"  #: missing, malformed, unknown, revoked or expired
+    permission_denied = "permission_denied"  #: a valid key without the scope
+    model_not_found = "model_not_found"  #: absent, or not for this key
+    not_found = "not_found"  #: unknown path or id
+    method_not_allowed = "method_not_allowed"  #: the path exists, the verb does not
+    request_timeout = "request_timeout"  #: the body did not arrive in time
+    rate_limit_exceeded = "rate_limit_exceeded"  #: requests per minute or concurrency of a key
+    overloaded = "overloaded"  #: the bound of live runs is reached
+    no_engine = "no_engine"  #: no endpoint can serve the model now
+    upstream_error = "upstream_error"  #: every engine that was tried failed before the first byte
+    upstream_interrupted = "upstream_interrupted"  #: the stream broke after its first byte
+    upstream_timeout = "upstream_timeout"  #: the engine was silent too long
+    deadline_exceeded = "deadline_exceeded"  #: the run's own deadline passed
+    guardrail_unavailable = "guardrail_unavailable"  #: a required guard could not judge (fail closed)
+    store_unavailable = "store_unavailable"  #: Redis is away or refuses writes
+    cancelled = "cancelled"  #: the client left or cancelled
+    draining = "draining"  #: this ingress is going away; ask another
+    internal_error = "internal_error"  #: our fault; the run id finds it in the logs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why a run ended without an answer.
+
+    `status`, `type` and `public_code` are set only when an engine's own error is passed on; otherwise the door
+    derives them from `code`. `retry_after_ms` becomes retry-after and retry-after-ms; `should_retry` False becomes
+    x-should-retry: false (work was billed, or a retry cannot help).
+    """
+
+    code: str
+    message: str
+    param: str | None = None
+    retry_after_ms: int | None = None
+    should_retry: bool | None = None
+    status: int | None = None
+    type: str | None = None
+    public_code: str | None = None
+
+
+class HeadraceError(Exception):
+    """Base of everything of ours that is raised."""
+
+
+class Refusal(HeadraceError):
+    """A request that will not be served, with the reason to show."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+    @classmethod
+    def of(cls, code: Code, message: str, *, param: str | None = None, retry_after_ms: int | None = None) -> Refusal:
+        """A refusal in one line."""
+        return cls(Failure(code=code.value, message=message, param=param, retry_after_ms=retry_after_ms))
+
+
+class DecodeError(HeadraceError):
+    """Bytes that are not an event of ours. `raw` is what was read."""
+
+    def __init__(self, reason: str, raw: bytes = b"") -> None:
+        super().__init__(reason)
+        self.raw = raw
+
+
+class UnknownVersion(HeadraceError):
+    """A well-formed event whose type or version this process does not know yet."""
+
+
+class SignatureError(HeadraceError):
+    """An event that was not signed by a publisher who may say it."""
+
+
+class Unavailable(HeadraceError):
+    """A store or server cannot be reached or refuses writes. The call may or may not have been applied."""
+
+
+class OwnerLost(HeadraceError):
+    """Another consumer owns the run now; nothing was written and nothing more may be."""

@@ -1,0 +1,178 @@
+"""What happened, in the past tense. Frozen, versioned, signed by whoever saw it happen.
+
+    RequestAccepted    door -> requests        a pointer to the sealed body, under 1 kB
+    RequestCleared     script -> cleared       a bare pointer; carries no authority (scripts cannot sign)
+    RequestCompleted   router -> facts         the answer was complete
+    RequestFailed      any -> facts            it ended with an error and a code
+    RequestRefused     authorization, guards   it was not allowed
+    RequestCancelled   door, sweeper -> facts  nobody wanted it any more
+    KeyChanged ...     console, provisioner -> control   names what to read again; no authority
+
+The four endings are the terminal facts: exactly one per run. The script that ends a run adds beside `e` and `s`:
+`a`/`as` the acceptance as it was signed, `v:<family>` each stored verdict, `t` the run's times (see FactTimes).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from schemas.envelope import message
+from schemas.errors import Failure
+
+
+@message
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestAccepted:
+    """A request became a run. The body lies sealed under {p}:body:<run>; this is its pointer.
+
+    route: the public path. door: the ingress process that accepted it. key_id and secret_mac: the credential's id and
+    HMAC(pepper, secret) by ring key mac_kid, never the secret. families: who must answer, the static list of this
+    topology version. max_tokens: the client's own bound or None. prompt_tokens: an estimate (bytes / 4).
+    on_disconnect: cancel | finish | grace:<seconds>.
+    """
+
+    run: str
+    route: str
+    model: str
+    stream: bool
+    key_id: str
+    secret_mac: str
+    mac_kid: str
+    body_digest: str
+    body_bytes: int
+    door: str
+    families: tuple[str, ...]
+    topology: int = 1
+    max_tokens: int | None = None
+    prompt_tokens: int = 0
+    lane: str = "interactive"
+    client_request_id: str = ""
+    on_disconnect: str = "cancel"
+    version: int = 1
+
+
+@message
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestCleared:
+    """All families answered and none refused. Written by the verdict script; the router verifies every verdict."""
+
+    run: str
+    pool: str
+    lane: str
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens as the engine counted them, or our own count with estimated=True."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    estimated: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One call of one endpoint. outcome: ok, or a Code. Milliseconds count from the claim."""
+
+    endpoint: str
+    started_ms: int
+    ended_ms: int
+    outcome: str
+    status: int = 0
+
+
+@message
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestCompleted:
+    """The client's answer is complete. ttft_ms and upstream_ms count from the claim; events: SSE data events sent."""
+
+    run: str
+    model: str
+    endpoint: str
+    usage: Usage
+    status: int = 200
+    finish_reason: str = ""
+    events: int = 0
+    ttft_ms: int = 0
+    upstream_ms: int = 0
+    attempts: tuple[Attempt, ...] = ()
+    version: int = 1
+
+
+@message
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestFailed:
+    """It ended with an error. usage is set when tokens were produced (billed, marked estimated where unknown)."""
+
+    run: str
+    failure: Failure
+    model: str = ""
+    endpoint: str = ""
+    usage: Usage | None = None
+    events: int = 0
+    ttft_ms: int = 0
+    upstream_ms: int = 0
+    attempts: tuple[Attempt, ...] = ()
+    version: int = 1
+
+
+@message
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestRefused:
+    """A family said no before any engine was called."""
+
+    run: str
+    family: str
+    failure: Failure
+    version: int = 1
+
+
+@message
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestCancelled:
+    """Nobody waits for it any more. by: client | lost | operator. Usage as in RequestFailed."""
+
+    run: str
+    by: str
+    model: str = ""
+    endpoint: str = ""
+    usage: Usage | None = None
+    events: int = 0
+    ttft_ms: int = 0
+    upstream_ms: int = 0
+    attempts: tuple[Attempt, ...] = ()
+    version: int = 1
+
+
+Terminal = RequestCompleted | RequestFailed | RequestRefused | RequestCancelled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FactTimes:
+    """When a run passed each door: Redis server time, milliseconds since the epoch, 0 = never."""
+
+    accepted: int = 0
+    cleared: int = 0
+    claimed: int = 0
+    first: int = 0
+    ended: int = 0
+
+
+@message
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyChanged:
+    """A key was created, rotated, changed or revoked: drop what you cached of it."""
+
+    key_id: str
+    version: int = 1
+
+
+@message
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogChanged:
+    """Endpoints or models of a pool changed: read the catalog again."""
+
+    pool: str
+    version: int = 1

@@ -1,0 +1,65 @@
+"""What a reply stream carries. One stream per run, {p}:reply:<run>, entry id `<epoch>-<sequence>`.
+
+The sequence counts the SSE data events sent to the client, from 1; a frame holds one or more whole events and its id
+is that of its last one. A unary answer is one event. Entry fields: `k` kind, `n` events in it, `d` sealed payload,
+`h` (first and last frame only) public headers as JSON. The same fields go out on the push channel of each watching
+ingress, behind a line that names run, epoch, sequence.
+
+    kind   payload                                                   after it
+    data   raw SSE bytes: whole events, each ending in a blank line  more frames
+    end    the last SSE bytes ([DONE] included), or the unary body   nothing
+    error  Failure as JSON                                           nothing
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from schemas.errors import DecodeError, Failure
+
+DATA, END, ERROR = "data", "end", "error"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """One entry of a reply stream, opened. `first` is the sequence of its first event."""
+
+    epoch: int
+    sequence: int
+    kind: str
+    events: int
+    payload: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def first(self) -> int:
+        return self.sequence - self.events + 1
+
+    @property
+    def terminal(self) -> bool:
+        return self.kind != DATA
+
+
+_encoder = msgspec.json.Encoder()
+_failures = msgspec.json.Decoder(Failure)
+
+
+def encode_failure(failure: Failure) -> bytes:
+    """The payload of an error frame."""
+    return _encoder.encode(failure)
+
+
+def decode_failure(payload: bytes) -> Failure:
+    """The failure an error frame carries. DecodeError."""
+    try:
+        return _failures.decode(payload)
+    except msgspec.MsgspecError as error:
+        raise DecodeError(f"not a failure: {error}", payload) from None
+
+
+def place(epoch: int, sequence: int) -> str:
+    """The associated data that a frame is sealed with: its place in the stream."""
+    return f"frame/{epoch}-{sequence}"

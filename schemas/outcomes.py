@@ -1,0 +1,72 @@
+"""What a handler is given and what it answers. Handlers decide; the runtime acts.
+
+A handler never acks, retries or dead-letters: it returns one of these values per delivery, and `runtime/` does the
+rest (retry, reclaim, dead letter, ack). Raising is the same as Again without a delay, counted against the limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from schemas.envelope import Envelope
+from schemas.events import Terminal
+from schemas.verdicts import Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One entry handed to a handler, signature checked.
+
+    stream: the full key. entry: the stream id. starts: how often it was started before, 0 = fresh.
+    fields: the raw entry, for facts with their extra fields."""
+
+    stream: str
+    entry: str
+    envelope: Envelope
+    event: Any
+    starts: int = 0
+    fields: Mapping[bytes, bytes] = field(default_factory=dict)
+
+    @property
+    def run(self) -> str:
+        return self.envelope.run
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Handled; acknowledge it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Handled, and a script of the run has acknowledged it already (claim, end)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Try again after `seconds`; counts as a start."""
+
+    seconds: float = 0.0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """Poison: to the dead-letter stream now, with the reason."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A family's answer: the verdict script stores it and acknowledges the entry in one step.
+
+    `ending`: the terminal fact to use if this refusal ends the run (refusals only)."""
+
+    verdict: Verdict
+    ending: Terminal | None = None
+
+
+Outcome = Done | Settled | Again | Dead | Decided

@@ -1,0 +1,123 @@
+"""Records that several rooms read: keys, models, endpoints, requests. Values only; where they live is not said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+INFERENCE, ADMIN = "inference", "admin"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRecord:
+    """An API key as stored: never its secret, only HMAC-SHA-256(pepper of ring key mac_kid, secret) in hexadecimal.
+
+    models: names or patterns with `*` that the key may use; ("*",) = all. requests_per_minute and concurrency: 0 = no
+    limit. Times in milliseconds since the epoch, 0 = never. previous_mac: valid until previous_until_ms (rotation).
+    """
+
+    key_id: str
+    tenant: str
+    name: str
+    secret_mac: str
+    mac_kid: str
+    scopes: tuple[str, ...] = (INFERENCE,)
+    models: tuple[str, ...] = ("*",)
+    requests_per_minute: int = 0
+    concurrency: int = 0
+    weight: int = 1
+    lane: str = "interactive"
+    on_disconnect: str = "cancel"
+    created_ms: int = 0
+    expires_ms: int = 0
+    revoked_ms: int = 0
+    previous_mac: str = ""
+    previous_mac_kid: str = ""
+    previous_until_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRecord:
+    """A public model name and the pool that serves it. created: seconds since the epoch (OpenAI's unit)."""
+
+    name: str
+    pool: str
+    created: int = 0
+    owned_by: str = "headrace"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointRecord:
+    """One place that serves a pool. url: base address incl. /v1. upstream_model: what the engine calls it.
+
+    credential: provider key sealed by base.crypto ("" = none); only the router opens it. slots: parallel requests.
+    """
+
+    endpoint: str
+    deployment: str
+    pool: str
+    model: str
+    url: str
+    upstream_model: str = ""
+    credential: str = ""
+    slots: int = 8
+    weight: int = 1
+    up: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentRecord:
+    """What was asked for and how it stands. state: pending | starting | ready | failed | stopping | stopped."""
+
+    deployment: str
+    command_id: str
+    name: str
+    target: str
+    pool: str
+    state: str
+    reason: str = ""
+    url: str = ""
+    upstream_model: str = ""
+    credential: str = ""
+    slots: int = 8
+    weight: int = 1
+    private: bool = False
+    command: tuple[str, ...] = ()
+    pid: int = 0
+    created_ms: int = 0
+    updated_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestRecord:
+    """One ended run as audited; the row behind `requests show`. Costs in integer micros of the price currency.
+
+    verdicts and attempts: JSON values without text. Times: ms since the epoch (Redis clock), 0 = never."""
+
+    run: str
+    tenant: str
+    key_id: str
+    route: str
+    model: str
+    endpoint: str
+    stream: bool
+    status: int
+    outcome: str
+    code: str
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    estimated: bool
+    cost_micros: int
+    events: int
+    ttft_ms: int
+    duration_ms: int
+    accepted_ms: int
+    cleared_ms: int
+    claimed_ms: int
+    first_ms: int
+    ended_ms: int
+    attempt: int
+    client_request_id: str
+    verdicts: object
+    attempts: object
+    finish_reason: str = ""

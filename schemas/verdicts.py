@@ -1,0 +1,96 @@
+"""What a family answers about a run: pass, refuse, edits or skip. Every family always answers.
+
+A verdict is stored as `<kid>:<mac> <json>`: the MAC covers family and JSON under the place "verdict", the JSON names
+run, body digest and policy version, so a verdict can't be moved to another run, body or family. The router checks all
+of them before it opens an upstream.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from schemas.envelope import SignerPort, VerifierPort
+from schemas.errors import DecodeError, Failure, SignatureError
+
+PASS, REFUSE, EDITS, SKIP = "pass", "refuse", "edits", "skip"
+PLACE = "verdict"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edit:
+    """Replace text[start:end] (code points) of the string at `pointer` (RFC 6901) in the body `digest`.
+
+    Never carries the matched text. kind: what was found (email, card, person ...)."""
+
+    digest: str
+    pointer: str
+    start: int
+    end: int
+    replacement: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """What authorization found out about the caller; only its verdict carries one.
+
+    tenant: the organization. pool and lane: where the run goes. weight: the tenant's share. fail: family -> open |
+    closed, what a missing verdict means. scopes: whose limits were reserved (settled by the ledger).
+    limit_*: for the x-ratelimit headers; reset in milliseconds; -1 = unlimited.
+    """
+
+    tenant: str
+    key_id: str
+    pool: str
+    lane: str = "interactive"
+    weight: int = 1
+    fail: dict[str, str] = field(default_factory=dict)
+    scopes: tuple[str, ...] = ()
+    limit_requests: int = -1
+    remaining_requests: int = -1
+    reset_requests_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """One family's answer. found: kind -> count of what was seen, also when only flagged; never text."""
+
+    run: str
+    family: str
+    outcome: str
+    policy: str
+    body_digest: str
+    edits: tuple[Edit, ...] = ()
+    failure: Failure | None = None
+    grant: Grant | None = None
+    found: dict[str, int] = field(default_factory=dict)
+    took_us: int = 0
+    version: int = 1
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Verdict)
+
+
+def seal_verdict(signer: SignerPort, verdict: Verdict) -> bytes:
+    """The stored form: signature, one space, JSON."""
+    content = _encoder.encode(verdict)
+    return signer.sign(f"{PLACE}/{verdict.family}", content) + b" " + content
+
+
+def open_verdict(verifier: VerifierPort, family: str, stored: bytes) -> Verdict:
+    """The verdict of `family`, whose publisher must be the family itself. SignatureError, DecodeError."""
+    signature, _, content = stored.partition(b" ")
+    if not verifier.check(family, f"{PLACE}/{family}", content, signature):
+        raise SignatureError(f"the verdict of {family} is not signed by it")
+    return read_verdict(content)
+
+
+def read_verdict(content: bytes) -> Verdict:
+    """A verdict from its JSON, unverified."""
+    try:
+        return _decoder.decode(content)
+    except msgspec.MsgspecError as error:
+        raise DecodeError(f"not a verdict: {error}", content) from None
