@@ -1,0 +1,76 @@
+"""What one request asks of the mock engine: tokens, stream or not, and the faults written in its prompt.
+
+Pure. Faults stand in the prompt because that is what every gateway passes on:
+
+    @@err=429    answer with that status        @@cut=5    close the connection after 5 tokens
+    @@hang=3     fall silent after 3 tokens     @@slow     ten times slower, at least 100 ms a token
+    @@times=1    the fault strikes only the first time this id is seen (a retry then succeeds)
+    @@id=WORD    the name of the request in the ledger (or the header x-mock-id)
+"""
+
+import re
+from dataclasses import dataclass, replace
+
+import orjson
+
+_MARK = re.compile(rb"@@(err|cut|hang|slow|times|id)(?:=([A-Za-z0-9_.-]{1,64}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """How one request is to be answered."""
+
+    model: str
+    stream: bool
+    usage: bool
+    #: Tokens to send; None means the engine's default.
+    tokens: int | None
+    prompt_tokens: int
+    err: int = 0
+    #: Tokens after which the connection is closed, or silence begins; None means never.
+    cut: int | None = None
+    hang: int | None = None
+    slow: bool = False
+    #: How often a fault strikes one ledger id; None means always.
+    times: int | None = None
+    ledger_id: str = ""
+
+
+def read(body: bytes, ledger_id: str = "") -> Script:
+    """The script of a chat request's body; ValueError with a sentence when it is none."""
+    request = orjson.loads(body)
+    if not isinstance(request, dict) or not isinstance(request.get("messages"), list):
+        raise ValueError("messages must be a list")
+    tokens = request.get("max_completion_tokens") or request.get("max_tokens")
+    marks = {kind.decode(): value.decode() for kind, value in _MARK.findall(body)}
+    return Script(
+        model=str(request.get("model", "mock")),
+        stream=request.get("stream") is True,
+        usage=bool((request.get("stream_options") or {}).get("include_usage")),
+        tokens=tokens if isinstance(tokens, int) and tokens > 0 else None,
+        prompt_tokens=sum(_words(message) for message in request["messages"]),
+        err=_number(marks, "err") or 0,
+        cut=_number(marks, "cut"),
+        hang=_number(marks, "hang"),
+        slow="slow" in marks,
+        times=_number(marks, "times"),
+        ledger_id=ledger_id or marks.get("id", ""),
+    )
+
+
+def without_faults(script: Script) -> Script:
+    """The same request answered well."""
+    return replace(script, err=0, cut=None, hang=None, slow=False)
+
+
+def _number(marks: dict[str, str], name: str) -> int | None:
+    value = marks.get(name, "")
+    return int(value) if value.isdigit() else None
+
+
+def _words(message: object) -> int:
+    """The mock's tokenizer: words of the text parts."""
+    content = message.get("content") if isinstance(message, dict) else None
+    parts = content if isinstance(content, list) else [{"text": content}]
+    texts = (part.get("text") for part in parts if isinstance(part, dict))
+    return sum(len(text.split()) for text in texts if isinstance(text, str))
