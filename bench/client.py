@@ -48,7 +48,8 @@ class Connection(asyncio.Protocol):
 
     def send(self) -> None:
         """Send the next request; only when idle."""
-        assert self._transport and not self.sent_ns
+        assert self._transport
+        assert not self.sent_ns
         self._counter = SseCounter()
         self._first = self._last = self._status = 0
         self._body = b""

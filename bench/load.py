@@ -90,8 +90,7 @@ class Load:
             await asyncio.sleep(0.01)
         for connection in list(self._open):
             connection.give_up("timeout")
-        while self._open and monotonic() < end + 1:
-            await asyncio.sleep(0.01)
+        await asyncio.sleep(TIMER)  # the loop tells the connections that they are lost
 
     def expire(self) -> None:
         """Give up what has had no whole answer in time."""
