@@ -1,0 +1,93 @@
+"""Carrying out what handlers decided: verdicts, dead letters. Used by the engine, known to no handler."""
+
+from __future__ import annotations
+
+from runtime.consume import Spec
+from runtime.groups import Row
+from runtime.runs import Runs
+from runtime.scripts import Answer, DeadLetter, Ending, Scripts
+from runtime.seals import Seals
+from schemas import envelope as wire
+from schemas.errors import Code, DecodeError, Failure, SignatureError, UnknownVersion
+from schemas.events import RequestFailed, RequestRefused
+from schemas.outcomes import Decided, Delivery
+from schemas.verdicts import REFUSE, seal_verdict
+
+_GAVE_UP = Failure(
+    code=Code.internal_error,
+    message="The request could not be handled; it was set aside for the operator. Retry it, and report its request id "
+    "if it fails again.",
+)
+
+
+class Acts:
+    """Implements runtime.consume.Acts for one publisher."""
+
+    def __init__(self, scripts: Scripts, runs: Runs, seals: Seals) -> None:
+        self._scripts, self._runs, self._seals = scripts, runs, seals
+
+    async def decided(self, delivery: Delivery, outcome: Decided) -> None:
+        """Sign and store the verdict; the script acknowledges and moves the run on."""
+        verdict = outcome.verdict
+        frame, ending = b"", None
+        if verdict.outcome == REFUSE:
+            failure = verdict.failure or _GAVE_UP
+            fact = outcome.ending or RequestRefused(run=verdict.run, family=verdict.family, failure=failure)
+            frame = self._seals.error(verdict.run, 0, 1, failure).payload
+            ending = self._seals.ending(fact, 0)
+        grant = verdict.grant
+        await self._scripts.verdict(
+            Answer(
+                run=verdict.run,
+                family=verdict.family,
+                entry=delivery.entry,
+                outcome=verdict.outcome,
+                stored=seal_verdict(self._seals.signer, verdict),
+                pool=grant.pool if grant else "",
+                lane=grant.lane if grant else "",
+                tenant=grant.tenant if grant else "",
+                frame=frame,
+                ending=ending,
+            )
+        )
+
+    async def dead(self, row: Row, spec: Spec, consumer: str, starts: int, reason: str) -> None:
+        """To the dead letters; the entry's run ends with it if the entry was genuine."""
+        run = self._genuine(row, spec)
+        place, frame, ending = await self._last_words(run) if run else ("", b"", None)
+        await self._scripts.dead(
+            DeadLetter(
+                stream=row.stream,
+                group=spec.group,
+                consumer=consumer,
+                entry=row.entry,
+                starts=starts,
+                sealed=self._seals.letter(row.fields, row.entry),
+                reason=reason[:500],
+                run=run if ending else "",
+                place=place,
+                frame=frame,
+                ending=ending,
+            )
+        )
+
+    def _genuine(self, row: Row, spec: Spec) -> str:
+        """The run of a signed entry (or of one that only a script could write), else ""."""
+        signed = wire.Signed(row.fields.get(b"e", b""), row.fields.get(b"s", b""))
+        if spec.stream not in ("requests", "cleared"):
+            return ""
+        try:
+            if "script" in spec.allowed:
+                return wire.decode(signed.e)[0].run
+            return wire.verify(self._seals.verifier, spec.stream, spec.allowed, signed)[0].run
+        except (DecodeError, SignatureError, UnknownVersion):
+            return ""
+
+    async def _last_words(self, run: str) -> tuple[str, bytes, Ending | None]:
+        fields = await self._runs.fields(run)
+        if not fields or fields["state"] == b"ended":
+            return "", b"", None
+        epoch, sequence = int(fields["epoch"]), int(fields["seq"])
+        frame = self._seals.error(run, epoch, sequence + 1, _GAVE_UP).payload
+        fact = RequestFailed(run=run, failure=_GAVE_UP, events=sequence)
+        return f"{epoch}-{sequence}", frame, self._seals.ending(fact, epoch)

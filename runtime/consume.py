@@ -1,0 +1,441 @@
+"""The engine under every consumer group: pull, start, keep, retry, take over, give up. Handlers know none of it.
+
+What it promises
+- It pulls no more than it can start at once, so a delivered entry is a started entry.
+- An entry is acknowledged only after its outcome was carried out; a process that dies loses nothing.
+- While a handler works, a beat every idle_limit/3 keeps its entries; a beat that finds another holder stops the
+  handler (it may write nothing more).
+- Entries of a silent consumer are taken over one at a time, each start counted before it happens. An entry that was
+  started max_starts times goes to the dead letters with its reason, and its run ends in the same step.
+- Poison (undecodable, wrongly signed) is dead at once; an unknown newer version is given back until its deadline.
+- A store that is away (Unavailable) is nobody's fault: the entry waits and its count stays as it was.
+- After an outage nothing is taken over until one full idle limit has passed, so that live owners beat first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from base.clock import Clock
+from base.ids import Random
+from runtime import faults
+from runtime.groups import GroupLost, Groups, Row
+from runtime.scripts import Held, Scripts
+from schemas.envelope import Envelope, Signed, VerifierPort, decode, verify
+from schemas.errors import DecodeError, HeadraceError, OwnerLost, SignatureError, Unavailable, UnknownVersion
+from schemas.outcomes import Again, Dead, Decided, Delivery, Done, Outcome, Settled
+
+log = logging.getLogger("headrace.runtime")
+
+Handler = Callable[[Sequence[Delivery]], Awaitable[Sequence[Outcome]]]
+
+_BLOCK_MS = 5000  # one XREADGROUP waits this long
+_BACKOFF = (0.05, 0.5)  # seconds, jittered, after any failure of the server
+_ONE_BY_ONE_S = 0.25  # how long a taken-over entry may run before the next one is started beside it
+_UNKNOWN_LIFE_MS = 86_400_000  # an entry of unknown version without a deadline lives a day
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """One group on one kind of stream, as streams.yaml declares it. allowed: publisher kinds; `script` = unsigned.
+
+    single: every entry is a task of its own (long work); else the handler gets what was read as one batch."""
+
+    stream: str
+    group: str
+    allowed: frozenset[str]
+    batch: int = 64
+    concurrency: int = 64
+    idle_ms: int = 15000
+    max_starts: int = 3
+    single: bool = False
+
+
+class Acts(Protocol):
+    """What the engine cannot do by itself: carrying out verdicts and writing dead letters."""
+
+    async def decided(self, delivery: Delivery, outcome: Decided) -> None: ...
+
+    async def dead(self, row: Row, spec: Spec, consumer: str, starts: int, reason: str) -> None: ...
+
+
+@dataclass(slots=True)
+class _Item:
+    """An entry in hand. counted: this start is in the server's count of starts."""
+
+    row: Row
+    delivery: Delivery
+    counted: bool = False
+    task: asyncio.Task[None] | None = None
+    held: Held | None = None
+    on_state: Callable[[str], None] | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.row.stream, self.row.entry
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the engine did, for metrics."""
+
+    handled: int = 0
+    failed: int = 0
+    redelivered: int = 0
+    dead: int = 0
+    lost: int = 0
+    repaired: int = 0
+    missing: int = 0
+
+
+@dataclass(slots=True)
+class Engine:
+    """One consumer of one group over the streams that `streams()` names (all in one slot)."""
+
+    spec: Spec
+    streams: Callable[[], Sequence[str]]
+    groups: Groups
+    scripts: Scripts
+    acts: Acts
+    handler: Handler
+    consumer: str
+    verifier: VerifierPort
+    clock: Clock
+    chance: Random
+    counters: Counters = field(default_factory=Counters)
+    _items: dict[tuple[str, str], _Item] = field(default_factory=dict)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _loops: list[asyncio.Task[None]] = field(default_factory=list)
+    _slot: asyncio.Event = field(default_factory=asyncio.Event)
+    _ensured: set[str] = field(default_factory=set)
+    _stopping: bool = False
+    _calm: tuple[float, int] | None = None  # (not before, losses seen)
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Create the groups and begin. Unavailable when the server is away."""
+        await self._ensure_all()
+        for name, loop in (("read", self._read_loop), ("beat", self._beat_loop), ("take", self._take_loop)):
+            self._loops.append(asyncio.create_task(loop(), name=f"{self.spec.group}:{name}"))
+
+    async def stop(self, grace: float) -> None:
+        """Leave in order: 1 read nothing new, 2 finish what runs (beats go on), 3 give back the rest untried,
+        4 forget this consumer if it holds nothing. Whatever still fails is taken over by others."""
+        self._stopping = True
+        await self._quietly(self.groups.unblock())
+        self._loops[0].cancel()
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=grace)
+        for task in (*self._loops, *self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._loops, *self._tasks, return_exceptions=True)
+        await self._quietly(self._give_back(list(self._items.values()), self.spec.idle_ms))
+        for stream in self._ensured:
+            await self._quietly(self.scripts.retire(stream, self.spec.group, self.consumer))
+
+    @property
+    def in_hand(self) -> int:
+        """Entries being worked on."""
+        return len(self._items)
+
+    def hold(self, delivery: Delivery, owner: str, on_state: Callable[[str], None]) -> None:
+        """From now on the beat also guards the run of `delivery` for `owner`; on_state hears cancel and lost."""
+        item = self._items.get((delivery.stream, delivery.entry))
+        if item is not None:
+            item.held = Held(entry=delivery.entry, run=delivery.run, owner=owner)
+            item.on_state = on_state
+
+    def wake(self) -> None:
+        """The list of streams changed: read again with the new one."""
+        self._track(asyncio.create_task(self._quietly(self.groups.unblock())))
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    async def _ensure_all(self) -> None:
+        for stream in self.streams():
+            if stream not in self._ensured:
+                await self.groups.ensure(stream, self.spec.group)
+                self._ensured.add(stream)
+
+    async def _read_loop(self) -> None:
+        while not self._stopping:
+            free = self.spec.concurrency - len(self._items)
+            if free <= 0:
+                self._slot.clear()
+                await self._slot.wait()
+                continue
+            try:
+                await self._read_once(min(self.spec.batch, free))
+            except GroupLost as error:
+                log.warning("group repaired", extra={"group": self.spec.group, "reason": str(error)})
+                self.counters.repaired += 1
+                self._ensured.clear()
+                await self._pause()
+            except HeadraceError as error:
+                log.warning("reading failed", extra={"group": self.spec.group, "reason": str(error)})
+                await self._pause()
+
+    async def _read_once(self, count: int) -> None:
+        await self._ensure_all()
+        streams = self.streams()
+        if not streams:
+            await self.clock.sleep(0.2)
+            return
+        rows = await self.groups.read(streams, self.spec.group, self.consumer, count, _BLOCK_MS)
+        fresh = [item for row in rows if (item := self._open(row, 0)) is not None]
+        if fresh:
+            faults.hit(self.spec.group, "P1")
+            for work in [[item] for item in fresh] if self.spec.single else [fresh]:
+                self._start(work)
+
+    def _open(self, row: Row, starts: int) -> _Item | None:
+        """Decode and verify; what cannot be handled is disposed of on the side."""
+        signed = Signed(row.fields.get(b"e", b""), row.fields.get(b"s", b""))
+        try:
+            if "script" in self.spec.allowed:
+                envelope, event = decode(signed.e)
+            else:
+                envelope, event = verify(self.verifier, self.spec.stream, self.spec.allowed, signed)
+        except (DecodeError, SignatureError) as error:
+            self._track(asyncio.create_task(self._bury(row, starts + 1, f"{type(error).__name__}: {error}")))
+            return None
+        except UnknownVersion as error:
+            self._track(asyncio.create_task(self._postpone(row, starts, str(error))))
+            return None
+        delivery = _delivery(row, envelope, event, starts)
+        item = _Item(row, delivery, counted=starts > 0)
+        self._items[item.key] = item
+        return item
+
+    def _start(self, items: list[_Item]) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._work(items), name=f"{self.spec.group}:work")
+        for item in items:
+            item.task = task
+        return self._track(task)
+
+    def _track(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # --- working --------------------------------------------------------------------------------------------------
+
+    async def _work(self, items: list[_Item]) -> None:
+        """Run the handler once over `items` and carry out what it answers."""
+        try:
+            outcomes = await self.handler([item.delivery for item in items])
+        except Unavailable as error:
+            await self._wait_for_store(items, str(error))
+        except OwnerLost:
+            self._forget(items)
+        except Exception as error:
+            await self._failed(items, error)
+        else:
+            faults.hit(self.spec.group, "P2")
+            await self._carry_out(items, outcomes)
+
+    async def _carry_out(self, items: list[_Item], outcomes: Sequence[Outcome]) -> None:
+        done = [item for item, outcome in zip(items, outcomes, strict=True) if isinstance(outcome, Done)]
+        faults.hit(self.spec.group, "P3")
+        jobs: list[Awaitable[None]] = [self._ack(done)] if done else []
+        for item, outcome in zip(items, outcomes, strict=True):
+            if not isinstance(outcome, Done):
+                jobs.append(self._act(item, outcome))
+        await asyncio.gather(*jobs) if len(jobs) > 1 else await jobs[0]
+        faults.hit(self.spec.group, "P4")
+
+    async def _act(self, item: _Item, outcome: Outcome) -> None:
+        """One outcome other than Done."""
+        match outcome:
+            case Decided():
+                await self._insist(lambda: self.acts.decided(item.delivery, outcome))
+                if item.counted:
+                    await self._insist(lambda: self.groups.ack(*self._counted(item)))
+            case Settled():
+                if item.counted:
+                    await self._insist(lambda: self.groups.ack(*self._counted(item)))
+            case Again(seconds, reason):
+                await self._again(item, seconds, reason)
+                return
+            case Dead(reason):
+                await self._bury(item.row, item.delivery.starts + 1, reason)
+            case Done():
+                await self._ack([item])
+                return
+        self.counters.handled += 1
+        self._forget([item])
+
+    def _counted(self, item: _Item) -> tuple[str, str, list[tuple[str, bool]]]:
+        return item.row.stream, self.spec.group, [(item.row.entry, True)]
+
+    async def _ack(self, items: list[_Item]) -> None:
+        """Acknowledge, once per stream."""
+        by_stream: dict[str, list[tuple[str, bool]]] = {}
+        for item in items:
+            by_stream.setdefault(item.row.stream, []).append((item.row.entry, item.counted))
+        for stream, entries in by_stream.items():
+            await self._insist(lambda s=stream, e=entries: self.groups.ack(s, self.spec.group, e))  # type: ignore[misc]
+        self.counters.handled += len(items)
+        self._forget(items)
+
+    async def _failed(self, items: list[_Item], error: Exception) -> None:
+        """A handler raised. Alone: try again or give up. In a batch: try each alone, so that only the guilty suffer."""
+        self.counters.failed += 1
+        log.error("handler failed", extra={"group": self.spec.group, "entries": len(items)}, exc_info=error)
+        reason = f"{type(error).__name__}: {error}"
+        for item in items:
+            await self._again(item, 0.0 if len(items) > 1 else self.chance.uniform(*_BACKOFF), reason)
+
+    async def _again(self, item: _Item, seconds: float, reason: str) -> None:
+        starts = item.delivery.starts + 1
+        if starts >= self.spec.max_starts:
+            await self._bury(item.row, starts, reason)
+            self._forget([item])
+            return
+        await self.clock.sleep(seconds)
+        await self._insist(lambda: self.groups.mark(item.row.stream, self.spec.group, item.row.entry))
+        d = item.delivery
+        item.delivery = _delivery(item.row, d.envelope, d.event, starts)
+        item.counted = True
+        await self._work([item])
+
+    async def _wait_for_store(self, items: list[_Item], reason: str) -> None:
+        """Keep the entries, wait, run again; nothing is counted."""
+        log.warning("a store is away", extra={"group": self.spec.group, "entries": len(items), "reason": reason})
+        await self.clock.sleep(self.chance.uniform(0.2, 1.0))
+        items = [item for item in items if item.key in self._items]
+        if items:
+            await self._work(items)
+
+    async def _bury(self, row: Row, starts: int, reason: str) -> None:
+        log.error("dead letter", extra={"group": self.spec.group, "entry": row.entry, "reason": reason})
+        await self._insist(lambda: self.acts.dead(row, self.spec, self.consumer, starts, reason))
+        self.counters.dead += 1
+
+    async def _postpone(self, row: Row, starts: int, reason: str) -> None:
+        """A newer version: give it back for one idle limit, or bury it when its deadline is over."""
+        born = int(row.entry.partition("-")[0])
+        if self.clock.now_ms() - born > _UNKNOWN_LIFE_MS:
+            await self._bury(row, starts + 1, reason)
+            return
+        entries = [(row.entry, starts > 0)]
+        await self._insist(lambda: self.scripts.release(row.stream, self.spec.group, self.consumer, 0, entries))
+
+    def _forget(self, items: Sequence[_Item]) -> None:
+        for item in items:
+            self._items.pop(item.key, None)
+        self._slot.set()
+
+    # --- keeping and taking over ----------------------------------------------------------------------------------
+
+    async def _beat_loop(self) -> None:
+        while True:
+            await self.clock.sleep(self.spec.idle_ms / 3000)
+            await self._quietly(self._beat())
+
+    async def _beat(self) -> None:
+        by_stream: dict[str, list[_Item]] = {}
+        for item in self._items.values():
+            by_stream.setdefault(item.row.stream, []).append(item)
+        for stream, items in by_stream.items():
+            held = [item.held or Held(entry=item.row.entry) for item in items]
+            states = await self.scripts.beat(stream, self.spec.group, self.consumer, held)
+            for item, state in zip(items, states, strict=True):
+                self._hear(item, state)
+
+    def _hear(self, item: _Item, state: str) -> None:
+        if state == "ok" or item.key not in self._items:
+            return
+        if item.on_state is not None:
+            item.on_state(state)
+        if state == "lost":
+            self.counters.lost += 1
+            if item.on_state is None and item.task is not None and item.task is not asyncio.current_task():
+                item.task.cancel()
+            self._forget([item])
+
+    async def _take_loop(self) -> None:
+        while not self._stopping:
+            await self.clock.sleep(self.spec.idle_ms / 5000 * self.chance.uniform(0.8, 1.2))
+            try:
+                if await self._may_take():
+                    for stream in self.streams():
+                        await self._take_from(stream)
+            except GroupLost:
+                self._ensured.clear()
+            except HeadraceError as error:
+                log.warning("taking over failed", extra={"group": self.spec.group, "reason": str(error)})
+
+    async def _may_take(self) -> bool:
+        """Not within one idle limit of the server's start or of a lost connection."""
+        up, losses = await self.groups.calm()
+        idle = self.spec.idle_ms / 1000
+        now = self.clock.monotonic()
+        if self._calm is None:
+            self._calm = (now + max(0.0, idle - up), losses)
+        elif self._calm[1] != losses:
+            self._calm = (now + idle, losses)
+        return now >= self._calm[0] and up >= idle
+
+    async def _take_from(self, stream: str) -> None:
+        free = self.spec.concurrency - len(self._items)
+        for entry in await self.groups.idle(stream, self.spec.group, self.spec.idle_ms, max(0, min(free, 16)) or 1):
+            if self._stopping or (stream, entry) in self._items or len(self._items) >= self.spec.concurrency:
+                return
+            await self._take(stream, entry)
+
+    async def _take(self, stream: str, entry: str) -> None:
+        taken = await self.scripts.take(stream, self.spec.group, self.consumer, self.spec.idle_ms, entry)
+        if taken.state == "missing":
+            self.counters.missing += 1
+        if taken.state != "taken":
+            return
+        self.counters.redelivered += 1
+        row = Row(stream, entry, taken.fields)
+        if taken.starts >= self.spec.max_starts:
+            await self._bury(row, taken.starts, f"started {taken.starts} times and never finished")
+            return
+        item = self._open(row, taken.starts)
+        if item is not None:
+            await asyncio.wait({self._start([item])}, timeout=_ONE_BY_ONE_S)
+
+    # --- helpers --------------------------------------------------------------------------------------------------
+
+    async def _give_back(self, items: Sequence[_Item], idle_ms: int) -> None:
+        by_stream: dict[str, list[tuple[str, bool]]] = {}
+        for item in items:
+            by_stream.setdefault(item.row.stream, []).append((item.row.entry, item.counted))
+        for stream, entries in by_stream.items():
+            await self.scripts.release(stream, self.spec.group, self.consumer, idle_ms, entries)
+        self._forget(items)
+
+    async def _insist(self, call: Callable[[], Awaitable[object]]) -> None:
+        """Repeat a step of ours while the server is away; every such step may be run twice."""
+        while True:
+            try:
+                await call()
+                return
+            except Unavailable as error:
+                log.warning("waiting for Redis", extra={"group": self.spec.group, "reason": str(error)})
+                await self._pause()
+
+    async def _pause(self) -> None:
+        await self.clock.sleep(self.chance.uniform(*_BACKOFF))
+
+    async def _quietly(self, call: Awaitable[object]) -> None:
+        """For steps whose failure others repair."""
+        try:
+            await call
+        except HeadraceError as error:
+            log.info("left to others", extra={"group": self.spec.group, "reason": str(error)})
+
+
+def _delivery(row: Row, envelope: Envelope, event: object, starts: int) -> Delivery:
+    return Delivery(
+        stream=row.stream, entry=row.entry, envelope=envelope, event=event, starts=starts, fields=row.fields
+    )

@@ -1,0 +1,203 @@
+"""The door's side of delivery: make a run durable, watch it, let it go. Implements schemas.ports.Door."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections import deque
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from base.clock import Clock
+from base.ids import Random, mint_run_id, short_id
+from runtime import faults
+from runtime.runs import Runs
+from runtime.scripts import Acceptance, Scripts
+from runtime.seals import Seals
+from runtime.watch import Hub
+from schemas import envelope as wire
+from schemas.errors import Code, Failure, HeadraceError, Refusal
+from schemas.events import RequestCancelled
+from schemas.ports import NewRun, RunStatus, Watch
+
+log = logging.getLogger("headrace.runtime")
+
+_CANCELLED = Failure(code=Code.cancelled, message="The request was cancelled before it was answered.", should_retry=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What one partition takes in. checks_ms: how long the families have to answer."""
+
+    most_runs: int = 10_000
+    most_bytes: int = 1_000_000_000
+    checks_ms: int = 30_000
+
+
+class StreamDoor:
+    """One ingress process at the door of all partitions."""
+
+    def __init__(
+        self,
+        name: str,
+        partitions: int,
+        scripts: Scripts,
+        runs: Runs,
+        seals: Seals,
+        clock: Clock,
+        chance: Random,
+        bounds: Bounds,
+    ) -> None:
+        self.name = name
+        self._partitions, self._bounds = partitions, bounds
+        self._scripts, self._runs, self._seals = scripts, runs, seals
+        self._clock, self._chance = clock, chance
+        self._next_partition = 0
+        self._ended: deque[float] = deque(maxlen=256)
+        self._side: set[asyncio.Task[None]] = set()
+        self.hub = Hub(runs, seals, self._left)
+
+    def mint(self) -> str:
+        """A new run id; partitions in turn."""
+        self._next_partition = (self._next_partition + 1) % self._partitions
+        return mint_run_id(self._clock, self._chance, self._next_partition)
+
+    async def accept(self, new: NewRun) -> Watch:
+        """See schemas.ports.Door.accept."""
+        accepted = new.accepted
+        e = wire.encode(
+            accepted,
+            id=accepted.run,
+            by=self._seals.publisher,
+            run=accepted.run,
+            trace=new.trace,
+            deadline_ms=new.deadline_ms,
+            at_ms=self._clock.now_ms(),
+        )
+        watcher = f"{self.name}#{short_id(self._chance, 4)}"
+        watch = self.hub.watch(accepted.run, watcher)
+        try:
+            fits, live = await self._scripts.accept(
+                Acceptance(
+                    run=accepted.run,
+                    signed=wire.sign(self._seals.signer, "requests", e),
+                    body=self._seals.body(accepted.run, new.body),
+                    deadline_ms=new.deadline_ms,
+                    checks_ms=min(self._bounds.checks_ms, new.deadline_ms),
+                    most_runs=self._bounds.most_runs,
+                    most_bytes=self._bounds.most_bytes,
+                    families=accepted.families,
+                    watcher=watcher,
+                    policy=accepted.on_disconnect,
+                    key_id=accepted.key_id,
+                    stream=accepted.stream,
+                )
+            )
+        except BaseException:
+            watch.close()
+            raise
+        if not fits:
+            watch.close()
+            raise self._overloaded(live)
+        faults.hit("ingress", "P1")
+        return watch
+
+    def ended(self) -> None:
+        """A run of this door was answered: the drain rate is measured from these."""
+        self._ended.append(self._clock.monotonic())
+
+    def _overloaded(self, live: int) -> Refusal:
+        """429-503 with the time in which the present backlog's tenth would drain, jittered over that time."""
+        span = self._clock.monotonic() - self._ended[0] if len(self._ended) > 1 else 0.0
+        rate = len(self._ended) / span if span > 0 else 0.0
+        seconds = min(30.0, max(0.2, live / 10 / rate)) if rate else 1.0
+        wait = math.ceil(seconds * self._chance.uniform(1.0, 2.0) * 1000)
+        return Refusal.of(Code.overloaded, "The gateway is at its bound of live requests.", retry_after_ms=wait)
+
+    async def attach(self, run: str, after: int) -> Watch:
+        """See schemas.ports.Door.attach."""
+        watcher = f"{self.name}#{short_id(self._chance, 4)}"
+        watch = self.hub.watch(run, watcher, after=after, behind=True)
+        try:
+            seen = await self._scripts.watch(run, watcher, add=True)
+        except BaseException:
+            watch.close()
+            raise
+        if seen.state == "gone":
+            watch.close()
+            raise Refusal.of(Code.not_found, f"There is no run {run}, or it is no longer kept.")
+        return watch
+
+    async def status(self, run: str) -> RunStatus | None:
+        """See schemas.ports.Door.status."""
+        fields = await self._runs.fields(run)
+        return run_status(run, fields) if fields else None
+
+    async def cancel(self, run: str, by: str) -> bool:
+        """See schemas.ports.Door.cancel."""
+        return await self._cancel(run, by, unwatched=False)
+
+    async def _cancel(self, run: str, by: str, *, unwatched: bool) -> bool:
+        """Flag a running run, end a waiting one; a run that moves on in between is asked again."""
+        for _ in range(3):
+            state = await self._scripts.cancel(run, by, unwatched=unwatched)
+            if state in ("flagged", "gone", "ended", "watched"):
+                return state == "flagged"
+            fields = await self._runs.fields(run)
+            if not fields or fields["state"] == b"ended":
+                return False
+            epoch, sequence = int(fields["epoch"]), int(fields["seq"])
+            frame = self._seals.error(run, epoch, sequence + 1, _CANCELLED)
+            ending = self._seals.ending(RequestCancelled(run=run, by=by), epoch)
+            guard, value = ("unwatched", "") if unwatched else ("state", state)
+            if await self._scripts.end(run, guard, value, f"{epoch}-{sequence}", frame, ending) == "ok":
+                return True
+        return False
+
+    async def _left(self, run: str, watcher: str, reason: str) -> None:
+        """A watcher is gone. The last one fires the run's policy."""
+        seen = await self._scripts.watch(run, watcher, add=False)
+        if seen.state in ("gone", "ended") or seen.watchers > 0 or seen.policy == "finish":
+            return
+        if seen.policy.startswith("grace:"):
+            self._aside(self._cancel_after(run, float(seen.policy.partition(":")[2]), reason))
+            return
+        await self._cancel(run, "client", unwatched=True)
+
+    async def _cancel_after(self, run: str, seconds: float, reason: str) -> None:
+        await self._clock.sleep(seconds)
+        await self._cancel(run, "client", unwatched=True)
+
+    def _aside(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._side.add(task)
+        task.add_done_callback(self._aside_done)
+
+    def _aside_done(self, task: asyncio.Task[None]) -> None:
+        self._side.discard(task)
+        if not task.cancelled() and isinstance(task.exception(), HeadraceError):
+            log.info("left to the sweeper", extra={"reason": str(task.exception())})
+
+
+def run_status(run: str, fields: Any) -> RunStatus:
+    """A run's hash as the port's value."""
+    text = {name: value.decode("utf8", "replace") for name, value in fields.items() if not _private(name)}
+    return RunStatus(
+        run=run,
+        state=text.get("state", ""),
+        outcome=text.get("outcome", ""),
+        key_id=text.get("key", ""),
+        tenant=text.get("tenant", ""),
+        stream=text.get("stream") == "1",
+        sequence=int(text.get("seq", 0)),
+        epoch=int(text.get("epoch", 0)),
+        times={name[2:]: int(value) for name, value in text.items() if name.startswith("t:")},
+        detail={name: value for name, value in text.items() if not name.startswith("t:")},
+    )
+
+
+def _private(name: str) -> bool:
+    """Signed or sealed fields that nobody reads as text."""
+    return name in ("a", "as") or name.startswith(("v:", "rd:", "re:", "rs:"))

@@ -1,0 +1,146 @@
+"""Owning a run: claim it, write its frames, end it. Implements schemas.ports.RunLease.
+
+Every write compares the owner first. While Redis is away the lease holds its frame and tries again (each write may be
+run twice), so a short outage costs a running stream time, not its life.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from base.clock import Clock
+from base.crypto import CryptoError
+from base.ids import Random, short_id
+from runtime import faults
+from runtime.consume import Engine, Handler
+from runtime.scripts import Claim, Scripts
+from runtime.seals import Seals
+from schemas import envelope as wire
+from schemas.errors import OwnerLost, Unavailable
+from schemas.events import RequestAccepted, Terminal
+from schemas.outcomes import Dead, Delivery, Outcome, Settled
+from schemas.ports import RunLease
+
+RunHandler = Callable[[Delivery, RunLease], Awaitable[None]]
+
+_BACKOFF = (0.05, 0.5)  # seconds, jittered, while Redis is away
+
+
+class Lease:
+    """One claimed run in the hands of one router."""
+
+    def __init__(
+        self, run: str, owner: str, claim: Claim, scripts: Scripts, seals: Seals, clock: Clock, chance: Random
+    ) -> None:
+        fields = claim.fields
+        self.run, self.epoch, self.sequence = run, claim.epoch, claim.sequence
+        signed = wire.Signed(fields.get("a", b""), fields.get("as", b""))
+        _, accepted = wire.verify(seals.verifier, "requests", {"ingress"}, signed)
+        self.accepted: RequestAccepted = accepted
+        self.body = seals.open_body(run, claim.body)
+        self.verdicts: Mapping[str, bytes] = {k[2:]: v for k, v in fields.items() if k.startswith("v:")}
+        self.deadline_s = claim.left_ms / 1000
+        self.cancelled = asyncio.Event()
+        self.by = "client"
+        self._owner, self._scripts, self._seals = owner, scripts, seals
+        self._clock, self._chance = clock, chance
+        if "cancel" in fields:
+            self.hear("cancel")
+
+    def hear(self, state: str) -> None:
+        """The beat, a flush or a push says: cancel or lost. Either way the work stops."""
+        if state in ("cancel", "lost"):
+            self.cancelled.set()
+
+    async def flush(self, payload: bytes, events: int, headers: Mapping[str, str] | None = None) -> None:
+        """Store one data frame and push it to the watchers. OwnerLost when the run is another's."""
+        last = self.sequence + events
+        frame = self._seals.frame(self.run, self.epoch, last, "data", events, payload, headers)
+        state = await self._insist(lambda: self._scripts.flush(self.run, self._owner, last, frame))
+        if state in ("lost", "gap", "expired"):
+            self.cancelled.set()
+            raise OwnerLost(f"flush of {self.run} at {self.epoch}-{last}: {state}")
+        self.sequence = last
+        self.hear(state)
+
+    async def end(
+        self, kind: str, payload: bytes, events: int, fact: Terminal, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Store the last frame and the terminal fact, acknowledge, free. OwnerLost when the run is another's."""
+        faults.hit("router", "P3")
+        place, last = f"{self.epoch}-{self.sequence}", self.sequence + events
+        frame = self._seals.frame(self.run, self.epoch, last, kind, events, payload, headers)
+        ending = self._seals.ending(fact, self.epoch)
+        state = await self._insist(
+            lambda: self._scripts.end(self.run, "owner", self._owner, place, frame, ending)
+        )
+        if state == "lost":
+            raise OwnerLost(f"end of {self.run}")
+        self.sequence = last
+        faults.hit("router", "P4")
+
+    async def _insist(self, call: Callable[[], Awaitable[str]]) -> str:
+        while True:
+            try:
+                return await call()
+            except Unavailable:
+                await self._clock.sleep(self._chance.uniform(*_BACKOFF))
+
+
+class Leases:
+    """Turns deliveries of cleared runs into owned runs for a room's handler, one task each."""
+
+    def __init__(
+        self, consumer: str, handler: RunHandler, scripts: Scripts, seals: Seals, clock: Clock, chance: Random
+    ) -> None:
+        self._consumer, self._handler, self._scripts = consumer, handler, scripts
+        self._seals, self._clock, self._chance = seals, clock, chance
+        self._live: dict[str, Lease] = {}
+        self.engine: Engine | None = None
+
+    def as_handler(self) -> Handler:
+        """What the engine calls. Deliveries of one batch run beside each other."""
+
+        async def handle(deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
+            return [await self._one(delivery) for delivery in deliveries]
+
+        return handle
+
+    def hear(self, message: bytes) -> None:
+        """`cancel <run>` on this consumer's push channel."""
+        word, _, run = message.decode().partition(" ")
+        lease = self._live.get(run)
+        if lease is not None:
+            lease.hear(word)
+
+    async def _one(self, delivery: Delivery) -> Outcome:
+        """Claim, hand over, forget. The nonce is fixed per start, so a repeated claim is the same claim."""
+        owner = f"{self._consumer}:{short_id(self._chance)}"
+        claim = await self._claim(delivery, owner)
+        if claim.state == "gone":
+            return Settled()
+        if claim.state == "lost":
+            raise OwnerLost(f"claim of {delivery.run}")
+        try:
+            lease = Lease(delivery.run, owner, claim, self._scripts, self._seals, self._clock, self._chance)
+        except CryptoError as error:
+            return Dead(f"the body does not open: {error}")
+        if self.engine is not None:
+            self.engine.hold(delivery, owner, lease.hear)
+        self._live[delivery.run] = lease
+        try:
+            await self._handler(delivery, lease)
+        finally:
+            self._live.pop(delivery.run, None)
+        return Settled()
+
+    async def _claim(self, delivery: Delivery, owner: str) -> Claim:
+        while True:
+            try:
+                return await self._scripts.claim(
+                    delivery.run, delivery.stream, delivery.entry, self._consumer, owner
+                )
+            except Unavailable:
+                await self._clock.sleep(self._chance.uniform(*_BACKOFF))
+

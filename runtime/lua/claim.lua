@@ -1,0 +1,24 @@
+-- claim: a router makes the run its own.
+-- KEYS  1 {p}:run:<run>   2 {p}:body:<run>   3 the cleared stream
+-- ARGV  1 run  2 consumer  3 owner (consumer:nonce)  4 entry
+-- Returns {'gone'} nothing to do, acknowledged | {'lost'} another consumer has the entry
+--       | {'ok', epoch, seq, ms left, body or '', hash...}. The same owner asking again gets the same answer.
+local r = hash(KEYS[1])
+if (r.state ~= 'queued' and r.state ~= 'running') or r.entry ~= ARGV[4] then
+  call('XACK', KEYS[3], 'router', ARGV[4])
+  call('XDEL', KEYS[3], ARGV[4])
+  return {'gone'}
+end
+if not holds(KEYS[3], 'router', ARGV[2], ARGV[4]) then return {'lost'} end
+local t = now()
+if r.owner ~= ARGV[3] then
+  r.epoch = tonumber(r.epoch) + 1
+  call('HSET', KEYS[1], 'state', 'running', 'owner', ARGV[3], 'epoch', r.epoch, 'first', tonumber(r.seq) + 1,
+    't:claimed', ms(t))
+end
+local out = {'ok', tonumber(r.epoch), tonumber(r.seq), tonumber(r.deadline) - t, call('GET', KEYS[2]) or ''}
+for name, value in pairs(r) do
+  out[#out + 1] = name
+  out[#out + 1] = tostring(value)
+end
+return out

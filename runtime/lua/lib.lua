@@ -1,0 +1,102 @@
+-- Shared head of every script of a run. Each script is "#!lua <flags>" + this file + its own.
+--
+-- Rules: read and check everything first; write in an order in which a script that failed half-way (out of memory,
+-- a wrong type) can be run again and completes; XACK comes last, because a script that fails after its XACK keeps it.
+-- Only keys of one partition {p} are touched.
+--
+-- Fields of the hash {p}:run:<run>
+--   state      checking | queued | running | ended
+--   outcome    completed | failed | refused | cancelled      (when ended)
+--   families   who must answer, space separated
+--   o:<family> pass | refuse | edits | skip | missing        v:<family> the signed verdict as stored
+--   rd: re: rs:<family>  sealed error frame, terminal fact and its signature of a refusal that is held
+--   owner      <consumer>:<nonce> of the present owner       epoch  how often it was claimed
+--   seq        last SSE event sent                           first  first sequence of the present epoch
+--   watchers   ingress#connection ..., space separated       policy what happens when the last one leaves
+--   cancel     by whom, once somebody cancelled a running run
+--   a, as      the acceptance as signed                      key, tenant, stream  for whoever asks later
+--   bytes      size of the body                              deadline  hard end, ms of the server's clock
+--   lane, entry  the cleared stream and the entry's id
+--   t:accepted t:cleared t:claimed t:first t:ended           ms of the server's clock
+
+local function call(...) return redis.call(...) end
+
+local function now()
+  local t = call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+local function ms(x) return string.format('%.0f', x) end
+
+local function hash(key)
+  local flat, out = call('HGETALL', key), {}
+  for i = 1, #flat, 2 do out[flat[i]] = flat[i + 1] end
+  return out
+end
+
+local function words(text)
+  local out = {}
+  for word in string.gmatch(text or '', '%S+') do out[#out + 1] = word end
+  return out
+end
+
+-- Append the frame <epoch>-<seq>; true also when an earlier try of the same write has stored it.
+local function store(key, id, fresh, fields)
+  local reply
+  if fresh then reply = redis.pcall('XADD', key, id, unpack(fields))
+  else reply = redis.pcall('XADD', key, 'NOMKSTREAM', id, unpack(fields)) end
+  if type(reply) == 'table' and reply.err then
+    if string.find(reply.err, 'equal or smaller', 1, true) then return true end
+    error(reply)
+  end
+  return reply ~= false
+end
+
+-- Push the stored bytes to every watching ingress, once each. Header: run epoch seq events kind length-of-h.
+local function push(p, run, watchers, epoch, seq, n, kind, d, h)
+  local seen = {}
+  for _, watcher in ipairs(words(watchers)) do
+    local door = string.match(watcher, '^[^#]+')
+    if not seen[door] then
+      seen[door] = true
+      local head = run .. ' ' .. epoch .. ' ' .. seq .. ' ' .. n .. ' ' .. kind .. ' ' .. #h .. '\n'
+      call('SPUBLISH', p .. ':push:' .. door, head .. h .. d)
+    end
+  end
+end
+
+-- End a run: last frame, fact, terminal state, freeing. r = its hash, f = {kind, n, d, h}, fact = {kind, e, s, outcome}.
+-- retention: ms that frames and state stay readable. Can be run again after a failure at any line.
+local function finish(p, run, r, f, fact, retention)
+  local key, t = p .. ':run:' .. run, now()
+  local epoch, seq = tonumber(r.epoch or 0), tonumber(r.seq or 0) + f.n
+  store(p .. ':reply:' .. run, epoch .. '-' .. seq, true, {'k', f.kind, 'n', f.n, 'd', f.d, 'h', f.h})
+  local times = '{"accepted":' .. (r['t:accepted'] or 0) .. ',"cleared":' .. (r['t:cleared'] or 0)
+    .. ',"claimed":' .. (r['t:claimed'] or 0) .. ',"first":' .. (r['t:first'] or 0) .. ',"ended":' .. ms(t) .. '}'
+  local entry = {'run', run, 'kind', fact.kind, 'n', epoch, 'e', fact.e, 's', fact.s, 't', times,
+                 'a', r.a or '', 'as', r.as or ''}
+  for _, family in ipairs(words(r.families)) do
+    if r['v:' .. family] then
+      entry[#entry + 1] = 'v:' .. family
+      entry[#entry + 1] = r['v:' .. family]
+    end
+  end
+  call('XADD', p .. ':facts', '*', unpack(entry))
+  if call('ZREM', p .. ':live', run) == 1 then call('DECRBY', p .. ':bytes', r.bytes or 0) end
+  call('DEL', p .. ':body:' .. run)
+  call('PEXPIRE', p .. ':reply:' .. run, retention)
+  call('HSET', key, 'state', 'ended', 'outcome', fact.outcome, 'seq', seq, 't:ended', ms(t))
+  call('PEXPIRE', key, retention)
+  push(p, run, r.watchers, epoch, seq, f.n, f.kind, f.d, f.h)
+  if r.entry then
+    call('XACK', r.lane, 'router', r.entry)
+    call('XDEL', r.lane, r.entry)
+  end
+  return seq
+end
+
+-- Whether this consumer still holds the entry in its group.
+local function holds(stream, group, consumer, entry)
+  local row = call('XPENDING', stream, group, entry, entry, 1)[1]
+  return row ~= nil and row[2] == consumer
+end

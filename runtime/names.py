@@ -1,0 +1,73 @@
+"""Every Redis key of delivery, with type, meaning and lifetime. (Keys of limits, catalog and key projection: state/.)
+
+    {p}:requests               stream   accepted runs; trimmed up to what all groups acknowledged
+    {p}:body:<run>             string   the sealed body; deleted at the run's end
+    {p}:run:<run>              hash     the run's state (fields: runtime/lua/lib.lua); no expiry while it lives
+    {p}:live                   zset     run -> deadline in ms of the server's clock; every run that has not ended
+    {p}:bytes                  string   sum of the bodies of live runs
+    {p}:cleared:<pool>:<lane>  stream   runs that may start; an entry goes with the end of its run
+    {p}:lanes                  set      the cleared streams that exist
+    {p}:reply:<run>            stream   frames, ids <epoch>-<sequence>; expiry set by the end
+    {p}:facts                  stream   terminal facts; trimmed up to what all groups acknowledged
+    {p}:dlq                    stream   dead letters, kept until the operator removes them
+    {p}:starts:<group>         hash     entry -> starts, for redelivered entries only; the field goes with the ack
+    {p}:doors                  zset     ingress process -> last heartbeat (server clock); a lost one drops out
+    {p}:push:<name>            channel  frames for an ingress, cancels for an owner (sharded publish)
+    {p}:gate:<pool>:<lane>:... zsets    reserved for the fair gate: tenants, tenant:<id>, slots
+    commands, control          streams  outside any partition
+
+`{p}` is the hash tag of a partition. Tags are chosen so that partitions spread evenly over the slots of a cluster:
+partition n takes a tag whose slot lies in the n-th of 64 slot ranges in bit-reversed order (van der Corput), so the
+first 2^k partitions always fall into 2^k equal ranges. A tag depends on n alone, never on how many there are.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from functools import lru_cache
+
+from base.ids import partition_of
+
+SLOTS = 16384  # Redis Cluster
+_RANGES = 64
+_NAME = re.compile(r"[A-Za-z0-9._/@:+-]{1,128}")
+
+
+def slot_of(tag: str) -> int:
+    """The cluster slot of a hash tag: CRC16 (XMODEM) mod 16384, as the Redis Cluster specification says."""
+    return binascii.crc_hqx(tag.encode(), 0) % SLOTS
+
+
+@lru_cache(maxsize=4096)
+def tag(partition: int) -> str:
+    """The hash tag of a partition, without braces: `<n>` or `<n>.<k>` with the smallest k that fits its range."""
+    wanted = int(f"{partition % _RANGES:06b}"[::-1], 2)
+    candidate, k = str(partition), 0
+    while slot_of(candidate) * _RANGES // SLOTS != wanted:
+        candidate = f"{partition}.{k}"
+        k += 1
+    return candidate
+
+
+@lru_cache(maxsize=4096)
+def prefix(partition: int) -> str:
+    """`{tag}` with its braces: what every key of the partition begins with."""
+    return "{" + tag(partition) + "}"
+
+
+def prefix_of(run: str) -> str:
+    """The key prefix of a run, from its id alone. ValueError when it is not a run id."""
+    return prefix(partition_of(run))
+
+
+def lane_key(p: str, pool: str, lane: str) -> str:
+    """The cleared stream of a pool and lane."""
+    if not _NAME.fullmatch(pool):
+        raise ValueError(f"pool name {pool!r} must be 1-128 characters of A-Z a-z 0-9 . _ / @ : + -")
+    return f"{p}:cleared:{pool}:{lane}"
+
+
+def push_channel(p: str, name: str) -> str:
+    """Where an ingress hears frames and a router hears cancels."""
+    return f"{p}:push:{name}"

@@ -1,0 +1,75 @@
+"""Reading a run: its hash, its sealed body, its frames. The twin is runtime.memory.MemoryRuns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from base.ids import is_run_id
+from runtime.names import prefix_of
+from schemas.ports import Redis
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredFrame:
+    """A frame as it lies in a reply stream."""
+
+    epoch: int
+    sequence: int
+    kind: str
+    events: int
+    payload: bytes
+    headers: bytes
+
+
+class Runs(Protocol):
+    """What can be read of a run without changing it."""
+
+    async def fields(self, run: str) -> Mapping[str, bytes]:
+        """The run's hash; empty when unknown."""
+        ...
+
+    async def checking_body(self, run: str) -> bytes | None:
+        """The sealed body, or None once the run has ended."""
+        ...
+
+    async def frames(self, run: str, epoch: int, after: int, count: int) -> Sequence[StoredFrame]:
+        """Frames behind the place `<epoch>-<after>` in order; (0, 0) = from the start."""
+        ...
+
+
+class RedisRuns:
+    """Runs on a server."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def fields(self, run: str) -> Mapping[str, bytes]:
+        if not is_run_id(run):
+            return {}
+        found = await self._redis.execute("HGETALL", f"{prefix_of(run)}:run:{run}")
+        return {name.decode(): value for name, value in (found or {}).items()}
+
+    async def checking_body(self, run: str) -> bytes | None:
+        found: bytes | None = await self._redis.execute("GET", f"{prefix_of(run)}:body:{run}")
+        return found
+
+    async def frames(self, run: str, epoch: int, after: int, count: int) -> Sequence[StoredFrame]:
+        start = f"({epoch}-{after}" if epoch or after else "-"
+        key = f"{prefix_of(run)}:reply:{run}"
+        rows = await self._redis.execute("XRANGE", key, start, "+", "COUNT", count)
+        return [_stored(entry.decode(), flat) for entry, flat in rows]
+
+
+def _stored(entry: str, flat: Sequence[bytes]) -> StoredFrame:
+    fields = {flat[i]: flat[i + 1] for i in range(0, len(flat), 2)}
+    epoch, _, sequence = entry.partition("-")
+    return StoredFrame(
+        epoch=int(epoch),
+        sequence=int(sequence),
+        kind=fields[b"k"].decode(),
+        events=int(fields[b"n"]),
+        payload=fields[b"d"],
+        headers=fields.get(b"h", b""),
+    )

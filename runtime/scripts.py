@@ -1,0 +1,357 @@
+"""The scripts of a run and of a group, as typed calls. Every state change of a run is one of these, run by the server
+in one step; each may be run again after any failure.
+
+    accept -> verdict x families -> (queued) claim -> flush ... -> end
+    cancel, watch, end(guard) from outside; beat, take, release, dead, trim, retire for the groups
+
+`Scripts` is the Protocol; RedisScripts speaks Lua to a server, runtime.memory.MemoryScripts is the twin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib import resources
+from typing import Any, Protocol
+
+from runtime.names import prefix_of
+from schemas.envelope import Signed
+from schemas.ports import Redis
+
+#: Scripts that must run even when memory is full: they free it or only read.
+_ALLOW_OOM = frozenset({"end", "cancel", "watch", "beat", "take", "release", "dead", "trim", "retire"})
+
+
+@lru_cache(maxsize=64)
+def source(name: str) -> str:
+    """The whole text of a script: shebang with its flags, shared head, body."""
+    folder = resources.files("runtime") / "lua"
+    head = "#!lua flags=allow-oom\n" if name in _ALLOW_OOM else "#!lua\n"
+    return head + (folder / "lib.lua").read_text() + (folder / f"{name}.lua").read_text()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedFrame:
+    """A frame as it is stored: payload sealed for its place, headers as JSON."""
+
+    kind: str
+    events: int
+    payload: bytes
+    headers: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """What ends a run: the terminal fact, signed. outcome: completed | failed | refused | cancelled."""
+
+    kind: str
+    signed: Signed
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acceptance:
+    """Everything the accept script stores."""
+
+    run: str
+    signed: Signed
+    body: bytes
+    deadline_ms: int
+    checks_ms: int
+    most_runs: int
+    most_bytes: int
+    families: Sequence[str]
+    watcher: str
+    policy: str
+    key_id: str
+    stream: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One family's verdict as the script takes it. stored b"" with outcome "missing" = it never came (fail open)."""
+
+    run: str
+    family: str
+    entry: str
+    outcome: str
+    stored: bytes
+    pool: str = ""
+    lane: str = ""
+    tenant: str = ""
+    frame: bytes = b""
+    ending: Ending | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """state: ok | gone | lost. With ok: the run's epoch, its last sequence, ms left, sealed body and hash."""
+
+    state: str
+    epoch: int = 0
+    sequence: int = 0
+    left_ms: int = 0
+    body: bytes = b""
+    fields: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """An entry that a consumer works on; run and owner are set for claimed runs."""
+
+    entry: str
+    run: str = ""
+    owner: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """state: idle_no_more | missing | taken. starts counts this start."""
+
+    state: str
+    starts: int = 0
+    fields: Mapping[bytes, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """An entry that could not be handled. frame and ending end its run when `run` is set."""
+
+    stream: str
+    group: str
+    consumer: str
+    entry: str
+    starts: int
+    sealed: bytes
+    reason: str
+    run: str = ""
+    place: str = ""
+    frame: bytes = b""
+    ending: Ending | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """What the watch script saw. state gone = unknown or expired."""
+
+    state: str
+    watchers: int = 0
+    policy: str = "cancel"
+    sequence: int = 0
+    epoch: int = 0
+
+
+class Scripts(Protocol):
+    """Every step of delivery that must be atomic. All raise Unavailable when the server is away or refuses writes."""
+
+    async def accept(self, new: Acceptance) -> tuple[bool, int]:
+        """(accepted, live runs now). False = over the bound."""
+        ...
+
+    async def verdict(self, answer: Answer) -> tuple[bool, str]:
+        """(moved the run, its state now: checking | queued | running | ended | gone)."""
+        ...
+
+    async def claim(self, run: str, stream: str, entry: str, consumer: str, owner: str) -> Claim: ...
+
+    async def flush(self, run: str, owner: str, last: int, frame: SealedFrame) -> str:
+        """ok | cancel | lost | gap | expired."""
+        ...
+
+    async def end(self, run: str, guard: str, value: str, place: str, frame: SealedFrame, ending: Ending) -> str:
+        """ok | lost | ended. guard: owner | state | unwatched. place: `epoch-sequence` before the frame."""
+        ...
+
+    async def cancel(self, run: str, by: str, *, unwatched: bool = False) -> str:
+        """flagged | watched | checking | queued | ended | gone."""
+        ...
+
+    async def watch(self, run: str, watcher: str, *, add: bool) -> Watched: ...
+
+    async def beat(self, stream: str, group: str, consumer: str, held: Sequence[Held]) -> list[str]:
+        """ok | lost | cancel, one per held entry."""
+        ...
+
+    async def take(self, stream: str, group: str, consumer: str, idle_ms: int, entry: str) -> Taken: ...
+
+    async def release(
+        self, stream: str, group: str, consumer: str, idle_ms: int, entries: Sequence[tuple[str, bool]]
+    ) -> int: ...
+
+    async def dead(self, letter: DeadLetter) -> str:
+        """dead | lost."""
+        ...
+
+    async def trim(self, stream: str, groups: Sequence[str]) -> int: ...
+
+    async def retire(self, stream: str, group: str, consumer: str) -> bool: ...
+
+
+class RedisScripts:
+    """The scripts on a server. retention_ms: how long frames and state of an ended run stay readable."""
+
+    def __init__(self, redis: Redis, retention_ms: int) -> None:
+        self._redis = redis
+        self._retention = retention_ms
+
+    async def accept(self, new: Acceptance) -> tuple[bool, int]:
+        p = prefix_of(new.run)
+        keys = (f"{p}:run:{new.run}", f"{p}:body:{new.run}", f"{p}:live", f"{p}:bytes", f"{p}:requests")
+        reply = await self._redis.script(
+            source("accept"),
+            keys,
+            (
+                new.run,
+                new.signed.e,
+                new.signed.s,
+                new.body,
+                new.deadline_ms,
+                new.checks_ms,
+                new.most_runs,
+                new.most_bytes,
+                " ".join(new.families),
+                new.watcher,
+                new.policy,
+                new.key_id,
+                int(new.stream),
+            ),
+        )
+        return bool(reply[0]), int(reply[1])
+
+    async def verdict(self, answer: Answer) -> tuple[bool, str]:
+        p = prefix_of(answer.run)
+        fact = answer.ending
+        reply = await self._redis.script(
+            source("verdict"),
+            (f"{p}:run:{answer.run}", f"{p}:requests"),
+            (
+                p,
+                answer.run,
+                answer.family,
+                answer.entry,
+                answer.outcome,
+                answer.stored,
+                answer.pool,
+                answer.lane,
+                answer.tenant,
+                answer.frame,
+                fact.kind if fact else "",
+                fact.signed.e if fact else "",
+                fact.signed.s if fact else "",
+                self._retention,
+                "",
+            ),
+        )
+        return bool(reply[0]), reply[1].decode()
+
+    async def claim(self, run: str, stream: str, entry: str, consumer: str, owner: str) -> Claim:
+        p = prefix_of(run)
+        keys = (f"{p}:run:{run}", f"{p}:body:{run}", stream)
+        reply = await self._redis.script(source("claim"), keys, (run, consumer, owner, entry))
+        state = reply[0].decode()
+        if state != "ok":
+            return Claim(state=state)
+        fields = {reply[i].decode(): reply[i + 1] for i in range(5, len(reply), 2)}
+        return Claim(
+            state=state,
+            epoch=int(reply[1]),
+            sequence=int(reply[2]),
+            left_ms=int(reply[3]),
+            body=reply[4],
+            fields=fields,
+        )
+
+    async def flush(self, run: str, owner: str, last: int, frame: SealedFrame) -> str:
+        p = prefix_of(run)
+        keys = (f"{p}:run:{run}", f"{p}:reply:{run}")
+        args = (p, run, owner, last, frame.events, frame.payload, frame.headers)
+        reply: bytes = await self._redis.script(source("flush"), keys, args)
+        return reply.decode()
+
+    async def end(self, run: str, guard: str, value: str, place: str, frame: SealedFrame, ending: Ending) -> str:
+        p = prefix_of(run)
+        reply = await self._redis.script(
+            source("end"),
+            (f"{p}:run:{run}",),
+            (p, run, guard, value, frame.kind, frame.events, frame.payload, frame.headers)
+            + (ending.kind, ending.signed.e, ending.signed.s, ending.outcome, self._retention, place),
+        )
+        return str(reply[0].decode())
+
+    async def cancel(self, run: str, by: str, *, unwatched: bool = False) -> str:
+        p = prefix_of(run)
+        reply: bytes = await self._redis.script(
+            source("cancel"), (f"{p}:run:{run}",), (p, run, by, "1" if unwatched else "")
+        )
+        return reply.decode()
+
+    async def watch(self, run: str, watcher: str, *, add: bool) -> Watched:
+        p = prefix_of(run)
+        args = ("add" if add else "drop", watcher)
+        reply = await self._redis.script(source("watch"), (f"{p}:run:{run}",), args)
+        if reply[0] == b"gone":
+            return Watched(state="gone")
+        return Watched(
+            state=reply[0].decode(),
+            watchers=int(reply[1]),
+            policy=reply[2].decode(),
+            sequence=int(reply[3]),
+            epoch=int(reply[4]),
+        )
+
+    async def beat(self, stream: str, group: str, consumer: str, held: Sequence[Held]) -> list[str]:
+        args: list[str | bytes | int] = [group, consumer, stream.partition(":")[0]]
+        for item in held:
+            args += (item.entry, item.run, item.owner)
+        return [state.decode() for state in await self._redis.script(source("beat"), (stream,), args)]
+
+    async def take(self, stream: str, group: str, consumer: str, idle_ms: int, entry: str) -> Taken:
+        reply = await self._redis.script(
+            source("take"), (stream, _starts(stream, group)), (group, consumer, idle_ms, entry)
+        )
+        if not reply:
+            return Taken(state="idle_no_more")
+        if reply[0] == b"missing":
+            return Taken(state="missing")
+        return Taken(state="taken", starts=int(reply[0]), fields=_pairs(reply[1:]))
+
+    async def release(
+        self, stream: str, group: str, consumer: str, idle_ms: int, entries: Sequence[tuple[str, bool]]
+    ) -> int:
+        args: list[str | bytes | int] = [group, consumer, idle_ms]
+        for entry, counted in entries:
+            args += (entry, "1" if counted else "0")
+        return int(await self._redis.script(source("release"), (stream, _starts(stream, group)), args))
+
+    async def dead(self, letter: DeadLetter) -> str:
+        p = stream_prefix(letter.stream)
+        fact = letter.ending
+        reply: bytes = await self._redis.script(
+            source("dead"),
+            (letter.stream, _starts(letter.stream, letter.group), f"{p}dlq"),
+            (p.rstrip(":"), letter.group, letter.consumer, letter.entry, letter.starts, letter.sealed, letter.reason)
+            + (letter.run, letter.frame, fact.kind if fact else "", fact.signed.e if fact else "")
+            + (fact.signed.s if fact else "", self._retention, letter.place),
+        )
+        return reply.decode()
+
+    async def trim(self, stream: str, groups: Sequence[str]) -> int:
+        return int(await self._redis.script(source("trim"), (stream,), groups))
+
+    async def retire(self, stream: str, group: str, consumer: str) -> bool:
+        return bool(await self._redis.script(source("retire"), (stream,), (group, consumer)))
+
+
+def stream_prefix(stream: str) -> str:
+    """What a stream's helper keys begin with: `{p}:` inside a partition, `{<stream>}:` for the streams outside one,
+    so that a script's keys always share a slot with the stream."""
+    return stream.partition(":")[0] + ":" if stream.startswith("{") else "{" + stream + "}:"
+
+
+def _starts(stream: str, group: str) -> str:
+    return f"{stream_prefix(stream)}starts:{group}"
+
+
+def _pairs(flat: Sequence[Any]) -> dict[bytes, bytes]:
+    return {flat[i]: flat[i + 1] for i in range(0, len(flat), 2)}

@@ -1,0 +1,91 @@
+"""One process's hands: it seals, signs, opens and verifies with the ring, under its publisher's name.
+
+Everything that turns a value into stored bytes (or back) goes through here, so that place names can't drift apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from base.clock import Clock
+from base.crypto import CryptoError, KeyRing, Sealer, Signer, Verifier
+from base.ids import Random
+from runtime.scripts import Ending, SealedFrame
+from schemas import envelope as wire
+from schemas.errors import DecodeError, Failure
+from schemas.events import RequestCancelled, RequestCompleted, RequestFailed, RequestRefused, Terminal
+from schemas.frames import ERROR, Frame, encode_failure, place
+
+_OUTCOME = {
+    RequestCompleted: "completed",
+    RequestFailed: "failed",
+    RequestRefused: "refused",
+    RequestCancelled: "cancelled",
+}
+
+
+class Seals:
+    """Sealing and signing for one publisher kind (ingress, rules, router, sweeper ...)."""
+
+    def __init__(self, ring: KeyRing, publisher: str, clock: Clock, chance: Random) -> None:
+        self.publisher = publisher
+        self.signer = Signer(ring, publisher)
+        self.verifier = Verifier(ring)
+        self._sealer = Sealer(ring, chance)
+        self._clock = clock
+
+    def body(self, run: str, plain: bytes) -> bytes:
+        """A request body, sealed for its run."""
+        return self._sealer.seal(plain, run=run, place="body")
+
+    def open_body(self, run: str, sealed: bytes) -> bytes:
+        """CryptoError when it was altered or belongs to another run."""
+        return self._sealer.open(sealed, run=run, place="body")
+
+    def frame(
+        self, run: str, epoch: int, last: int, kind: str, events: int, payload: bytes, headers: Mapping[str, str] | None
+    ) -> SealedFrame:
+        """A frame sealed for the place `<epoch>-<last>`."""
+        sealed = self._sealer.seal(payload, run=run, place=place(epoch, last))
+        return SealedFrame(
+            kind=kind, events=events, payload=sealed, headers=msgspec.json.encode(headers) if headers else b""
+        )
+
+    def error(self, run: str, epoch: int, last: int, failure: Failure) -> SealedFrame:
+        """An error frame: one event."""
+        return self.frame(run, epoch, last, ERROR, 1, encode_failure(failure), None)
+
+    def open_frame(
+        self, run: str, epoch: int, last: int, kind: str, events: int, sealed: bytes, headers: bytes
+    ) -> Frame:
+        """A stored frame, opened. DecodeError when it does not open at this place."""
+        try:
+            payload = self._sealer.open(sealed, run=run, place=place(epoch, last))
+        except CryptoError as error:
+            raise DecodeError(str(error)) from None
+        public = msgspec.json.decode(headers, type=dict[str, str]) if headers else {}
+        return Frame(epoch=epoch, sequence=last, kind=kind, events=events, payload=payload, headers=public)
+
+    def ending(self, fact: Terminal, attempt: int) -> Ending:
+        """A terminal fact, enveloped and signed. Its id is the same however often it is said."""
+        e = wire.encode(
+            fact,
+            id=f"{fact.run}/end/{attempt}",
+            by=self.publisher,
+            run=fact.run,
+            attempt=attempt,
+            at_ms=self._clock.now_ms(),
+        )
+        return Ending(kind=type(fact).__name__, signed=wire.sign(self.signer, "facts", e), outcome=_OUTCOME[type(fact)])
+
+    def letter(self, fields: Mapping[bytes, bytes], entry: str) -> bytes:
+        """A dead entry's fields, sealed."""
+        plain = msgspec.json.encode({k.decode("utf8", "replace"): v for k, v in fields.items()})
+        return self._sealer.seal(plain, run="dlq", place=f"dlq/{entry}")
+
+    def open_letter(self, sealed: bytes, entry: str) -> dict[str, bytes]:
+        """CryptoError when it does not open."""
+        plain = self._sealer.open(sealed, run="dlq", place=f"dlq/{entry}")
+        return msgspec.json.decode(plain, type=dict[str, bytes])

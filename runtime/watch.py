@@ -1,0 +1,189 @@
+"""Watching runs: one hub per process turns pushes and stream reads into frames in order, none missing, none twice.
+
+A push that fits is handed on as it is. On a gap, on silence, after a reconnection, or when a slow reader has fallen
+behind, the watch reads the reply stream from its last sequence instead; the stream is the truth. Memory per watch is
+bounded: past `_BUFFER` bytes what is queued is dropped and read again at the reader's own pace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from runtime.runs import Runs, StoredFrame
+from runtime.seals import Seals
+from schemas.errors import Code, Refusal, Unavailable
+from schemas.frames import Frame
+
+_BUFFER = 256 * 1024  # bytes queued for one reader
+_SILENCE_S = 3.0  # after this long without a push the stream is asked
+_PAGE = 64  # frames per catch-up read
+
+Leave = Callable[[str, str, str], Awaitable[None]]
+
+
+class StreamWatch:
+    """Implements schemas.ports.Watch."""
+
+    def __init__(self, hub: Hub, run: str, watcher: str, after: int, behind: bool) -> None:
+        self.run, self.watcher = run, watcher
+        self._hub = hub
+        self._queue: deque[StoredFrame] = deque()
+        self._queued = 0
+        self._epoch, self._sequence = 0, 0  # the place of the last frame handed out
+        self._after = after  # events the reader has already
+        self._behind = behind
+        self._finished = False
+        self._ring = asyncio.Event()
+
+    def offer(self, frame: StoredFrame) -> None:
+        """A push came. Anything that doesn't continue what is queued sends the reader to the stream."""
+        if self._behind:
+            self._ring.set()
+            return
+        epoch, sequence = self._tail()
+        if frame.sequence - frame.events != sequence or frame.epoch < epoch:
+            if frame.sequence > sequence or frame.epoch > epoch:
+                self.miss()
+            return
+        self._queue.append(frame)
+        self._queued += len(frame.payload)
+        if self._queued > _BUFFER:
+            self.miss()
+        self._ring.set()
+
+    def miss(self) -> None:
+        """Something may be missing: forget what is queued and read the stream."""
+        self._queue.clear()
+        self._queued = 0
+        self._behind = True
+        self._ring.set()
+
+    def _tail(self) -> tuple[int, int]:
+        last = self._queue[-1] if self._queue else None
+        return (last.epoch, last.sequence) if last else (self._epoch, self._sequence)
+
+    async def next(self, timeout: float) -> Frame | None:
+        """See schemas.ports.Watch.next."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout
+        while not self._finished:
+            if self._behind:
+                await self._catch_up(until)
+            if self._queue:
+                frame = self._pop()
+                if frame is not None:
+                    return frame
+                continue
+            left = until - loop.time()
+            if left <= 0:
+                return None
+            await self._wait(min(left, _SILENCE_S))
+        return None
+
+    def _pop(self) -> Frame | None:
+        """The next queued frame, opened; None for one the reader has already."""
+        stored = self._queue.popleft()
+        self._queued -= len(stored.payload)
+        first = stored.sequence - stored.events + 1
+        if stored.epoch > self._epoch and first <= self._sequence:
+            raise Refusal.of(Code.upstream_interrupted, "The answer was started again elsewhere; this stream ends here.")
+        self._epoch, self._sequence = stored.epoch, stored.sequence
+        if stored.sequence <= self._after:
+            return None
+        frame = self._hub.seals.open_frame(
+            self.run, stored.epoch, stored.sequence, stored.kind, stored.events, stored.payload, stored.headers
+        )
+        if frame.terminal:
+            self._finished = True
+            self.close()
+        return frame
+
+    async def _wait(self, seconds: float) -> None:
+        """Until something arrives; a silence sends the reader to the stream."""
+        self._ring.clear()
+        try:
+            await asyncio.wait_for(self._ring.wait(), seconds)
+        except TimeoutError:
+            if seconds >= _SILENCE_S:
+                self._behind = True
+
+    async def _catch_up(self, until: float) -> None:
+        """Read one page from the last place; caught up when it is empty and the run is still there."""
+        try:
+            page = await self._hub.runs.frames(self.run, self._epoch, self._sequence, _PAGE)
+            if not page and not await self._hub.runs.fields(self.run):
+                raise Refusal.of(Code.not_found, f"The stream of {self.run} is no longer kept.")
+        except Unavailable:
+            if asyncio.get_running_loop().time() >= until:
+                raise
+            await asyncio.sleep(0.1)
+            return
+        if not page:
+            self._behind = False
+            return
+        self._queue.extend(page)
+        self._queued += sum(len(frame.payload) for frame in page)
+
+    async def leave(self, reason: str = "left") -> None:
+        """See schemas.ports.Watch.leave."""
+        if not self._finished:
+            self._finished = True
+            self.close()
+            await self._hub.leave(self.run, self.watcher, reason)
+
+    def close(self) -> None:
+        """See schemas.ports.Watch.close."""
+        self._hub.drop(self)
+
+
+class Hub:
+    """All watches of one process. `leave` is what happens when a watcher's client is gone."""
+
+    def __init__(self, runs: Runs, seals: Seals, leave: Leave) -> None:
+        self.runs, self.seals, self.leave = runs, seals, leave
+        self._watches: dict[str, set[StreamWatch]] = {}
+
+    def watch(self, run: str, watcher: str, *, after: int = 0, behind: bool = False) -> StreamWatch:
+        """A new watch, hearing pushes from now on."""
+        watch = StreamWatch(self, run, watcher, after, behind)
+        self._watches.setdefault(run, set()).add(watch)
+        return watch
+
+    def drop(self, watch: StreamWatch) -> None:
+        group = self._watches.get(watch.run)
+        if group is not None:
+            group.discard(watch)
+            if not group:
+                del self._watches[watch.run]
+
+    def hear(self, message: bytes) -> None:
+        """One push: `run epoch sequence events kind length-of-headers\\n` headers payload."""
+        head, _, rest = message.partition(b"\n")
+        run, epoch, sequence, events, kind, size = head.decode().split(" ")
+        watches = self._watches.get(run)
+        if not watches:
+            return
+        cut = int(size)
+        frame = StoredFrame(
+            epoch=int(epoch),
+            sequence=int(sequence),
+            kind=kind,
+            events=int(events),
+            payload=rest[cut:],
+            headers=rest[:cut],
+        )
+        for watch in tuple(watches):
+            watch.offer(frame)
+
+    def missed(self) -> None:
+        """Pushes were missed: every watch reads its stream."""
+        for group in tuple(self._watches.values()):
+            for watch in tuple(group):
+                watch.miss()
+
+    @property
+    def live(self) -> int:
+        """Watches open now."""
+        return sum(len(group) for group in self._watches.values())
