@@ -1,0 +1,13 @@
+"""How an engine is spoken to: one pooled transport, and pure dialects named `<in>_<out>` that translate.
+
+    ports          what a transport and a dialect promise; the four timeouts
+    errors         every way a call of an engine can fail
+    addresses      which addresses and URLs may be called at all
+    http           the transport (aiohttp, for now; nothing else knows it)
+    sse            a byte stream into whole server-sent events
+    openai_openai  an OpenAI chat request to an OpenAI-compatible engine
+    fake           a scripted transport for tests, examples and simulations
+
+A dialect does no I/O and a transport knows no dialect. A new dialect is one file here and a row in the suite
+tests/contract/test_dialects.py.
+"""

@@ -1,0 +1,66 @@
+"""Every way a call of an engine can fail. Foreign exceptions are translated into these at the border.
+
+    UpstreamFault
+    ├── ConnectFailed      no connection: refused, unreachable, TLS, or an address that may not be called
+    ├── FirstByteTimeout   connected, but no first byte of the answer's body in time
+    ├── IdleTimeout        silent for too long between two pieces
+    ├── TotalTimeout       the whole call took longer than it may
+    ├── Broken             the connection ended inside the answer
+    ├── EngineError        the engine's own error, by status or as an event of its stream
+    └── BadResponse        an answer that cannot be understood: not HTTP, not JSON, not an event stream
+
+Their texts are shown to operators and kept in records: they never carry a credential or a prompt.
+"""
+
+from __future__ import annotations
+
+from schemas.errors import HeadraceError
+
+
+class UpstreamFault(HeadraceError):
+    """A call of an engine that gave no usable answer."""
+
+
+class ConnectFailed(UpstreamFault):
+    """No connection to the engine."""
+
+
+class FirstByteTimeout(UpstreamFault):
+    """The engine took the request and sent nothing in time."""
+
+
+class IdleTimeout(UpstreamFault):
+    """The engine fell silent inside its answer."""
+
+
+class TotalTimeout(UpstreamFault):
+    """The call as a whole took too long."""
+
+
+class Broken(UpstreamFault):
+    """The connection ended before the answer did."""
+
+
+class BadResponse(UpstreamFault):
+    """The engine sent something that is not an answer."""
+
+
+class EngineError(UpstreamFault):
+    """The engine's own error, as a status before the answer or as an event inside it (status 0 when it gave none).
+
+    `type`, `code`, `message` and `param` are the engine's; retry_after_ms is what it asked for, None = nothing."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        type: str | None = None,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after_ms: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message = status, message
+        self.type, self.code, self.param = type, code, param
+        self.retry_after_ms = retry_after_ms

@@ -1,0 +1,259 @@
+"""From an OpenAI chat request to an OpenAI-compatible engine. Pure: bytes in, bytes out.
+
+    request     the client's normalised body -> what the engine gets: its own model name, usage asked for
+    answer      a unary answer -> what the client gets: the public model name; usage and finish reason taken out
+    ChatStream  the same for a stream, event by event
+
+Everything unknown is passed on untouched in both directions. No event is rebuilt: it is decoded once into the few
+fields that matter (0.4 us), which also proves that it is JSON, and the model's name is replaced in its bytes. The
+replacement cannot hit text, because a quote inside a JSON string is escaped; where the name's bytes are not found
+exactly once the event's top level alone is rebuilt.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import msgspec
+
+from providers.errors import BadResponse, Broken
+from providers.openai_errors import error_of
+from providers.sse import event_bytes
+from schemas.events import Usage
+
+DONE = b"data: [DONE]\n\n"
+_NAMED = re.compile(rb'(?<!\\)"model"\s*:\s*"(?:[^"\\]|\\.)*"')
+_NOTHING = msgspec.Raw(b"")
+
+
+class _Delta(msgspec.Struct):
+    """Where generated text can stand; only whether it is there is asked, so nothing is decoded."""
+
+    content: msgspec.Raw = _NOTHING
+    reasoning_content: msgspec.Raw = _NOTHING
+    reasoning: msgspec.Raw = _NOTHING
+    refusal: msgspec.Raw = _NOTHING
+    tool_calls: msgspec.Raw = _NOTHING
+    function_call: msgspec.Raw = _NOTHING
+
+
+class _Choice(msgspec.Struct):
+    index: int = 0
+    delta: _Delta | None = None
+    message: _Delta | None = None
+    finish_reason: str | None = None
+
+
+class _Answer(msgspec.Struct):
+    choices: list[_Choice] | None = None
+    usage: msgspec.Raw = _NOTHING
+    error: msgspec.Raw = _NOTHING
+
+
+class _Cached(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class _Counts(msgspec.Struct):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    prompt_tokens_details: _Cached | None = None
+
+
+_Fields = dict[str, msgspec.Raw]
+_encoder = msgspec.json.Encoder()
+_fields = msgspec.json.Decoder(_Fields)
+_answers = msgspec.json.Decoder(_Answer)
+_counts = msgspec.json.Decoder(_Counts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """A unary answer. usage: None when the engine gave none; text_bytes: what an estimate can use."""
+
+    body: bytes
+    usage: Usage | None
+    finish_reason: str
+    text_bytes: int
+
+
+def request(body: bytes, upstream_model: str, stream: bool) -> bytes:
+    """The engine's request. `upstream_model` "" keeps the public name. The door has let only objects in."""
+    fields = _object(body)
+    if upstream_model:
+        fields["model"] = msgspec.Raw(_encoder.encode(upstream_model))
+    if stream:
+        options = _options(fields)
+        options["include_usage"] = msgspec.Raw(b"true")
+        fields["stream_options"] = msgspec.Raw(_encoder.encode(options))
+    return _encoder.encode(fields)
+
+
+def wants_usage(body: bytes) -> bool:
+    """Whether the client asked for the usage chunk itself."""
+    return bytes(_options(_object(body)).get("include_usage", b"")) == b"true"
+
+
+def answer(body: bytes, public_model: str) -> Answered:
+    """A unary answer for the client. BadResponse when it is no completion, EngineError when it is an error."""
+    found = _decoded(body)
+    if _present(found.error):
+        raise error_of(msgspec.json.decode(found.error))
+    if found.choices is None:
+        raise BadResponse("the engine's answer has no choices")
+    reasons = [choice.finish_reason for choice in found.choices if choice.finish_reason]
+    return Answered(
+        body=_renamed_by_field(body, _encoder.encode(public_model)),
+        usage=usage_of(found.usage),
+        finish_reason=reasons[0] if reasons else "",
+        text_bytes=sum(_text_bytes(choice.message) for choice in found.choices),
+    )
+
+
+def usage_of(counts: msgspec.Raw) -> Usage | None:
+    """The engine's own counts; None when absent, null or not counts."""
+    if not _present(counts):
+        return None
+    try:
+        found = _counts.decode(counts)
+    except msgspec.MsgspecError:
+        return None
+    details = found.prompt_tokens_details
+    return Usage(
+        prompt_tokens=max(found.prompt_tokens, 0),
+        completion_tokens=max(found.completion_tokens, 0),
+        cached_tokens=max((details.cached_tokens if details else 0) or 0, 0),
+    )
+
+
+class ChatStream:
+    """One stream on its way. usage: the engine's counts once they came. pieces: events that carried generated text,
+    each at least one token of the engine, so an estimate from them is never above what it counted."""
+
+    def __init__(self, public_model: str, show_usage: bool) -> None:
+        self.usage: Usage | None = None
+        self.finish_reason = ""
+        self.pieces = 0
+        self.done = False
+        self._name = _encoder.encode(public_model)
+        self._show_usage = show_usage
+        self._found, self._renamed = b"", b'"model":' + self._name
+        self._seen: set[int] = set()
+        self._finished: set[int] = set()
+
+    def take(self, data: bytes) -> bytes | None:
+        """One event for the client, or None when it is not for its eyes. Nothing counts after [DONE].
+
+        BadResponse when it is not JSON (such an event is never passed on), EngineError when it is an error."""
+        if self.done:
+            return None
+        if data.startswith(b"[DONE]"):
+            self.done = True
+            return None
+        found = _decoded(data)
+        if _present(found.error):
+            raise error_of({"error": msgspec.json.decode(found.error)})
+        self._note(found.choices)
+        if _present(found.usage):
+            self.usage = usage_of(found.usage) or self.usage
+            if not self._show_usage:
+                if not found.choices:
+                    return None
+                data = _without_usage(data)
+        return event_bytes(self._rename(data))
+
+    def ending(self) -> bytes:
+        """The last bytes. Broken when the engine neither said [DONE] nor finished every choice it began;
+        BadResponse when it said [DONE] and nothing else."""
+        if not self._seen:
+            raise BadResponse("the engine's stream carried no answer")
+        if not self.done and self._seen - self._finished:
+            raise Broken("the engine's stream ended before the answer was complete")
+        return DONE
+
+    def _note(self, choices: list[_Choice] | None) -> None:
+        generated = False
+        for choice in choices or ():
+            self._seen.add(choice.index)
+            if choice.finish_reason:
+                self._finished.add(choice.index)
+                self.finish_reason = self.finish_reason or choice.finish_reason
+            generated = generated or _text_bytes(choice.delta) > 0
+        self.pieces += generated
+
+    def _rename(self, data: bytes) -> bytes:
+        """The engine repeats the name in the same bytes in every event: learn them from the first."""
+        if self._found and data.count(self._found) == 1:
+            return data.replace(self._found, self._renamed)
+        found = _NAMED.findall(data)
+        if len(found) == 1 and "model" in _object(data):
+            self._found = found[0]
+            return data.replace(self._found, self._renamed)
+        return _renamed_by_field(data, self._name)
+
+
+def _decoded(data: bytes) -> _Answer:
+    """The few fields that matter. An object whose known fields have unknown shapes is passed on unread."""
+    try:
+        if not data.isascii():
+            data.decode()
+        return _answers.decode(data)
+    except msgspec.ValidationError:
+        _object(data)
+        return _Answer(choices=[_Choice()])
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise BadResponse("the engine sent something that is not JSON") from None
+
+
+def _object(data: bytes) -> _Fields:
+    try:
+        return _fields.decode(data)
+    except msgspec.MsgspecError:
+        raise BadResponse("the engine sent something that is not a JSON object") from None
+
+
+def _options(fields: _Fields) -> _Fields:
+    """The client's stream_options; anything but an object counts as none."""
+    try:
+        return _fields.decode(fields.get("stream_options", b"{}"))
+    except msgspec.MsgspecError:
+        return {}
+
+
+def _renamed_by_field(data: bytes, name: bytes) -> bytes:
+    """Rebuild the top level alone; the values keep their bytes."""
+    fields = _object(data)
+    if "model" not in fields:
+        return data
+    fields["model"] = msgspec.Raw(name)
+    return _encoder.encode(fields)
+
+
+def _without_usage(data: bytes) -> bytes:
+    fields = _object(data)
+    fields.pop("usage", None)
+    return _encoder.encode(fields)
+
+
+def _present(value: msgspec.Raw) -> bool:
+    return len(bytes(value)) > 0 and bytes(value) != b"null"
+
+
+def _text_bytes(delta: _Delta | None) -> int:
+    """Bytes of generated text as they stand in JSON, quotes aside; null, "" and [] count nothing."""
+    if delta is None:
+        return 0
+    total = 0
+    for part in (
+        delta.content,
+        delta.reasoning_content,
+        delta.reasoning,
+        delta.refusal,
+        delta.tool_calls,
+        delta.function_call,
+    ):
+        raw = b"" if part is _NOTHING else bytes(part)
+        if len(raw) > 2 and raw != b"null":
+            total += len(raw) - 2
+    return total
