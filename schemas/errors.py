@@ -8,13 +8,16 @@
     ├── Unavailable               a store or server is away: retried, then 503 with Retry-After
     └── OwnerLost                 this process no longer owns the run: stop, write nothing
 
-A Failure is what crosses rooms (inside verdicts, frames and facts). `ingress/errors.py` alone knows HTTP statuses.
+A Failure is what crosses rooms (inside verdicts, frames and facts). STATUS is the one table from code to HTTP status,
+for the door that answers and the audit that records; `ingress/errors.py` makes the body and the headers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 
 
 class Code(StrEnum):
@@ -43,6 +46,47 @@ class Code(StrEnum):
     cancelled = "cancelled"  #: the client left or cancelled
     draining = "draining"  #: this ingress is going away; ask another
     internal_error = "internal_error"  #: our fault; the run id finds it in the logs
+
+
+#: Code -> HTTP status, as OpenAI's clients expect them. 499 is never sent: the client is gone, it is for the record.
+STATUS: Mapping[Code, int] = MappingProxyType(
+    {
+        Code.invalid_request: 400,
+        Code.missing_required_parameter: 400,
+        Code.request_too_large: 413,
+        Code.context_length_exceeded: 400,
+        Code.content_policy_violation: 400,
+        Code.invalid_api_key: 401,
+        Code.permission_denied: 403,
+        Code.model_not_found: 404,
+        Code.not_found: 404,
+        Code.method_not_allowed: 405,
+        Code.request_timeout: 408,
+        Code.rate_limit_exceeded: 429,
+        Code.overloaded: 503,
+        Code.no_engine: 503,
+        Code.upstream_error: 502,
+        Code.upstream_interrupted: 502,
+        Code.upstream_timeout: 504,
+        Code.deadline_exceeded: 504,
+        Code.guardrail_unavailable: 503,
+        Code.store_unavailable: 503,
+        Code.cancelled: 499,
+        Code.draining: 503,
+        Code.internal_error: 500,
+    }
+)
+
+
+def status_of(failure: Failure) -> int:
+    """The HTTP status of a failure: the engine's own where one is passed on, else by its code; 500 for an unknown one
+    (a newer writer's)."""
+    if failure.status is not None:
+        return failure.status
+    try:
+        return STATUS[Code(failure.code)]
+    except ValueError:
+        return STATUS[Code.internal_error]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Records that several rooms read: keys, models, endpoints, requests. Values only; where they live is not said."""
+"""Records that several rooms read: keys, models, endpoints, requests, facts. Values only, wherever they live."""
 
 from __future__ import annotations
 
@@ -91,7 +91,9 @@ class DeploymentRecord:
 class RequestRecord:
     """One ended run as audited; the row behind `requests show`. Costs in integer micros of the price currency.
 
-    verdicts and attempts: JSON values without text. Times: ms since the epoch (Redis clock), 0 = never."""
+    verdicts and attempts: JSON values without text. Times: ms since the epoch (Redis clock), 0 = never. ttft_ms and
+    duration_ms count from acceptance. tenant "" = the caller was never proven. unverified: parts of the fact whose
+    signature did not hold; what they would have said is left blank."""
 
     run: str
     tenant: str
@@ -121,3 +123,19 @@ class RequestRecord:
     verdicts: object
     attempts: object
     finish_reason: str = ""
+    unverified: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FactRecord:
+    """One fact as it came, once per (run, kind, attempt). by: its publisher kind. at_ms: ms since the epoch.
+
+    detail: a JSON value without text (outcome, code, status)."""
+
+    run: str
+    kind: str
+    attempt: int
+    tenant: str
+    by: str
+    at_ms: int
+    detail: object
