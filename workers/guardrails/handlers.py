@@ -1,0 +1,143 @@
+"""RequestAccepted -> a verdict, by each of the two families. A family always answers: pass, refuse, edits or skip.
+
+The order is the same for both: nothing to look for under this policy -> skip; run decided already -> done; scan; and
+when the family itself fails or runs out of time, its fail policy speaks (open -> skip, closed -> refuse with
+guardrail_unavailable). Whatever a scanner raises is such a failure: a text that breaks a scanner is never waved
+through by accident and never kills the worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+
+from base.clock import Clock
+from base.crypto import digest
+from schemas.errors import Unavailable
+from schemas.events import RequestAccepted, RequestRefused
+from schemas.outcomes import Dead, Decided, Delivery, Done, Outcome
+from schemas.ports import Bodies
+from schemas.verdicts import REFUSE, SKIP, Verdict
+from workers.guardrails.policy import PERSONS, RULES, Policies, Policy
+from workers.guardrails.ports import Names
+from workers.guardrails.rules import (
+    Decision,
+    Found,
+    TookTooLong,
+    decide,
+    scan_part,
+    scan_parts,
+    unavailable,
+    used_kinds,
+)
+from workers.guardrails.scanners.finding import Finding
+from workers.guardrails.scanners.person_names import chunks, persons, regroup
+from workers.guardrails.text import Part, parts, unescape
+
+log = logging.getLogger(__name__)
+
+#: Bodies from here on are scanned in a thread, so that the loop goes on with its heartbeats; bytes.
+IN_THREAD = 64 * 1024
+
+Judge = Callable[[list[Part], Policy], Awaitable[Found]]
+
+
+class Guard:
+    """One family as a handler; `judge` finds, everything else is the same for all families."""
+
+    def __init__(self, family: str, policies: Policies, bodies: Bodies, clock: Clock, judge: Judge) -> None:
+        self.family = family
+        self._policies, self._bodies, self._clock, self._judge = policies, bodies, clock, judge
+
+    async def handle(self, delivery: Delivery) -> Outcome:
+        """The verdict on one accepted request."""
+        event: RequestAccepted = delivery.event
+        policy = self._policies.find(event.model, event.key_id)
+        if not used_kinds(policy, self.family):
+            return self._verdict(event, policy, Decision(outcome=SKIP, found={}), 0.0)
+        body = await self._bodies.body(event.run)
+        if body is None:
+            return Done()
+        if digest(body) != event.body_digest:
+            return Dead("the body is not the one that was accepted: its digest differs")
+        started = self._clock.monotonic()
+        decision = await self._decide(event, policy, body)
+        return self._verdict(event, policy, decision, self._clock.monotonic() - started)
+
+    async def _decide(self, event: RequestAccepted, policy: Policy, body: bytes) -> Decision:
+        family = policy.families[self.family]
+        try:
+            async with asyncio.timeout(family.timeout):
+                found = await self._judge(list(parts(msgspec.json.decode(body))), policy)
+            return decide(found, policy, event.body_digest)
+        except (TimeoutError, TookTooLong, Unavailable) as error:
+            log.warning("guard %s could not judge run %s: %s", self.family, event.run, type(error).__name__)
+        except Exception:
+            log.exception("guard %s failed on run %s", self.family, event.run)
+        if family.fail == "open":
+            return Decision(outcome=SKIP, found={})
+        return Decision(outcome=REFUSE, failure=unavailable(self.family), found={})
+
+    def _verdict(self, event: RequestAccepted, policy: Policy, decision: Decision, took: float) -> Decided:
+        verdict = Verdict(
+            run=event.run,
+            family=self.family,
+            outcome=decision.outcome,
+            policy=policy.version,
+            body_digest=event.body_digest,
+            edits=decision.edits,
+            failure=decision.failure,
+            found=decision.found,
+            took_us=int(took * 1_000_000),
+        )
+        if decision.failure is None:
+            return Decided(verdict)
+        return Decided(verdict, RequestRefused(run=event.run, family=self.family, failure=decision.failure))
+
+
+def rules_guard(policies: Policies, bodies: Bodies, clock: Clock) -> Guard:
+    """The family `rules`: in process; large bodies in a thread, stopped between two texts when time is over."""
+
+    async def judge(texts: list[Part], policy: Policy) -> Found:
+        until = clock.monotonic() + policy.families[RULES].timeout
+
+        def scan_all() -> Found:
+            return scan_parts(texts, policy, lambda: clock.monotonic() > until)
+
+        if sum(len(part.text) for part in texts) < IN_THREAD:
+            return scan_all()
+        return await asyncio.to_thread(scan_all)
+
+    return Guard(RULES, policies, bodies, clock, judge)
+
+
+def persons_guard(policies: Policies, bodies: Bodies, clock: Clock, names: Names, max_characters: int) -> Guard:
+    """The family `persons`: asks `names`, in chunks; more than `max_characters` is more than it can judge in time."""
+
+    async def judge(texts: list[Part], policy: Policy) -> Found:
+        if sum(len(part.text) for part in texts) > max_characters:
+            raise TookTooLong
+        return await find_persons(texts, names)
+
+    return Guard(PERSONS, policies, bodies, clock, judge)
+
+
+async def find_persons(texts: Sequence[Part], names: Names) -> Found:
+    """Persons of every text that has any, at their places in the text as it stands."""
+    plain = [(unescape(part.text) if part.json else None) or (part.text, None) for part in texts]
+    cut = [chunks(text) for text, _ in plain]
+    pieces = [(offset, piece) for group in cut for offset, piece in group]
+    answers = await names.find([piece for _, piece in pieces]) if pieces else []
+    moved = [
+        [(start + offset, end + offset) for start, end in spans]
+        for (offset, _), spans in zip(pieces, answers, strict=True)
+    ]
+    found: list[tuple[Part, Sequence[Finding]]] = []
+    for part, (text, _), spans in zip(texts, plain, regroup([len(group) for group in cut], moved), strict=True):
+        findings = scan_part(part, lambda _, text=text, spans=spans: persons(text, spans))  # type: ignore[misc]
+        if findings:
+            found.append((part, findings))
+    return found
