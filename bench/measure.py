@@ -30,11 +30,17 @@ class MockEngine:
         self.url = f"{self.root}/v1"
 
     def set(self, settings: Mapping[str, float]) -> None:
-        """Wait until no answer is under way, then change the pace."""
-        end = monotonic() + 10
-        while fetch(f"{self.root}/_mock/stats")["live"] and monotonic() < end:
-            sleep(0.02)
+        """Change the pace of the answers that begin from now on."""
         fetch(f"{self.root}/_mock/set?" + "&".join(f"{name}={value}" for name, value in settings.items()))
+
+    def settled(self, limit: float = 10.0) -> dict[str, int]:
+        """The counters once no answer is under way, or after `limit` seconds with `live` above 0."""
+        end = monotonic() + limit
+        while True:
+            stats: dict[str, int] = fetch(f"{self.root}/_mock/stats")
+            if not stats["live"] or monotonic() > end:
+                return stats
+            sleep(0.02)
 
     def _wait(self) -> str:
         end = monotonic() + 20
@@ -62,8 +68,11 @@ class Bench:
         self._mock, self._peers, self._cores = mock, peers, harness_cores
 
     def measure(self, cell: Cell, peer: Peer) -> dict[str, Any]:
-        """The load's own figures, with `cpu_s` and `memory` by group and the CPU of the harness and of others."""
+        """The load's own figures, with `cpu_s` and `memory` by group, the CPU of the harness and of others, and what
+        the engine saw of it: requests (retries show), aborted answers, answers left over (`live`).
+        """
         self._mock.set(cell.engine)
+        seen = self._mock.settled()
         load = self._start(cell, peer)
         watchdog = threading.Timer(float(cell.load["duration"]) + PATIENCE, load.kill)
         watchdog.start()
@@ -74,6 +83,8 @@ class Bench:
             load.wait()
         result |= _differences(before, after, peer.name, result["load_cpu_s"])
         result["memory"] = memory
+        now = self._mock.settled()
+        result["engine"] = {name: now[name] - seen[name] for name in ("requests", "aborted")} | {"live": now["live"]}
         return {"peer": peer.name, "cell": cell.name, **result}
 
     def _start(self, cell: Cell, peer: Peer) -> "subprocess.Popen[str]":

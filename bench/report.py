@@ -32,12 +32,12 @@ def number(value: float) -> str:
 
 
 def shown(found: Spread | None) -> str:
-    """`median (low-high)`; the brackets only when there are several runs that differ."""
+    """`median (low..high)`; the brackets only when there are several runs that differ."""
     if found is None:
         return ""
     if found.low == found.high:
         return number(found.median)
-    return f"{number(found.median)} ({number(found.low)}-{number(found.high)})"
+    return f"{number(found.median)} ({number(found.low)}..{number(found.high)})"
 
 
 def table(runs: Runs) -> list[list[str]]:

@@ -104,6 +104,7 @@ def remarks(results: Sequence[dict[str, Any]]) -> list[str]:
         ("the harness itself was near its limit", lambda r: _harness(r) > BUSY_HARNESS * r["window_s"]),
         ("other processes took more than 30 % of a core", lambda r: r["others_cpu_s"] > BUSY_OTHERS * r["window_s"]),
         ("not all offered requests could be sent", lambda r: r["unsent"] > 0),
+        ("the engine was left with answers that nobody waited for", lambda r: r["engine"]["live"] > 0),
         ("answers were wrong or lost", lambda r: r["errors"] > 0),
     ]
     lines = []

@@ -167,6 +167,7 @@ def result_of(**changes: object) -> dict[str, object]:
         "latency_ms": {"n": 200, "p50": 2.0, "p99": 9.0}, "ttft_ms": {"n": 0}, "lag_ms": {"n": 0},
         "cpu_s": {"ingress": 0.1, "valkey": 0.02}, "memory": {}, "errors_by_kind": {}, "examples": {},
         "load_cpu_s": 0.1, "mock_cpu_s": 0.1, "others_cpu_s": 0.0, "unsent": 0, "run": 0, "cell": "c", "peer": "p",
+        "engine": {"requests": 200, "aborted": 0, "live": 0},
     }  # fmt: skip
     return {**base, **changes}
 
@@ -206,11 +207,11 @@ def test_table_shows_median_and_spread_with_direct_first() -> None:
     rows = report.table(runs)
     assert rows == [
         ["figure", "unit", "direct", "headrace"],
-        ["lag p99", "ms", "0.250", "2 (1-3)"],
+        ["lag p99", "ms", "0.250", "2 (1..3)"],
         ["ready", "s", "", "8.25"],
     ]
     assert report.markdown(rows).splitlines()[1] == "|---|---|---:|---:|"
-    assert "| lag p99 | ms | 0.250 | 2 (1-3) |" in report.markdown(rows)
+    assert "| lag p99 | ms | 0.250 | 2 (1..3) |" in report.markdown(rows)
     assert len({len(line) for line in report.text(rows).splitlines()}) == 1
     assert report.plain(runs)[0]["values"] == [3.0, 1.0]
 

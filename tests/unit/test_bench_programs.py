@@ -166,3 +166,54 @@ def test_load_without_a_server_says_so_and_sends_nothing() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert "connect" in json.loads(done.stdout)["errors_by_kind"]
+
+
+#: Stands where `headrace up` will: it says that the engine itself is the gateway, and waits to be stopped.
+STAND_IN = """#!{python}
+import json, os, signal, sys
+given = dict(zip(sys.argv[2::2], sys.argv[3::2]))
+engine = given["--engine"].removeprefix("mock=")
+connection = {{"base_url": engine, "api_key": "k", "models": ["mock"], "pids": {{"door": os.getpid()}}}}
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+with open(given["--data"] + "/half", "w") as file:
+    json.dump(connection, file)
+os.rename(given["--data"] + "/half", given["--data"] + "/connection.json")
+signal.pause()
+"""
+
+
+def bench(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "bench.run", "--quick", "--only", "rate", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=90, check=False)
+
+
+def test_whole_run_starts_measures_and_stops_what_answers_as_headrace(tmp_path: Path) -> None:
+    program = tmp_path / "headrace"
+    program.write_text(STAND_IN.format(python=sys.executable))
+    program.chmod(0o755)
+    done = bench("--headrace", str(program), "--json", str(tmp_path / "figures.json"), "--markdown")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "figures.json").read_text())
+    told = {(figure["figure"], figure["peer"]) for figure in found["figures"]}
+    assert ("ready after start", "headrace") in told
+    assert ("added latency at 100/s p50", "headrace") in told
+    assert ("CPU per request at 100/s: door", "headrace") in told
+    assert ("latency at 100/s p50", "direct") in told
+    assert [cell["errors"] for cell in found["cells"]] == [0, 0]
+    assert "| figure | unit | direct | headrace |" in done.stdout
+
+
+def test_run_without_a_program_to_measure_says_what_to_do(tmp_path: Path) -> None:
+    done = bench("--headrace", str(tmp_path / "absent"))
+    assert done.returncode == 2
+    assert "run scripts/install" in done.stderr
+
+
+def test_program_that_ends_at_once_is_reported_with_its_last_words(tmp_path: Path) -> None:
+    program = tmp_path / "headrace"
+    program.write_text("#!/bin/sh\necho the port is taken\nexit 2\n")
+    program.chmod(0o755)
+    done = bench("--headrace", str(program))
+    assert done.returncode == 2
+    assert "ended with code 2" in done.stderr
+    assert "the port is taken" in done.stderr
