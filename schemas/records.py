@@ -50,6 +50,7 @@ class EndpointRecord:
     """One place that serves a pool. url: base address incl. /v1. upstream_model: what the engine calls it.
 
     credential: provider key sealed by base.crypto ("" = none); only the router opens it. slots: parallel requests.
+    private: a loopback or private address is meant.
     """
 
     endpoint: str
@@ -62,6 +63,7 @@ class EndpointRecord:
     slots: int = 8
     weight: int = 1
     up: bool = True
+    private: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
