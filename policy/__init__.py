@@ -1,0 +1,6 @@
+"""Who may do what, and how much: pure functions over schemas, no I/O, no clock, no chance of their own.
+
+api_keys   the token: mint, check its check part, MAC of its secret      decision   Allowed or Refused, for every door
+roles      scopes a key can hold                                         quotas     what of a key is limited
+patterns   names with `*`                                                prices     tokens to money, in integers
+"""

@@ -1,0 +1,8 @@
+"""What replicas share in Redis, without streams. One file and one memory twin each (memory.py), Lua beside its file.
+
+    keys      key records: process cache over projection over PostgreSQL   key:<id>
+    catalog   models and endpoints as the provisioner published them       catalog:models, catalog:endpoints
+    limits    reservations of an organization, reserve.lua, settle.lua     {o:<org>}:rpm|held:<scope>, {o:<org>}:settled
+
+`{o:<org>}` is a hash tag: everything of one organization lies in one slot, so one script sees it all.
+"""

@@ -1,0 +1,151 @@
+"""RequestAccepted -> verdict, in batches: look up, judge, reserve, answer.
+
+    1  every key and model of the batch is looked up once
+    2  rules.judge decides each run; who is refused here reserves nothing
+    3  the others reserve, one call per organization, in the order in which they arrived
+    4  each run gets its Decided; one whose store was away gets Again
+
+Redelivery is harmless: the reservation is named by the run, so asking again gives the same answer and no second hold.
+Unavailable is raised when no run of the batch could be answered; the engine tries again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from base.clock import Clock
+from policy.decision import Allowed, Refused
+from policy.quotas import scopes_of
+from schemas.errors import Code, Failure, Unavailable
+from schemas.events import RequestAccepted, RequestRefused
+from schemas.outcomes import Again, Decided, Delivery, Outcome
+from schemas.ports import Catalog, Keys, Limits, Reserved
+from schemas.records import KeyRecord, ModelRecord
+from schemas.verdicts import Grant, Verdict
+from workers.authorization import rules
+from workers.authorization.settings import AuthorizationSettings
+
+_RETRY_S = 0.2  # a store that was away is asked again after this
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Case:
+    """One run on its way through the batch: what is known of it so far."""
+
+    run: RequestAccepted
+    lifetime_ms: int
+    judged: Allowed | Refused | Unavailable | None = None
+    reserved: Reserved | Unavailable | None = None
+
+
+class Authorization:
+    """The handler of group `authorization`."""
+
+    def __init__(
+        self, keys: Keys, catalog: Catalog, limits: Limits, clock: Clock, settings: AuthorizationSettings
+    ) -> None:
+        self._keys, self._catalog, self._limits = keys, catalog, limits
+        self._clock, self._settings, self._policy = clock, settings, settings.policy
+
+    async def handle(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
+        """One outcome per delivery, in order."""
+        started = self._clock.monotonic()
+        grace = self._settings.reservation_grace_ms
+        cases = [_Case(item.event, item.envelope.deadline_ms + grace) for item in deliveries]
+        await self._judge(cases)
+        await self._reserve(cases)
+        answers = [self._answer(case) for case in cases]
+        failed = [answer for answer in answers if isinstance(answer, Unavailable)]
+        if failed and len(failed) == len(answers):
+            raise failed[0]
+        took = int((self._clock.monotonic() - started) * 1e6 / max(len(cases), 1))
+        return [_outcome(answer, took) for answer in answers]
+
+    async def _judge(self, cases: Sequence[_Case]) -> None:
+        """Steps 1 and 2."""
+        keys = await _each(self._keys.find, (case.run.key_id for case in cases))
+        models = await _each(self._catalog.model, (case.run.model for case in cases))
+        now = self._clock.now_ms()
+        for case in cases:
+            case.judged = _judged(case.run, keys[case.run.key_id], models[case.run.model], now)
+
+    async def _reserve(self, cases: Sequence[_Case]) -> None:
+        """Step 3. A run of a key without limits asks nobody."""
+        tenants: dict[str, list[tuple[_Case, Allowed]]] = {}
+        for case in cases:
+            if isinstance(case.judged, Allowed):
+                if scopes_of(case.judged.key):
+                    tenants.setdefault(case.judged.key.tenant, []).append((case, case.judged))
+                else:
+                    case.reserved = Reserved(granted=True)
+        await asyncio.gather(*(self._reserve_for(group) for group in tenants.values()))
+
+    async def _reserve_for(self, group: Sequence[tuple[_Case, Allowed]]) -> None:
+        """The runs of one organization, in one call."""
+        wanted = [rules.reservation(case.run, allowed.key, case.lifetime_ms) for case, allowed in group]
+        try:
+            answers: Sequence[Reserved | Unavailable] = await self._limits.reserve(wanted)
+        except Unavailable as error:
+            answers = [error] * len(wanted)
+        for (case, _), answer in zip(group, answers, strict=True):
+            case.reserved = answer
+
+    def _answer(self, case: _Case) -> Verdict | Unavailable:
+        """Step 4, from what is known now."""
+        judged, reserved = case.judged, case.reserved
+        if isinstance(judged, Unavailable):
+            return judged
+        if isinstance(reserved, Unavailable):
+            return reserved
+        if isinstance(judged, Refused):
+            caller = rules.known_caller(judged.key) if judged.key else None
+            return self._refused(case, judged.failure, caller)
+        assert judged is not None and reserved is not None
+        if not reserved.granted:
+            caller = rules.known_caller(judged.key, reserved)
+            return self._refused(case, rules.over_limit(judged.key, reserved), caller)
+        fail = rules.fail_policy(case.run.families, self._settings.fail, self._settings.fail_default)
+        return rules.passed(case.run, self._policy, rules.grant(case.run, judged, reserved, fail))
+
+    def _refused(self, case: _Case, failure: Failure, caller: Grant | None) -> Verdict:
+        return rules.refused(case.run, self._policy, failure, caller)
+
+
+def _judged(
+    run: RequestAccepted, key: KeyRecord | Unavailable | None, model: ModelRecord | Unavailable | None, now_ms: int
+) -> Allowed | Refused | Unavailable:
+    """The decision; Unavailable where it would rest on what could not be read."""
+    if isinstance(key, Unavailable):
+        return key
+    if not isinstance(model, Unavailable):
+        return rules.judge(run, key, model, now_ms)
+    judged = rules.judge(run, key, None, now_ms)
+    absent = isinstance(judged, Refused) and judged.failure.code == Code.model_not_found.value
+    return model if absent else judged
+
+
+async def _each(look_up: Callable[[str], Awaitable[T]], names: Iterable[str]) -> dict[str, T | Unavailable]:
+    """Every name once, all at once; a store that is away is an answer too."""
+    wanted = list(dict.fromkeys(names))
+
+    async def one(name: str) -> T | Unavailable:
+        try:
+            return await look_up(name)
+        except Unavailable as error:
+            return error
+
+    return dict(zip(wanted, await asyncio.gather(*(one(name) for name in wanted)), strict=True))
+
+
+def _outcome(answer: Verdict | Unavailable, took_us: int) -> Outcome:
+    """A verdict as the engine takes it, with the terminal fact when it refuses."""
+    if isinstance(answer, Unavailable):
+        return Again(_RETRY_S, str(answer))
+    verdict = replace(answer, took_us=took_us)
+    if verdict.failure is None:
+        return Decided(verdict)
+    return Decided(verdict, RequestRefused(run=verdict.run, family=rules.FAMILY, failure=verdict.failure))

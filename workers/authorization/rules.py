@@ -1,0 +1,104 @@
+"""What authorization decides, as values: no clock, no store, no queue.
+
+policy.decision says who may do what; this file makes of it the reservation, the grant and the verdict of one run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from policy.api_keys import Credential
+from policy.decision import Allowed, Need, Refused, decide
+from policy.quotas import scopes_of
+from schemas.errors import Code, Failure
+from schemas.events import RequestAccepted
+from schemas.ports import Reservation, Reserved
+from schemas.records import INFERENCE, KeyRecord, ModelRecord
+from schemas.verdicts import PASS, REFUSE, Grant, Verdict
+
+FAMILY = "authorization"
+BATCH = "batch"
+
+
+def judge(run: RequestAccepted, key: KeyRecord | None, model: ModelRecord | None, now_ms: int) -> Allowed | Refused:
+    """May this caller start this run? Limits come after, so that a refused run holds nothing."""
+    shown = Credential(key_id=run.key_id, secret_mac=run.secret_mac, mac_kid=run.mac_kid)
+    return decide(key, shown, Need(scope=INFERENCE, model=run.model), model, now_ms)
+
+
+def reservation(run: RequestAccepted, key: KeyRecord, lifetime_ms: int) -> Reservation:
+    """What the run wants of its organization's limits. lifetime_ms: its deadline and the grace."""
+    return Reservation(run=run.run, tenant=key.tenant, scopes=scopes_of(key), ttl_ms=lifetime_ms)
+
+
+def lane(key: str, asked: str) -> str:
+    """The slower of the key's lane and the one asked for: batch may be asked for, interactive can't be won."""
+    return BATCH if BATCH in (key, asked) else key
+
+
+def fail_policy(families: Sequence[str], named: Mapping[str, str], default: str) -> dict[str, str]:
+    """Per guard family of this run: open or closed when its verdict never comes."""
+    return {family: named.get(family, default) for family in families if family != FAMILY}
+
+
+def grant(run: RequestAccepted, allowed: Allowed, reserved: Reserved, fail: dict[str, str]) -> Grant:
+    """What the later rooms need to know of the caller of an allowed run."""
+    key, model = allowed.key, allowed.model
+    assert model is not None  # judge() always asks for one
+    return Grant(
+        tenant=key.tenant,
+        key_id=key.key_id,
+        pool=model.pool,
+        lane=lane(key.lane, run.lane),
+        weight=key.weight,
+        fail=fail,
+        scopes=tuple(scope.name for scope in scopes_of(key)),
+        limit_requests=reserved.limit_requests,
+        remaining_requests=reserved.remaining_requests,
+        reset_requests_ms=reserved.reset_requests_ms,
+    )
+
+
+def known_caller(key: KeyRecord, reserved: Reserved | None = None) -> Grant:
+    """Whom a refusal concerns, for the record and the limit headers: no pool, nothing reserved."""
+    figures = reserved or Reserved(granted=False)
+    return Grant(
+        tenant=key.tenant,
+        key_id=key.key_id,
+        pool="",
+        limit_requests=figures.limit_requests,
+        remaining_requests=figures.remaining_requests,
+        reset_requests_ms=figures.reset_requests_ms,
+    )
+
+
+def over_limit(key: KeyRecord, reserved: Reserved) -> Failure:
+    """The 429 of a reservation that was not granted."""
+    wait = max(reserved.retry_after_ms, 1)
+    if reserved.limit == "concurrency":
+        said = f"This API key may have {key.concurrency} requests in flight at once. Wait until one of them has ended"
+    else:
+        said = f"This API key may start {reserved.limit_requests} requests per minute"
+    return Failure(
+        code=Code.rate_limit_exceeded.value,
+        message=f"{said}. Try again in {wait / 1000:.1f} s, or ask an administrator for a higher limit.",
+        retry_after_ms=wait,
+    )
+
+
+def passed(run: RequestAccepted, policy: str, given: Grant) -> Verdict:
+    """The verdict that lets a run go on."""
+    return Verdict(run=run.run, family=FAMILY, outcome=PASS, policy=policy, body_digest=run.body_digest, grant=given)
+
+
+def refused(run: RequestAccepted, policy: str, failure: Failure, caller: Grant | None) -> Verdict:
+    """The verdict that ends a run. caller: None while nobody has proven who they are."""
+    return Verdict(
+        run=run.run,
+        family=FAMILY,
+        outcome=REFUSE,
+        policy=policy,
+        body_digest=run.body_digest,
+        failure=failure,
+        grant=caller,
+    )
