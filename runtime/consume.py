@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from base.clock import Clock
@@ -53,6 +53,10 @@ class Spec:
     idle_ms: int = 15000
     max_starts: int = 3
     single: bool = False
+
+    def with_concurrency(self, most: int) -> Spec:
+        """The same group taking at most `most` entries at once."""
+        return replace(self, concurrency=most, batch=min(self.batch, most))
 
 
 class Acts(Protocol):

@@ -1,0 +1,225 @@
+"""Wiring of one process: what its rooms share, and the engines of the stages they declare.
+
+A room's app.py gets a Context and answers with Stages; nothing else in the house connects anything to Redis.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from base import metrics
+from base.clock import Clock
+from base.crypto import KeyRing, Verifier
+from base.ids import Random
+from runtime.acts import Acts
+from runtime.client import Address, Client
+from runtime.consume import Counters, Engine, Handler
+from runtime.groups import RedisGroups
+from runtime.lease import Leases, RunHandler
+from runtime.names import lane_key, prefix, push_channel
+from runtime.publish import StreamPublisher
+from runtime.push import RedisPush
+from runtime.runs import RedisRuns
+from runtime.scripts import RedisScripts
+from runtime.seals import Seals
+from runtime.topology import Topology
+
+log = logging.getLogger("headrace.runtime")
+
+_READER_SILENCE_S = 12.0  # above the blocking time of a read
+
+
+class RedisSettings(BaseModel):
+    """Section `redis`: the server that carries the streams."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    url: str = Field("redis://127.0.0.1:6379/0", description="redis://, rediss:// or unix:// address of the server.")
+    allow_no_aof: bool = Field(False, description="Start on a server without AOF; a restart then loses live requests.")
+    retention_s: int = Field(900, ge=10, description="Seconds that frames and state of an ended run stay readable.")
+
+
+@dataclass(slots=True, kw_only=True)
+class Context:
+    """What the rooms of one process share. consumer: this process's name in every group, unique."""
+
+    consumer: str
+    clock: Clock
+    chance: Random
+    ring: KeyRing
+    topology: Topology
+    partitions: int
+    address: Address
+    redis: Client
+    push: RedisPush
+    scripts: RedisScripts
+    runs: RedisRuns
+
+    @classmethod
+    async def open(
+        cls,
+        settings: RedisSettings,
+        consumer: str,
+        clock: Clock,
+        chance: Random,
+        ring: KeyRing,
+        topology: Topology,
+        partitions: int,
+    ) -> Context:
+        """Connect. Unavailable when the server is away."""
+        address = Address.parse(settings.url)
+        redis = Client(address, clock, chance, name=consumer)
+        await redis.connect()
+        push = RedisPush(address, clock, chance, consumer)
+        await push.start()
+        return cls(
+            consumer=consumer,
+            clock=clock,
+            chance=chance,
+            ring=ring,
+            topology=topology,
+            partitions=partitions,
+            address=address,
+            redis=redis,
+            push=push,
+            scripts=RedisScripts(redis, settings.retention_s * 1000),
+            runs=RedisRuns(redis),
+        )
+
+    async def close(self) -> None:
+        await self.push.stop()
+        await self.redis.close()
+
+    def seals(self, publisher: str) -> Seals:
+        """Hands that sign as `publisher`."""
+        return Seals(self.ring, publisher, self.clock, self.chance)
+
+    def publisher(self, name: str) -> StreamPublisher:
+        """Publishing on commands and control as `name`."""
+        return StreamPublisher(self.redis, self.topology, self.seals(name), self.clock, self.chance)
+
+    async def reader(self, name: str) -> Client:
+        """A connection that may block."""
+        client = Client(
+            self.address, self.clock, self.chance, name=f"{self.consumer}:{name}", silence=_READER_SILENCE_S
+        )
+        await client.connect()
+        return client
+
+
+class RunBodies:
+    """Implements schemas.ports.Bodies."""
+
+    def __init__(self, runs: RedisRuns, seals: Seals) -> None:
+        self._runs, self._seals = runs, seals
+
+    async def body(self, run: str) -> bytes | None:
+        """The opened body, or None when the run has ended."""
+        sealed = await self._runs.checking_body(run)
+        return self._seals.open_body(run, sealed) if sealed is not None else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One group served by a room. Exactly one of handler (batches) and run_handler (claimed runs) is given.
+
+    pools: for `router`, the pools that exist now. concurrency: overrides streams.yaml. publisher: who signs, by
+    default the group itself."""
+
+    group: str
+    handler: Handler | None = None
+    run_handler: RunHandler | None = None
+    pools: Callable[[], Sequence[str]] | None = None
+    concurrency: int | None = None
+    publisher: str = ""
+
+
+@dataclass(slots=True)
+class Workers:
+    """The engines of all stages of a process, one per group and partition."""
+
+    context: Context
+    stages: Sequence[Stage]
+    grace_s: float = 20.0
+    engines: list[Engine] = field(default_factory=list)
+    _readers: list[Client] = field(default_factory=list)
+
+    async def start(self) -> None:
+        """Connect readers, create groups, begin. Unavailable when the server is away."""
+        for stage in self.stages:
+            stream = self.context.topology.group_stream(stage.group)
+            partitioned = self.context.topology.streams[stream].partitioned
+            for number in range(self.context.partitions if partitioned else 1):
+                engine = await self._engine(stage, stream, number)
+                await engine.start()
+                self.engines.append(engine)
+
+    async def stop(self) -> None:
+        """All engines beside each other, each by its own sequence."""
+        await asyncio.gather(*(engine.stop(self.grace_s) for engine in self.engines))
+        await asyncio.gather(*(reader.close() for reader in self._readers))
+
+    def wake(self, group: str) -> None:
+        """The streams of a group changed."""
+        for engine in self.engines:
+            if engine.spec.group == group:
+                engine.wake()
+
+    def export(self) -> None:
+        """Counters since the last call, into the metrics list."""
+        for engine in self.engines:
+            group, stream, counters = engine.spec.group, engine.spec.stream, engine.counters
+            engine.counters = Counters()
+            metrics.inc("headrace_handled_total", counters.handled, stream=stream, group=group, outcome="done")
+            metrics.inc("headrace_handled_total", counters.failed, stream=stream, group=group, outcome="error")
+            metrics.inc("headrace_redeliveries_total", counters.redelivered, stream=stream, group=group)
+            metrics.inc("headrace_dlq_total", counters.dead, stream=stream, reason="handling")
+            metrics.inc("headrace_owner_lost_total", counters.lost, action="beat")
+
+    async def _engine(self, stage: Stage, stream: str, number: int) -> Engine:
+        c = self.context
+        reader = await c.reader(f"{stage.group}:{number}")
+        self._readers.append(reader)
+        seals = c.seals(stage.publisher or stage.group)
+        spec = c.topology.spec(stream, stage.group)
+        if stage.concurrency is not None:
+            spec = spec.with_concurrency(stage.concurrency)
+        leases = await self._leases(stage, seals, number) if stage.run_handler else None
+        handler = leases.as_handler() if leases else stage.handler
+        assert handler is not None, f"stage {stage.group} has no handler"
+        engine = Engine(
+            spec=spec,
+            streams=_streams(c.topology, stage, stream, number),
+            groups=RedisGroups(c.redis, reader),
+            scripts=c.scripts,
+            acts=Acts(c.scripts, c.runs, seals),
+            handler=handler,
+            consumer=c.consumer,
+            verifier=Verifier(c.ring),
+            clock=c.clock,
+            chance=c.chance,
+        )
+        if leases is not None:
+            leases.engine = engine
+        return engine
+
+    async def _leases(self, stage: Stage, seals: Seals, number: int) -> Leases:
+        c = self.context
+        assert stage.run_handler is not None
+        leases = Leases(c.consumer, stage.run_handler, c.scripts, seals, c.clock, c.chance)
+        await c.push.listen([push_channel(prefix(number), c.consumer)], leases.hear, lambda: None)
+        return leases
+
+
+def _streams(topology: Topology, stage: Stage, stream: str, number: int) -> Callable[[], Sequence[str]]:
+    """The keys that a stage reads in one partition, asked anew before each read."""
+    p, declared = prefix(number), topology.streams[stream]
+    if stage.pools is None:
+        key = declared.key.replace("{p}", p)
+        return lambda: (key,)
+    pools = stage.pools
+    return lambda: [lane_key(p, pool, lane) for pool in pools() for lane in declared.lanes]

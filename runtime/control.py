@@ -1,0 +1,81 @@
+"""Every process reads `control`: names of things to read again. It carries no authority, only hints.
+
+After a lost connection hints may have been missed, so the listener is told to forget everything it cached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from base.clock import Clock
+from base.ids import Random
+from runtime.client import Client
+from schemas import envelope as wire
+from schemas.errors import HeadraceError, SignatureError, UnknownVersion
+
+log = logging.getLogger("headrace.runtime")
+
+_BLOCK_MS = 5000
+
+
+class Control:
+    """Follows the control stream on a blocking connection of its own."""
+
+    def __init__(
+        self,
+        reader: Client,
+        allowed: frozenset[str],
+        verifier: wire.VerifierPort,
+        clock: Clock,
+        chance: Random,
+        hear: Callable[[Any], None],
+        forget: Callable[[], None],
+    ) -> None:
+        self._reader, self._allowed, self._verifier = reader, allowed, verifier
+        self._clock, self._chance = clock, chance
+        self._hear, self._forget = hear, forget
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin at the present end of the stream."""
+        self._task = asyncio.create_task(self._follow(), name="control")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _follow(self) -> None:
+        last, losses = "", self._reader.losses
+        while True:
+            try:
+                if self._reader.losses != losses:
+                    losses = self._reader.losses
+                    self._forget()
+                last = last or await self._end()
+                reply = await self._reader.send("XREAD", "BLOCK", _BLOCK_MS, "STREAMS", "control", last)
+            except HeadraceError:
+                await self._clock.sleep(self._chance.uniform(0.05, 0.5))
+                continue
+            for entry, flat in (reply or {}).get(b"control", ()):
+                last = entry.decode()
+                self._one({flat[i]: flat[i + 1] for i in range(0, len(flat), 2)})
+
+    async def _end(self) -> str:
+        """The stream's last id now."""
+        rows = await self._reader.send("XREVRANGE", "control", "+", "-", "COUNT", 1)
+        return rows[0][0].decode() if rows else "0-0"
+
+    def _one(self, fields: dict[bytes, bytes]) -> None:
+        signed = wire.Signed(fields.get(b"e", b""), fields.get(b"s", b""))
+        try:
+            _, event = wire.verify(self._verifier, "control", self._allowed, signed)
+        except UnknownVersion:
+            self._forget()
+        except (SignatureError, HeadraceError) as error:
+            log.warning("control entry ignored", extra={"reason": str(error)})
+        else:
+            self._hear(event)

@@ -1,0 +1,176 @@
+"""The sweeper: ends what is past its deadline, lets go of lost watchers, trims what everyone acknowledged.
+
+Any process may run it; every step is idempotent. What to do with a run is decided by `judge`, a pure function; the end
+script then checks that the run still stands where it was seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from base.clock import Clock
+from base.ids import Random
+from runtime.names import prefix
+from runtime.runs import Runs
+from runtime.scripts import Answer, Scripts
+from runtime.seals import Seals
+from schemas.errors import Code, DecodeError, Failure, HeadraceError
+from schemas.events import RequestCancelled, RequestFailed
+from schemas.ports import Redis
+from schemas.verdicts import read_verdict
+
+log = logging.getLogger("headrace.runtime")
+
+_PERIOD_S = 1.0
+_PAGE = 100  # runs per sweep and partition
+_LOST_GRACE_MS = 30_000  # how long a run outlives its ingress, for a resume elsewhere
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """Count these families' missing verdicts as skipped: their policy is to fail open."""
+
+    families: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """End the run with this failure."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """The run has no state: forget its deadline."""
+
+
+Judgement = Fill | Fail | Drop
+
+
+def judge(fields: Mapping[str, bytes], server_ms: int) -> Judgement:
+    """What becomes of a run whose time in {p}:live is over. Pure."""
+    if not fields:
+        return Drop()
+    if fields["state"] != b"checking":
+        return Fail(_failure(Code.deadline_exceeded, "The request was not finished within its deadline."))
+    missing = [name for name in fields["families"].decode().split() if f"o:{name}" not in fields]
+    if int(fields["deadline"]) <= server_ms or "authorization" in missing:
+        return Fail(_failure(Code.deadline_exceeded, "The request could not be checked within its deadline. Retry it."))
+    fail = _fail_policy(fields)
+    closed = [name for name in missing if fail.get(name, "closed") != "open"]
+    if closed:
+        words = f"The guardrail {closed[0]} did not answer in time, and its policy is to fail closed. Retry later."
+        return Fail(_failure(Code.guardrail_unavailable, words))
+    return Fill(tuple(missing))
+
+
+def _fail_policy(fields: Mapping[str, bytes]) -> Mapping[str, str]:
+    try:
+        grant = read_verdict(fields["v:authorization"].partition(b" ")[2]).grant
+    except (DecodeError, KeyError):
+        return {}
+    return grant.fail if grant else {}
+
+
+def _failure(code: Code, message: str) -> Failure:
+    return Failure(code=code.value, message=message, retry_after_ms=1000)
+
+
+class Sweeper:
+    """One loop over all partitions."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        scripts: Scripts,
+        runs: Runs,
+        seals: Seals,
+        clock: Clock,
+        chance: Random,
+        partitions: int,
+        trims: Mapping[str, tuple[str, ...]],
+    ) -> None:
+        self._redis, self._scripts, self._runs, self._seals = redis, scripts, runs, seals
+        self._clock, self._chance, self._partitions = clock, chance, partitions
+        self._trims = trims
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._loop(), name="sweeper")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _loop(self) -> None:
+        while True:
+            await self._clock.sleep(_PERIOD_S * self._chance.uniform(0.8, 1.2))
+            try:
+                await self.sweep()
+            except HeadraceError as error:
+                log.info("sweep put off", extra={"reason": str(error)})
+            except Exception:
+                log.exception("sweep failed")
+
+    async def sweep(self) -> int:
+        """One round; how many runs it moved."""
+        seconds, micros = await self._redis.execute("TIME")
+        now = int(seconds) * 1000 + int(micros) // 1000
+        moved = 0
+        for number in range(self._partitions):
+            p = prefix(number)
+            due = await self._redis.execute("ZRANGEBYSCORE", f"{p}:live", "-inf", now, "LIMIT", 0, _PAGE)
+            for run in due:
+                moved += await self._overdue(p, run.decode(), now)
+            await self._lost_doors(p, now)
+        for stream, groups in self._trims.items():
+            await self._scripts.trim(stream, groups)
+        return moved
+
+    async def _overdue(self, p: str, run: str, now: int) -> bool:
+        fields = await self._runs.fields(run)
+        match judge(fields, now):
+            case Drop():
+                await self._redis.execute("ZREM", f"{p}:live", run)
+                await self._redis.execute("DEL", f"{p}:body:{run}")
+                return True
+            case Fill(families):
+                for family in families:
+                    answer = Answer(run=run, family=family, entry="", outcome="missing", stored=b"")
+                    await self._scripts.verdict(answer)
+                return True
+            case Fail(failure):
+                return await self._fail(run, fields, failure)
+
+    async def _fail(self, run: str, fields: Mapping[str, bytes], failure: Failure) -> bool:
+        epoch, sequence = int(fields["epoch"]), int(fields["seq"])
+        frame = self._seals.error(run, epoch, sequence + 1, failure)
+        ending = self._seals.ending(RequestFailed(run=run, failure=failure, events=sequence), epoch)
+        state = fields["state"].decode()
+        return await self._scripts.end(run, "state", state, f"{epoch}-{sequence}", frame, ending) == "ok"
+
+    async def _lost_doors(self, p: str, now: int) -> None:
+        """Watchers of an ingress that is silent for the grace time have left; their runs follow their policy."""
+        lost = await self._redis.execute("ZRANGEBYSCORE", f"{p}:doors", "-inf", now - _LOST_GRACE_MS)
+        if not lost:
+            return
+        for run in await self._redis.execute("ZRANGE", f"{p}:live", 0, -1):
+            for door in lost:
+                await self._let_go(run.decode(), door.decode())
+        await self._redis.execute("ZREM", f"{p}:doors", *lost)
+
+    async def _let_go(self, run: str, door: str) -> None:
+        seen = await self._scripts.watch(run, f"{door}#", add=False)
+        if seen.state in ("gone", "ended") or seen.watchers or seen.policy == "finish":
+            return
+        if await self._scripts.cancel(run, "lost", unwatched=True) in ("checking", "queued"):
+            failure = _failure(Code.cancelled, "The connection that asked was lost.")
+            epoch, sequence = seen.epoch, seen.sequence
+            frame = self._seals.error(run, epoch, sequence + 1, failure)
+            ending = self._seals.ending(RequestCancelled(run=run, by="lost"), epoch)
+            await self._scripts.end(run, "unwatched", "", f"{epoch}-{sequence}", frame, ending)

@@ -1,0 +1,256 @@
+"""streams.yaml as values: read, checked as a whole, applied to a server, shown. Also the checks of the server itself.
+
+Every error of the file is reported at once with its line. A server that could lose or silently drop entries is
+refused at start, each refusal with its remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from runtime.consume import Spec
+from runtime.names import prefix
+from schemas.envelope import message_classes
+from schemas.errors import HeadraceError
+
+SCRIPT = "script"
+_UNSIGNED = {"Frame", "DeadLetter", "RequestCleared"}
+_STRICT = ConfigDict(extra="forbid", frozen=True)
+
+
+class TopologyError(HeadraceError):
+    """All errors of a topology file, one line each: file:line: key: what is wrong."""
+
+
+class Group(BaseModel):
+    """One consumer group. idle_limit in ms: how long a silent consumer keeps its entries."""
+
+    model_config = _STRICT
+    room: str
+    description: str = Field(min_length=10)
+    batch: int = Field(ge=1, le=1000)
+    concurrency: int = Field(ge=1, le=100_000)
+    idle_limit: int = Field(ge=100, le=600_000)
+    max_starts: int = Field(ge=1, le=20)
+
+
+class Stream(BaseModel):
+    """One kind of stream. retention: acknowledged | ended | ttl | age | operator."""
+
+    model_config = _STRICT
+    key: str
+    description: str = Field(min_length=10)
+    publishers: dict[str, list[str]]
+    retention: Literal["acknowledged", "ended", "ttl", "age", "operator"]
+    ttl: int | None = Field(default=None, ge=1000)
+    age: int | None = Field(default=None, ge=1000)
+    lanes: list[str] = []
+    groups: dict[str, Group] = {}
+
+    @model_validator(mode="after")
+    def _times(self) -> Stream:
+        for kind in ("ttl", "age"):
+            if (self.retention == kind) != (getattr(self, kind) is not None):
+                raise ValueError(f"`{kind}` (milliseconds) goes with `retention: {kind}` and only with it")
+        return self
+
+    @property
+    def partitioned(self) -> bool:
+        return self.key.startswith("{p}")
+
+
+class Topology(BaseModel):
+    """The whole file."""
+
+    model_config = _STRICT
+    version: Literal[1]
+    families: list[str] = Field(min_length=1)
+    streams: dict[str, Stream]
+
+    @model_validator(mode="after")
+    def _whole(self) -> Topology:
+        known = set(message_classes()) | _UNSIGNED
+        problems = [
+            f"streams.{name}.publishers.{who}: no message is called {kind!r}"
+            for name, stream in self.streams.items()
+            for who, kinds in stream.publishers.items()
+            for kind in kinds
+            if kind not in known
+        ]
+        groups = self.streams["requests"].groups if "requests" in self.streams else {}
+        problems += [f"families: {f!r} is no group of streams.requests" for f in self.families if f not in groups]
+        problems += [f"streams: {name!r} is missing" for name in _NEEDED if name not in self.streams]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def spec(self, stream: str, group: str) -> Spec:
+        """One group as the engine takes it. LookupError when it is not declared."""
+        found, of = self.streams[stream].groups[group], self.streams[stream]
+        return Spec(
+            stream=stream,
+            group=group,
+            allowed=frozenset(of.publishers),
+            batch=found.batch,
+            concurrency=found.concurrency,
+            idle_ms=found.idle_limit,
+            max_starts=found.max_starts,
+            single=stream == "cleared",
+        )
+
+    def group_stream(self, group: str) -> str:
+        """The stream that a group reads. LookupError when no stream has it."""
+        return next(name for name, stream in self.streams.items() if group in stream.groups)
+
+    def may(self, stream: str, publisher: str, kind: str) -> bool:
+        """Whether `publisher` may put `kind` on `stream`."""
+        return kind in self.streams[stream].publishers.get(publisher, [])
+
+    def keys(self, partitions: int) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+        """(stream name, key, groups) of every stream whose key is known beforehand."""
+        for name, stream in self.streams.items():
+            if "{run}" in stream.key or "{pool}" in stream.key:
+                continue
+            for p in range(partitions if stream.partitioned else 1):
+                yield name, stream.key.replace("{p}", prefix(p)), tuple(stream.groups)
+
+
+_NEEDED = ("requests", "cleared", "reply", "facts", "dlq", "commands", "control")
+
+
+def packaged() -> str:
+    """The topology's text as installed (or in the checkout)."""
+    beside = Path(__file__).resolve().parent.parent / "streams.yaml"
+    if beside.exists():
+        return beside.read_text()
+    return (resources.files("runtime") / "streams.yaml").read_text()
+
+
+def load(text: str | None = None, file: str = "streams.yaml") -> Topology:
+    """The topology of `text` (by default the installed one). TopologyError lists everything that is wrong."""
+    text = packaged() if text is None else text
+    try:
+        node = yaml.compose(text)
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else 1
+        raise TopologyError(f"{file}:{line}: not YAML: {getattr(error, 'problem', error)}") from None
+    try:
+        return Topology.model_validate(data)
+    except ValidationError as error:
+        lines = _lines(node)
+        raise TopologyError("\n".join(_complaint(file, lines, item) for item in error.errors())) from None
+
+
+def _complaint(file: str, lines: Mapping[tuple[str, ...], int], item: Any) -> str:
+    path = tuple(str(part) for part in item["loc"])
+    known = path
+    while known and known not in lines:
+        known = known[:-1]
+    message = item["msg"].removeprefix("Value error, ")
+    return f"{file}:{lines.get(known, 1)}: {'.'.join(path) or 'file'}: {message}"
+
+
+def _lines(node: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], int]:
+    """Where each key stands, 1-based."""
+    found = {path: node.start_mark.line + 1} if node is not None else {}
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            here = (*path, str(key.value))
+            found.update(_lines(value, here))
+            found[here] = key.start_mark.line + 1
+    elif isinstance(node, yaml.SequenceNode):
+        for i, value in enumerate(node.value):
+            found.update(_lines(value, (*path, str(i))))
+    return found
+
+
+# --- the server ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerFacts:
+    """What a server says of itself. policy: maxmemory-policy. aof: appendonly. version: of the Redis command set."""
+
+    version: tuple[int, ...]
+    policy: str
+    maxmemory: int
+    aof: bool
+    cluster: bool = False
+
+
+def unsafe(server: ServerFacts, *, allow_no_aof: bool = False) -> list[str]:
+    """Why this server must not carry runs; each with its remedy. Empty when it may."""
+    problems = []
+    if server.version < (7, 0):
+        shown = ".".join(map(str, server.version))
+        problems.append(f"the server speaks Redis {shown}; Headrace needs Redis 7.0 or Valkey 7.2: upgrade it")
+    if server.policy != "noeviction":
+        problems.append(
+            f"maxmemory-policy is {server.policy}: it deletes live streams without an error; "
+            "run CONFIG SET maxmemory-policy noeviction and put it into the server's configuration"
+        )
+    if not server.aof and not allow_no_aof:
+        problems.append(
+            "appendonly is off: a restart would lose every accepted request; run CONFIG SET appendonly yes "
+            "(appendfsync everysec), or set redis.allow_no_aof: true if you accept the loss"
+        )
+    return problems
+
+
+async def server_facts(redis: Any) -> ServerFacts:
+    """Ask a server (schemas.ports.Redis). What it won't tell (CONFIG forbidden) counts as unsafe."""
+    info = _info(await redis.execute("INFO"))
+    config = {}
+    for name in ("maxmemory-policy", "maxmemory", "appendonly"):
+        reply = await redis.execute("CONFIG", "GET", name)
+        config.update({k.decode(): v.decode() for k, v in reply.items()})
+    return ServerFacts(
+        version=tuple(int(part) for part in info["redis_version"].split(".")[:2]),
+        policy=config.get("maxmemory-policy", "unknown"),
+        maxmemory=int(config.get("maxmemory", 0)),
+        aof=config.get("appendonly") == "yes",
+        cluster=info.get("cluster_enabled") == "1",
+    )
+
+
+def _info(reply: bytes | str) -> dict[str, str]:
+    text = reply.decode() if isinstance(reply, bytes) else reply
+    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+
+
+async def apply(topology: Topology, partitions: int, redis: Any) -> list[str]:
+    """Create every declared group at 0 and destroy groups that are no longer declared; says what it did."""
+    from runtime.client import ServerError
+
+    said = []
+    for name, key, groups in topology.keys(partitions):
+        for group in groups:
+            try:
+                await redis.execute("XGROUP", "CREATE", key, group, "0", "MKSTREAM")
+                said.append(f"created group {group} on {key}")
+            except ServerError as error:
+                if not str(error).startswith("BUSYGROUP"):
+                    raise
+        if topology.streams[name].groups:
+            said += await _destroy_strangers(redis, key, groups)
+    return said
+
+
+async def _destroy_strangers(redis: Any, key: str, groups: tuple[str, ...]) -> list[str]:
+    """Groups that streams.yaml no longer has would hold back trimming for ever."""
+    said = []
+    for group in await redis.execute("XINFO", "GROUPS", key):
+        name = group[b"name"].decode()
+        if name not in groups:
+            await redis.execute("XGROUP", "DESTROY", key, name)
+            said.append(f"destroyed group {name} on {key}")
+    return said
