@@ -51,6 +51,28 @@ class Gone:
         raise Unavailable("away")
 
 
+class Switch:
+    """A server that can be away for a while. calls: what was asked of it."""
+
+    def __init__(self, redis: Client) -> None:
+        self._redis = redis
+        self.away = False
+        self.calls = 0
+
+    async def execute(self, *parts: str | bytes | int | float) -> Any:
+        self._count()
+        return await self._redis.execute(*parts)
+
+    async def script(self, text: str, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:
+        self._count()
+        return await self._redis.script(text, keys, args)
+
+    def _count(self) -> None:
+        self.calls += 1
+        if self.away:
+            raise Unavailable("away")
+
+
 class Breaking:
     """A server on which the nth redis.call of the next script fails, once. `reached` says whether it came to that."""
 
