@@ -64,7 +64,7 @@ def lists(sets: Sequence[str]) -> list[Path]:
 
 def fingerprint(sets: Sequence[str]) -> str:
     """Hash of everything that decides what the environment holds."""
-    digest = hashlib.sha256(sys.version.encode())
+    digest = hashlib.sha256()
     for path in [*lists(("uv", *sets)), ROOT / "pyproject.toml", Path(__file__)]:
         digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -79,12 +79,14 @@ def wanted_sets(dev: bool) -> list[str]:
 
 
 def up_to_date(sets: Sequence[str]) -> bool:
-    """Whether the stamp says that exactly these lists are installed for this interpreter."""
+    """Whether the stamp says that exactly these lists are installed, and the interpreter is still there."""
     try:
         stamp = json.loads(STAMP.read_text())
     except (OSError, ValueError):
         return False
-    return bool(stamp == {"sets": list(sets), "hash": fingerprint(sets)}) and (VENV / "bin/headrace").exists()
+    if stamp != {"sets": list(sets), "hash": fingerprint(sets)}:
+        return False
+    return all((VENV / "bin" / program).exists() for program in ("python", "headrace"))
 
 
 @contextlib.contextmanager
@@ -214,10 +216,8 @@ def uv_environment() -> dict[str, str]:
 
 
 def make_venv() -> None:
-    """An environment without pip, by the standard library; one of another interpreter is made anew."""
-    config = VENV / "pyvenv.cfg"
-    version = ".".join(map(str, sys.version_info[:2]))
-    if config.exists() and (VENV / f"lib/python{version}").exists() and (VENV / "bin/python").exists():
+    """An environment without pip, by the standard library; one whose interpreter is gone is made anew."""
+    if (VENV / "pyvenv.cfg").exists() and (VENV / "bin/python").exists():
         return
     if importlib.util.find_spec("venv") is None:
         raise InstallError(f"{sys.executable} has no module venv: apt-get install python3-venv, then run this again")

@@ -1,0 +1,1 @@
+"""The operator: command line, admin API, embedded servers and the supervisor of one machine."""

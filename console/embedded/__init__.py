@@ -1,0 +1,5 @@
+"""The servers of the embedded default, from wheels: Valkey, PostgreSQL and a small language model.
+
+Each server keeps everything under one folder, is stopped by a verified identity and never by name, and outlives a
+supervisor that was killed: the next start adopts it. Nothing outside the data folder is changed on the machine.
+"""

@@ -1,0 +1,18 @@
+"""The one error of the embedded servers, and the last words of a server that did not start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class EmbeddedError(Exception):
+    """A server of the embedded default that does not start; the text says what to do."""
+
+
+def last_line(log: Path) -> str:
+    """The last words of a server, for an error message."""
+    try:
+        lines = log.read_text(errors="replace").split("\n")
+    except OSError:
+        return f"no log at {log}"
+    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "nothing logged") + f" (see {log})"
