@@ -6,13 +6,13 @@ A room's app.py gets a Context and answers with Stages; nothing else in the hous
 from __future__ import annotations
 
 import asyncio
-import logging
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from base import metrics
+from base import logs, metrics
 from base.clock import Clock
 from base.crypto import KeyRing, Verifier
 from base.ids import Random
@@ -29,7 +29,7 @@ from runtime.scripts import RedisScripts
 from runtime.seals import Seals
 from runtime.topology import Topology
 
-log = logging.getLogger("headrace.runtime")
+log = logs.room("runtime")
 
 _READER_SILENCE_S = 12.0  # above the blocking time of a read
 

@@ -15,11 +15,12 @@ What it promises
 from __future__ import annotations
 
 import asyncio
-import logging
+
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from base import logs
 from base.clock import Clock
 from base.ids import Random
 from runtime import faults
@@ -29,7 +30,7 @@ from schemas.envelope import Envelope, Signed, VerifierPort, decode, verify
 from schemas.errors import DecodeError, HeadraceError, OwnerLost, SignatureError, Unavailable, UnknownVersion
 from schemas.outcomes import Again, Dead, Decided, Delivery, Done, Outcome, Settled
 
-log = logging.getLogger("headrace.runtime")
+log = logs.room("runtime")
 
 Handler = Callable[[Sequence[Delivery]], Awaitable[Sequence[Outcome]]]
 
@@ -176,12 +177,12 @@ class Engine:
             try:
                 await self._read_once(min(self.spec.batch, free))
             except GroupLost as error:
-                log.warning("group repaired", extra={"group": self.spec.group, "reason": str(error)})
+                log.warning("group repaired", group=self.spec.group, reason=str(error))
                 self.counters.repaired += 1
                 self._ensured.clear()
                 await self._pause()
             except HeadraceError as error:
-                log.warning("reading failed", extra={"group": self.spec.group, "reason": str(error)})
+                log.warning("reading failed", group=self.spec.group, reason=str(error))
                 await self._pause()
 
     async def _read_once(self, count: int) -> None:
@@ -290,7 +291,7 @@ class Engine:
     async def _failed(self, items: list[_Item], error: Exception) -> None:
         """A handler raised. Alone: try again or give up. In a batch: try each alone, so that only the guilty suffer."""
         self.counters.failed += 1
-        log.error("handler failed", extra={"group": self.spec.group, "entries": len(items)}, exc_info=error)
+        log.exception("handler failed", group=self.spec.group, entries=len(items))
         reason = f"{type(error).__name__}: {error}"
         for item in items:
             await self._again(item, 0.0 if len(items) > 1 else self.chance.uniform(*_BACKOFF), reason)
@@ -310,14 +311,14 @@ class Engine:
 
     async def _wait_for_store(self, items: list[_Item], reason: str) -> None:
         """Keep the entries, wait, run again; nothing is counted."""
-        log.warning("a store is away", extra={"group": self.spec.group, "entries": len(items), "reason": reason})
+        log.warning("a store is away", group=self.spec.group, entries=len(items), reason=reason)
         await self.clock.sleep(self.chance.uniform(0.2, 1.0))
         items = [item for item in items if item.key in self._items]
         if items:
             await self._work(items)
 
     async def _bury(self, row: Row, starts: int, reason: str) -> None:
-        log.error("dead letter", extra={"group": self.spec.group, "entry": row.entry, "reason": reason})
+        log.error("dead letter", group=self.spec.group, entry=row.entry, reason=reason)
         await self._insist(lambda: self.acts.dead(row, self.spec, self.consumer, starts, reason))
         self.counters.dead += 1
 
@@ -373,7 +374,7 @@ class Engine:
             except GroupLost:
                 self._ensured.clear()
             except HeadraceError as error:
-                log.warning("taking over failed", extra={"group": self.spec.group, "reason": str(error)})
+                log.warning("taking over failed", group=self.spec.group, reason=str(error))
 
     async def _may_take(self) -> bool:
         """Not within one idle limit of the server's start or of a lost connection."""
@@ -425,7 +426,7 @@ class Engine:
                 await call()
                 return
             except Unavailable as error:
-                log.warning("waiting for Redis", extra={"group": self.spec.group, "reason": str(error)})
+                log.warning("waiting for Redis", group=self.spec.group, reason=str(error))
                 await self._pause()
 
     async def _pause(self) -> None:
@@ -436,7 +437,7 @@ class Engine:
         try:
             await call
         except HeadraceError as error:
-            log.info("left to others", extra={"group": self.spec.group, "reason": str(error)})
+            log.info("left to others", group=self.spec.group, reason=str(error))
 
 
 def _delivery(row: Row, envelope: Envelope, event: object, starts: int) -> Delivery:

@@ -6,17 +6,18 @@ After a lost connection hints may have been missed, so the listener is told to f
 from __future__ import annotations
 
 import asyncio
-import logging
+
 from collections.abc import Callable
 from typing import Any
 
+from base import logs
 from base.clock import Clock
 from base.ids import Random
 from runtime.client import Client
 from schemas import envelope as wire
 from schemas.errors import HeadraceError, SignatureError, UnknownVersion
 
-log = logging.getLogger("headrace.runtime")
+log = logs.room("runtime")
 
 _BLOCK_MS = 5000
 
@@ -76,6 +77,6 @@ class Control:
         except UnknownVersion:
             self._forget()
         except (SignatureError, HeadraceError) as error:
-            log.warning("control entry ignored", extra={"reason": str(error)})
+            log.warning("control entry ignored", reason=str(error))
         else:
             self._hear(event)

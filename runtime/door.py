@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+
 import math
 from collections import deque
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from base import logs
 from base.clock import Clock
 from base.ids import Random, mint_run_id, short_id
 from runtime import faults
@@ -22,7 +23,7 @@ from schemas.errors import Code, Failure, HeadraceError, Refusal
 from schemas.events import RequestCancelled
 from schemas.ports import NewRun, RunStatus, Watch
 
-log = logging.getLogger("headrace.runtime")
+log = logs.room("runtime")
 
 _CANCELLED = Failure(code=Code.cancelled, message="The request was cancelled before it was answered.", should_retry=False)
 
@@ -178,7 +179,7 @@ class StreamDoor:
     def _aside_done(self, task: asyncio.Task[None]) -> None:
         self._side.discard(task)
         if not task.cancelled() and isinstance(task.exception(), HeadraceError):
-            log.info("left to the sweeper", extra={"reason": str(task.exception())})
+            log.info("left to the sweeper", reason=str(task.exception()))
 
 
 def run_status(run: str, fields: Any) -> RunStatus:

@@ -7,10 +7,11 @@ script then checks that the run still stands where it was seen.
 from __future__ import annotations
 
 import asyncio
-import logging
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from base import logs
 from base.clock import Clock
 from base.ids import Random
 from runtime.names import prefix
@@ -22,7 +23,7 @@ from schemas.events import RequestCancelled, RequestFailed
 from schemas.ports import Redis
 from schemas.verdicts import read_verdict
 
-log = logging.getLogger("headrace.runtime")
+log = logs.room("runtime")
 
 _PERIOD_S = 1.0
 _PAGE = 100  # runs per sweep and partition
@@ -113,7 +114,7 @@ class Sweeper:
             try:
                 await self.sweep()
             except HeadraceError as error:
-                log.info("sweep put off", extra={"reason": str(error)})
+                log.info("sweep put off", reason=str(error))
             except Exception:
                 log.exception("sweep failed")
 

@@ -17,10 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from runtime.consume import Spec
 from runtime.names import prefix
+from schemas import commands, events
 from schemas.envelope import message_classes
 from schemas.errors import HeadraceError
 
 SCRIPT = "script"
+_SPOKEN = (events, commands)  # imported so that their messages are known by name
 _UNSIGNED = {"Frame", "DeadLetter", "RequestCleared"}
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 
@@ -147,7 +149,8 @@ def load(text: str | None = None, file: str = "streams.yaml") -> Topology:
         return Topology.model_validate(data)
     except ValidationError as error:
         lines = _lines(node)
-        raise TopologyError("\n".join(_complaint(file, lines, item) for item in error.errors())) from None
+        complaints = [_complaint(file, lines, item) for item in error.errors()]
+        raise TopologyError("\n".join(complaints)) from None
 
 
 def _complaint(file: str, lines: Mapping[tuple[str, ...], int], item: Any) -> str:
