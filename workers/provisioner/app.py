@@ -1,0 +1,67 @@
+"""The only wiring of this room.
+
+DeployModel, StopDeployment   ->  handlers.Handlers.handle   group provisioner
+(time)                        ->  reconcile.Reconciler.run   started and ended beside the stages
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from base.credentials import open_credential
+from base.crypto import Sealer
+from providers.ports import Transport
+from runtime.app import Context, Stage
+from workers.provisioner.fetch import TransportFetch
+from workers.provisioner.handlers import Handlers
+from workers.provisioner.ports import Catalog, Deployments
+from workers.provisioner.reconcile import Reconciler
+from workers.provisioner.rules import EXTERNAL, LOCAL
+from workers.provisioner.settings import ProvisionerSettings
+from workers.provisioner.targets.external import ExternalTarget
+from workers.provisioner.targets.local import LocalTarget
+
+
+class Room:
+    """The stages, and the loop beside them. Start the loop with the stages, end it before the connections close."""
+
+    def __init__(self, stages: list[Stage], reconciler: Reconciler) -> None:
+        self.stages, self.reconciler = stages, reconciler
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self.reconciler.run(), name="provisioner:reconcile")
+
+    async def stop(self) -> None:
+        """Engines go on running; the next provisioner adopts them."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+
+def build(
+    context: Context,
+    deployments: Deployments,
+    catalog: Catalog,
+    transport: Transport,
+    data: Path,
+    settings: ProvisionerSettings,
+) -> Room:
+    """The room over the process's shared parts. data: the data directory; engines log under data/engines."""
+    fetch = TransportFetch(transport, settings.probe_timeout_s)
+    sealer = Sealer(context.ring, context.chance)
+    reconciler = Reconciler(
+        deployments,
+        {
+            LOCAL: LocalTarget(data / "engines", fetch, context.clock, stop_grace_s=settings.stop_grace_s),
+            EXTERNAL: ExternalTarget(fetch),
+        },
+        catalog,
+        context.publisher("provisioner"),
+        lambda deployment, sealed: open_credential(sealer, deployment, sealed),
+        context.clock,
+        settings,
+    )
+    handlers = Handlers(deployments, context.clock, reconciler.wake)
+    return Room([Stage(group="provisioner", handler=handlers.handle)], reconciler)

@@ -1,0 +1,51 @@
+"""A command becomes desired state, once per command id; making it true is the reconciler's work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from base import logs
+from base.clock import Clock
+from schemas.commands import DeployModel, StopDeployment
+from schemas.outcomes import Dead, Delivery, Done, Outcome
+from workers.provisioner.ports import Deployments
+from workers.provisioner.rules import STOPPED, STOPPING, desired
+
+log = logs.room("provisioner")
+
+
+class Handlers:
+    """wake: called when there is something new to do."""
+
+    def __init__(self, deployments: Deployments, clock: Clock, wake: Callable[[], None]) -> None:
+        self._deployments, self._clock, self._wake = deployments, clock, wake
+
+    async def handle(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
+        """In order: a stop that follows a deploy must find it."""
+        return [await self.one(delivery) for delivery in deliveries]
+
+    async def one(self, delivery: Delivery) -> Outcome:
+        """One command; repeating it changes nothing."""
+        command = delivery.event
+        if not isinstance(command, DeployModel | StopDeployment):
+            return Dead(f"{type(command).__name__} is not a command of the provisioner")
+        kind = type(command).__name__
+        now = self._clock.now_ms()
+        if await self._deployments.begin(command.command_id, kind, command.deployment, now) == "done":
+            return Done()
+        await (self._deploy(command) if isinstance(command, DeployModel) else self._stop(command))
+        await self._deployments.finish(command.command_id, now)
+        log.info("command accepted", kind=kind, deployment=command.deployment, command=command.command_id)
+        self._wake()
+        return Done()
+
+    async def _deploy(self, command: DeployModel) -> None:
+        known = await self._deployments.find(command.deployment)
+        await self._deployments.put(desired(command, known, self._clock.now_ms()))
+
+    async def _stop(self, command: StopDeployment) -> None:
+        known = await self._deployments.find(command.deployment)
+        if known is not None and known.state != STOPPED:
+            await self._deployments.set_state(
+                command.deployment, STOPPING, "asked to stop", self._clock.now_ms(), known.pid
+            )

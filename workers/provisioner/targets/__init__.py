@@ -1,0 +1,1 @@
+"""Where engines can run, one file per place, each a ports.Target: local, external, and fake for tests."""

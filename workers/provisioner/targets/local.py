@@ -1,0 +1,202 @@
+"""Engines as processes of this machine.
+
+An engine outlives the provisioner: it runs in a session of its own, and its environment says whose it is
+(HEADRACE_ENGINE_*). Nothing else is written down, so whatever moment a provisioner dies at, the next one finds every
+engine by looking through /proc: adopted when it is still wanted, ended when not. A process is known by pid and the
+kernel's start time, so a reused pid is never signalled. A file lock keeps two provisioners of one data directory from
+starting the same engine twice. Linux only.
+
+In the command `{port}` becomes a free port, `{name}` the model's name; the engine must serve OpenAI's API there under
+/v1. Its output goes to DIR/engines/<deployment>.log (one older file is kept). Our own settings (HEADRACE*) are not
+handed down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import re
+import shutil
+import signal
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from base.clock import Clock
+from workers.provisioner.ports import Handle, Health, Spec, StartFailed
+from workers.provisioner.targets.models import Fetch, probe
+
+_MARK = "HEADRACE_ENGINE_"
+_LOG_BYTES = 10_000_000  # a log larger than this is set aside at the next start
+_POLL_S = 0.05
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_RESET = (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGHUP)  # ignored by us or not: default for engines
+
+
+class LocalTarget:
+    """Implements ports.Target for processes. directory: DIR/engines, where logs lie; it also names the owner."""
+
+    def __init__(self, directory: Path, fetch: Fetch, clock: Clock, *, stop_grace_s: float = 10.0) -> None:
+        self._directory = directory.absolute()
+        self._fetch, self._clock, self._grace = fetch, clock, stop_grace_s
+
+    async def running(self) -> Sequence[Handle]:
+        return await asyncio.to_thread(self._find)
+
+    async def start(self, spec: Spec) -> Handle:
+        return await asyncio.to_thread(self._start, spec)
+
+    async def probe(self, spec: Spec, handle: Handle) -> Health:
+        if not alive(handle.pid, handle.born):
+            return Health(up=False, reason="the process has ended")
+        return await probe(self._fetch, handle.url, spec, private=True)
+
+    async def stop(self, handle: Handle) -> None:
+        """SIGTERM to the session's group, SIGKILL after the grace period."""
+        for sign, wait in ((signal.SIGTERM, self._grace), (signal.SIGKILL, 10.0)):
+            if not alive(handle.pid, handle.born):
+                break
+            with suppress(ProcessLookupError):
+                os.killpg(handle.pid, sign)
+            until = self._clock.monotonic() + wait
+            while alive(handle.pid, handle.born) and self._clock.monotonic() < until:
+                await self._clock.sleep(_POLL_S)
+        await asyncio.to_thread(self._kill_leftovers, handle.deployment)
+
+    def _start(self, spec: Spec) -> Handle:
+        program = self._check(spec)
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _lock(self._directory / ".lock"):
+            for handle in self._find():
+                if handle.deployment == spec.deployment and handle.digest == spec.digest:
+                    return handle
+            self._kill_leftovers(spec.deployment)
+            return self._spawn(spec, program)
+
+    def _check(self, spec: Spec) -> str:
+        """The program to run. StartFailed says what is wrong with the wish."""
+        if not spec.command:
+            raise StartFailed("target local needs a command, for example: my-engine --port {port}")
+        if not _NAME.fullmatch(spec.deployment):
+            raise StartFailed(
+                "a deployment's name is 1-128 characters of A-Z a-z 0-9 . _ - and begins with a letter or digit"
+            )
+        program = shutil.which(spec.command[0])
+        if program is None:
+            raise StartFailed(f"{spec.command[0]!r} is not a program on this machine's PATH")
+        return program
+
+    def _spawn(self, spec: Spec, program: str) -> Handle:
+        port = _free_port()
+        argv = [part.replace("{port}", str(port)).replace("{name}", spec.name) for part in spec.command]
+        marks = {
+            f"{_MARK}OWNER": str(self._directory),
+            f"{_MARK}DEPLOYMENT": spec.deployment,
+            f"{_MARK}DIGEST": spec.digest,
+            f"{_MARK}PORT": str(port),
+        }
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE")}
+        log = _fresh_log(self._directory / f"{spec.deployment}.log")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        actions = [
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(log), flags, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ]
+        try:
+            pid = os.posix_spawn(
+                program,
+                argv,
+                {**inherited, **marks},
+                file_actions=actions,
+                setsid=True,
+                setsigdef=_RESET,
+                setsigmask=(),
+            )
+        except OSError as error:
+            raise StartFailed(f"{program} cannot be started: {error.strerror}") from None
+        return _handle(spec.deployment, spec.digest, port, pid, _born(pid))
+
+    def _kill_leftovers(self, deployment: str) -> None:
+        """Children of an engine whose first process is gone: they would keep its memory and its GPU."""
+        mine = {f"{_MARK}OWNER": str(self._directory), f"{_MARK}DEPLOYMENT": deployment}
+        for name in filter(str.isdecimal, os.listdir("/proc")):
+            if mine.items() <= _environment(int(name)).items():
+                with suppress(ProcessLookupError):
+                    os.kill(int(name), signal.SIGKILL)
+
+    def _find(self) -> list[Handle]:
+        """Our engines in /proc; of several for one deployment the oldest."""
+        found: dict[str, Handle] = {}
+        for name in os.listdir("/proc"):
+            handle = self._read(int(name)) if name.isdecimal() else None
+            if handle is not None and handle.born < found.get(handle.deployment, _LAST).born:
+                found[handle.deployment] = handle
+        return list(found.values())
+
+    def _read(self, pid: int) -> Handle | None:
+        """The engine with this pid if it is one of ours: a session leader with our marks that is not a zombie."""
+        born = _born(pid, leader=True)
+        if not born:
+            return None
+        marks = _environment(pid)
+        if marks.get(f"{_MARK}OWNER") != str(self._directory):
+            return None
+        deployment, digest, port = (marks.get(f"{_MARK}{name}", "") for name in ("DEPLOYMENT", "DIGEST", "PORT"))
+        return _handle(deployment, digest, int(port), pid, born) if port.isdecimal() else None
+
+
+_LAST = Handle(deployment="", digest="", url="", born=1 << 62)
+
+
+def alive(pid: int, born: int) -> bool:
+    """Whether the process with this pid and start time still runs. A child that ended is reaped on the way."""
+    with suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+    return born != 0 and _born(pid) == born
+
+
+def _handle(deployment: str, digest: str, port: int, pid: int, born: int) -> Handle:
+    return Handle(deployment=deployment, digest=digest, url=f"http://127.0.0.1:{port}/v1", pid=pid, born=born)
+
+
+def _born(pid: int, *, leader: bool = False) -> int:
+    """The start time in kernel ticks (field 22 of /proc/<pid>/stat, proc(5)), 0 = gone, a zombie, or no leader."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (OSError, UnicodeDecodeError):
+        return 0
+    fields = text[text.rindex(")") + 2 :].split()  # the name in parentheses may hold anything
+    if fields[0] in "ZX" or (leader and int(fields[3]) != pid):
+        return 0
+    return int(fields[19])
+
+
+def _environment(pid: int) -> Mapping[str, str]:
+    try:
+        raw = Path(f"/proc/{pid}/environ").read_bytes().decode("utf-8", "surrogateescape")
+    except OSError:
+        return {}  # gone, or somebody else's
+    pairs = (item.partition("=") for item in raw.split("\0") if item.startswith(_MARK))
+    return {name: value for name, _, value in pairs}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe_socket:
+        probe_socket.bind(("127.0.0.1", 0))
+        return int(probe_socket.getsockname()[1])
+
+
+def _fresh_log(path: Path) -> Path:
+    if path.exists() and path.stat().st_size > _LOG_BYTES:
+        path.replace(path.with_suffix(".log.1"))
+    return path
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    with open(path, "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
