@@ -13,6 +13,8 @@ import msgspec
 
 from providers.errors import EngineError
 
+#: Bytes of an error answer that are read; FastAPI's repeat the whole request.
+MAX_BODY = 4 * 1024 * 1024
 #: Characters of an engine's message that are passed on.
 MAX_MESSAGE = 2000
 

@@ -1,0 +1,11 @@
+"""Room 3: calls an engine for a cleared run and relays its answer until the run has ended.
+
+Reads   {p}:cleared:<pool>:<lane>, RequestCleared: a bare pointer, no authority
+Group   router, one task for each run; a run is claimed before its handler sees it
+Writes  {p}:reply:<run> frames; RequestCompleted, RequestFailed or RequestCancelled with the last one
+Refuses whatever its verdicts do not clear: every verdict is verified before an engine is called
+Owns    the claimed run, and the slots of the endpoints as this process uses them
+
+Decide, then act: rules (which endpoint, what a fault means, when to flush), clearance (the verdicts) and strategies are
+pure; handlers act, with relay (engine -> frames) and pools (slots) as their hands.
+"""

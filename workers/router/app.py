@@ -1,0 +1,41 @@
+"""The only wiring of the router.
+
+event            handler
+RequestCleared   Router.handle, one task for each run, the run claimed before it (runtime.lease.Leases)
+"""
+
+from __future__ import annotations
+
+from base.clock import Clock
+from providers.ports import Transport
+from schemas.envelope import VerifierPort
+from schemas.ports import Catalog
+from workers.router.call import Caller
+from workers.router.handlers import Needs, Router
+from workers.router.pools import Pools
+from workers.router.ports import Credentials
+from workers.router.rules import RetryWindow, strategy_of
+from workers.router.settings import RouterSettings
+from workers.router.strategies import STRATEGIES
+
+
+def make_router(
+    settings: RouterSettings,
+    transport: Transport,
+    catalog: Catalog,
+    credentials: Credentials,
+    verifier: VerifierPort,
+    clock: Clock,
+) -> Router:
+    """The router of one process. The transport is the caller's to close, after the router's stage has stopped."""
+    return Router(
+        Needs(
+            caller=Caller(transport, credentials, settings, clock),
+            catalog=catalog,
+            verifier=verifier,
+            clock=clock,
+            pools=Pools(strategy_of(settings.strategies, settings.strategy, STRATEGIES), clock),
+            retries=RetryWindow(settings.retry_share, settings.retry_floor, settings.retry_window_s),
+            attempts=settings.attempts,
+        )
+    )

@@ -1,0 +1,113 @@
+"""What is known of one run while the router works on it, and the facts that come of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from providers.openai_openai import Answered, ChatStream
+from schemas.errors import Failure
+from schemas.events import Attempt, RequestCancelled, RequestCompleted, RequestFailed, Usage
+from schemas.ports import RunLease
+from schemas.verdicts import Grant
+
+OK = "ok"
+
+
+@dataclass(slots=True)
+class Work:
+    """A cleared run. started and deadline: monotonic seconds of the claim and of the run's end."""
+
+    lease: RunLease
+    grant: Grant
+    body: bytes
+    show_usage: bool
+    started: float
+    deadline: float
+    attempts: list[Attempt] = field(default_factory=list)
+    endpoint: str = ""
+    usage: Usage | None = None
+    first_at: float | None = None
+
+    @property
+    def tried(self) -> frozenset[str]:
+        return frozenset(one.endpoint for one in self.attempts)
+
+    def since_claim(self, now: float) -> int:
+        """Milliseconds from the claim to `now`."""
+        return max(0, round((now - self.started) * 1000))
+
+    def note(self, started: float, ended: float, outcome: str, status: int) -> None:
+        """One call of the present endpoint is over."""
+        self.attempts.append(
+            Attempt(
+                endpoint=self.endpoint,
+                started_ms=self.since_claim(started),
+                ended_ms=self.since_claim(ended),
+                outcome=outcome,
+                status=status,
+            )
+        )
+
+    def completed(self, usage: Usage, finish_reason: str, events: int, now: float) -> RequestCompleted:
+        """The answer is whole; `events` in all."""
+        return RequestCompleted(
+            run=self.lease.run,
+            model=self.lease.accepted.model,
+            endpoint=self.endpoint,
+            usage=usage,
+            finish_reason=finish_reason,
+            events=events,
+            ttft_ms=self.since_claim(self.first_at or now),
+            upstream_ms=self.since_claim(now),
+            attempts=tuple(self.attempts),
+        )
+
+    def failed(self, failure: Failure, now: float) -> RequestFailed:
+        """It ended with an error, the last event."""
+        return RequestFailed(
+            run=self.lease.run,
+            failure=failure,
+            model=self.lease.accepted.model,
+            endpoint=self.endpoint,
+            usage=self.usage,
+            events=self.lease.sequence + 1,
+            ttft_ms=self.since_claim(self.first_at) if self.first_at else 0,
+            upstream_ms=self.since_claim(now),
+            attempts=tuple(self.attempts),
+        )
+
+    def cancelled(self, now: float) -> RequestCancelled:
+        """Nobody waits for it; what was generated is billed."""
+        return RequestCancelled(
+            run=self.lease.run,
+            by=getattr(self.lease, "by", "client"),
+            model=self.lease.accepted.model,
+            endpoint=self.endpoint,
+            usage=self.usage,
+            events=self.lease.sequence + 1,
+            ttft_ms=self.since_claim(self.first_at) if self.first_at else 0,
+            upstream_ms=self.since_claim(now),
+            attempts=tuple(self.attempts),
+        )
+
+
+def stream_usage(stream: ChatStream, prompt_tokens: int) -> Usage | None:
+    """The engine's counts, else ours: every event with text is at least one token. None when nothing was generated."""
+    if stream.usage is not None:
+        return stream.usage
+    if not stream.pieces:
+        return None
+    return Usage(prompt_tokens=prompt_tokens, completion_tokens=stream.pieces, estimated=True)
+
+
+def unary_usage(answer: Answered, prompt_tokens: int) -> Usage:
+    """The engine's counts, else four bytes of text a token."""
+    if answer.usage is not None:
+        return answer.usage
+    return Usage(prompt_tokens=prompt_tokens, completion_tokens=-(-answer.text_bytes // 4), estimated=True)
+
+
+def taken_over_usage(lease: RunLease) -> Usage:
+    """What an earlier owner's events are worth: the first of them named the speaker, the others carried text."""
+    sent = max(lease.sequence - 1, 0)
+    return Usage(prompt_tokens=lease.accepted.prompt_tokens, completion_tokens=sent, estimated=True)

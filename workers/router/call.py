@@ -1,0 +1,144 @@
+"""One call of one endpoint: open it, relay its answer into the run, end the run; or say what went wrong.
+
+The engine's connection is closed at once on every path that does not read its answer to the end.
+"""
+
+from __future__ import annotations
+
+from base import logs, metrics
+from base.clock import Clock
+from providers.addresses import refuse_url
+from providers.errors import BadResponse, ConnectFailed, UpstreamFault
+from providers.openai_errors import MAX_BODY, engine_error
+from providers.openai_openai import ChatStream, answer, request
+from providers.ports import Timeouts, Transport, UpstreamResponse
+from schemas.frames import END
+from schemas.records import EndpointRecord
+from workers.router.attempt import OK, Work, stream_usage, taken_over_usage, unary_usage
+from workers.router.interrupt import Interrupt, Stopped
+from workers.router.ports import Credentials
+from workers.router.relay import Pace, Relay
+from workers.router.rules import Judged, judge, public_headers
+from workers.router.settings import RouterSettings
+
+log = logs.room("router")
+
+#: Seconds the end of an engine's body may lag behind its last event before its connection is given up.
+_DRAIN_S = 0.1
+
+
+class Caller:
+    """Calls endpoints for runs. Holds no state of a run."""
+
+    def __init__(self, transport: Transport, credentials: Credentials, settings: RouterSettings, clock: Clock) -> None:
+        self._transport, self._credentials = transport, credentials
+        self._settings, self._clock = settings, clock
+        self._pace = Pace(settings.coalesce_ms / 1000, settings.coalesce_max_ms / 1000)
+
+    async def call(self, work: Work, endpoint: EndpointRecord, interrupt: Interrupt) -> Judged | None:
+        """One call of one endpoint. None when it ended the run, else what its fault means."""
+        work.endpoint = endpoint.endpoint
+        started, status, outcome = self._clock.monotonic(), 0, "cancelled"
+        response: UpstreamResponse | None = None
+        try:
+            response = await interrupt.wait(self._open(work, endpoint))
+            status = response.status
+            if status != 200:
+                raise engine_error(status, response.headers, await self._body(response, interrupt, MAX_BODY))
+            if work.lease.accepted.stream:
+                await self._stream(work, response, interrupt, started)
+            else:
+                await self._unary(work, response, interrupt, started)
+            outcome = OK
+            await response.drain(_DRAIN_S)
+            return None
+        except UpstreamFault as fault:
+            judged = judge(fault, begun=work.lease.sequence > 0)
+            outcome = judged.failure.code
+            work.note(started, self._clock.monotonic(), outcome, status)
+            log.warning("call failed", run=work.lease.run, endpoint=endpoint.endpoint, status=status, reason=str(fault))
+            return judged
+        except Stopped:
+            work.note(started, self._clock.monotonic(), outcome, status)
+            raise
+        finally:
+            metrics.inc("headrace_upstream_attempts_total", endpoint=endpoint.endpoint, outcome=outcome)
+            if response is not None:
+                response.close()
+
+    async def _open(self, work: Work, endpoint: EndpointRecord) -> UpstreamResponse:
+        """Send the request to the endpoint, with its own credential and nobody else's."""
+        accepted = work.lease.accepted
+        refused = refuse_url(endpoint.url, bool(endpoint.credential), endpoint.private)
+        if refused:
+            raise ConnectFailed(refused)
+        headers = {"content-type": "application/json"}
+        if endpoint.credential:
+            headers["authorization"] = f"Bearer {self._reveal(endpoint)}"
+        return await self._transport.open(
+            endpoint.url.rstrip("/") + accepted.route.removeprefix("/v1"),
+            headers,
+            request(work.body, endpoint.upstream_model, accepted.stream),
+            self._timeouts(work.deadline - self._clock.monotonic()),
+            private=endpoint.private,
+        )
+
+    def _timeouts(self, left: float) -> Timeouts:
+        """The settings' limits, inside what is left of the run's time."""
+        return Timeouts(
+            connect_s=self._settings.connect_timeout_s,
+            first_byte_s=self._settings.first_byte_timeout_s,
+            idle_s=self._settings.idle_timeout_s,
+            total_s=max(min(self._settings.total_timeout_s, left), 0.001),
+        )
+
+    def _reveal(self, endpoint: EndpointRecord) -> str:
+        try:
+            return self._credentials.reveal(endpoint)
+        except ValueError:
+            raise ConnectFailed("the endpoint's credential cannot be opened with this key ring") from None
+
+    async def _stream(self, work: Work, response: UpstreamResponse, interrupt: Interrupt, called: float) -> None:
+        """Relay a stream and end the run. What was generated is known to `work` however it ends."""
+        accepted = work.lease.accepted
+        stream = ChatStream(accepted.model, work.show_usage)
+        headers = public_headers(work.grant, work.endpoint, stream=True)
+        relay = Relay(work.lease, stream, headers, self._pace, self._clock)
+        try:
+            await relay.pump(response, interrupt)
+            last = stream.ending()
+        except (UpstreamFault, Stopped):
+            response.close()
+            work.first_at = relay.first_at
+            if work.lease.sequence > 0 or work.lease.cancelled.is_set():
+                work.usage = stream_usage(stream, accepted.prompt_tokens)
+                await relay.flush()
+            raise
+        payload, events = relay.rest()
+        now = self._clock.monotonic()
+        work.first_at = relay.first_at or now
+        work.note(called, now, OK, response.status)
+        work.usage = stream_usage(stream, accepted.prompt_tokens) or taken_over_usage(work.lease)
+        fact = work.completed(work.usage, stream.finish_reason, work.lease.sequence + events + 1, now)
+        await work.lease.end(END, payload + last, events + 1, fact, None if work.lease.sequence else headers)
+
+    async def _unary(self, work: Work, response: UpstreamResponse, interrupt: Interrupt, called: float) -> None:
+        """Relay a whole answer and end the run."""
+        accepted = work.lease.accepted
+        body = await self._body(response, interrupt, self._settings.max_answer_bytes)
+        found = answer(body, accepted.model)
+        now = self._clock.monotonic()
+        work.first_at = now
+        work.note(called, now, OK, response.status)
+        fact = work.completed(unary_usage(found, accepted.prompt_tokens), found.finish_reason, 1, now)
+        await work.lease.end(END, found.body, 1, fact, public_headers(work.grant, work.endpoint, stream=False))
+
+    async def _body(self, response: UpstreamResponse, interrupt: Interrupt, most: int) -> bytes:
+        """The whole body. BadResponse when it is longer than `most` bytes."""
+        pieces, size = [], 0
+        while piece := await interrupt.wait(response.read()):
+            pieces.append(piece)
+            size += len(piece)
+            if size > most:
+                raise BadResponse(f"the engine's answer is longer than {most} bytes")
+        return b"".join(pieces)

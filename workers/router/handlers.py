@@ -1,0 +1,160 @@
+"""A cleared run's way to its end: verify, choose, call, relay, end. One handler; the table stands at the foot.
+
+Every path ends in exactly one terminal frame with its terminal fact, or leaves the run to whoever owns it now. The
+engine's connection is closed at once on every path that does not read its answer to the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from base import logs, metrics
+from base.clock import Clock
+from base.crypto import digest
+from providers.openai_openai import wants_usage
+from schemas.envelope import VerifierPort
+from schemas.errors import Failure, OwnerLost, Refusal
+from schemas.events import RequestCleared, RequestFailed
+from schemas.frames import ERROR, encode_failure
+from schemas.outcomes import Delivery
+from schemas.ports import Catalog, RunLease
+from schemas.records import EndpointRecord
+from workers.router.attempt import Work, taken_over_usage
+from workers.router.call import Caller
+from workers.router.clearance import clear, edited
+from workers.router.interrupt import Interrupt, Stopped
+from workers.router.pools import Pools
+from workers.router.rules import (
+    CANCELLED,
+    NO_ENGINE,
+    OUT_OF_TIME,
+    TAKEN_OVER,
+    Absent,
+    RetryWindow,
+    public_headers,
+)
+
+log = logs.room("router")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What the router works with; made once in app.py."""
+
+    caller: Caller
+    catalog: Catalog
+    verifier: VerifierPort
+    clock: Clock
+    pools: Pools
+    retries: RetryWindow
+    attempts: int = 3
+
+
+class Router:
+    """Handles RequestCleared. Holds no state of a run beyond `handle`."""
+
+    def __init__(self, needs: Needs) -> None:
+        self._needs = needs
+        self._clock = needs.clock
+
+    async def handle(self, delivery: Delivery, lease: RunLease) -> None:
+        """Bring a claimed run to its end. Returns silently when the run is another's; raises Unavailable when a store
+        stayed away, before anything was sent: then the entry is tried again."""
+        started = self._clock.monotonic()
+        try:
+            if lease.sequence > 0:
+                await self._end_taken_over(lease)
+                return
+            try:
+                work = self._clear(lease, started)
+            except Refusal as refusal:
+                log.error("run not cleared", run=lease.run, code=refusal.failure.code, reason=str(refusal))
+                await self._end_error(lease, RequestFailed(run=lease.run, failure=refusal.failure, events=1))
+                return
+            await self._serve(work)
+        except OwnerLost as lost:
+            metrics.inc("headrace_owner_lost_total")
+            log.warning("run is another's now", run=lease.run, reason=str(lost))
+
+    def _clear(self, lease: RunLease, started: float) -> Work:
+        """The run as its verdicts allow it. Refusal."""
+        accepted = lease.accepted
+        leave = clear(accepted, digest(lease.body), lease.verdicts, self._needs.verifier)
+        return Work(
+            lease=lease,
+            grant=leave.grant,
+            body=edited(lease.body, leave.edits),
+            show_usage=accepted.stream and wants_usage(lease.body),
+            started=started,
+            deadline=started + lease.deadline_s,
+        )
+
+    async def _serve(self, work: Work) -> None:
+        """Call endpoints until one answered, the run is cancelled or nothing more may be tried."""
+        async with Interrupt(work.lease.cancelled) as interrupt:
+            try:
+                failure = await self._try_endpoints(work, interrupt)
+            except Stopped:
+                now = self._clock.monotonic()
+                await work.lease.end(ERROR, encode_failure(CANCELLED), 1, work.cancelled(now))
+                return
+        if failure is not None:
+            await self._end_error(work.lease, work.failed(failure, self._clock.monotonic()), work)
+
+    async def _try_endpoints(self, work: Work, interrupt: Interrupt) -> Failure | None:
+        """None when the run has ended with an answer, else why it has not."""
+        self._needs.retries.ran(self._clock.monotonic())
+        last: Failure | None = None
+        while True:
+            endpoint = await self._endpoint(work, interrupt)
+            if not isinstance(endpoint, EndpointRecord):
+                return last or endpoint
+            with self._needs.pools.using(endpoint):
+                judged = await self._needs.caller.call(work, endpoint, interrupt)
+            if judged is None:
+                return None
+            last = judged.failure
+            if judged.rest_ms:
+                self._needs.pools.rest(endpoint.endpoint, judged.rest_ms)
+            if not judged.elsewhere or len(work.attempts) >= self._needs.attempts:
+                return last
+            if not self._needs.retries.take(self._clock.monotonic()):
+                log.warning("no retry left in the budget", run=work.lease.run, endpoint=endpoint.endpoint)
+                return last
+
+    async def _endpoint(self, work: Work, interrupt: Interrupt) -> EndpointRecord | Failure:
+        """An untried endpoint with a free slot, waited for until the deadline; or why there is none."""
+        pools, pool, again = self._needs.pools, work.grant.pool, False
+        while True:
+            if again or not pools.queue(pool):
+                endpoints = await interrupt.wait(self._needs.catalog.endpoints(pool))
+                found = pools.pick(pool, endpoints, work.tried)
+                if isinstance(found, EndpointRecord):
+                    return found
+                if found is Absent.none:
+                    return NO_ENGINE
+            left = work.deadline - self._clock.monotonic()
+            if left <= 0:
+                return OUT_OF_TIME
+            await interrupt.wait(pools.wait(pool, left, again))
+            again = True
+
+    async def _end_taken_over(self, lease: RunLease) -> None:
+        """An earlier owner died after its first frame: a second answer must never follow the half of another."""
+        fact = RequestFailed(
+            run=lease.run,
+            failure=TAKEN_OVER,
+            model=lease.accepted.model,
+            usage=taken_over_usage(lease),
+            events=lease.sequence + 1,
+        )
+        await self._end_error(lease, fact)
+
+    async def _end_error(self, lease: RunLease, fact: RequestFailed, work: Work | None = None) -> None:
+        headers = public_headers(work.grant, work.endpoint, stream=False) if work and not lease.sequence else None
+        await lease.end(ERROR, encode_failure(fact.failure), 1, fact, headers)
+
+
+def handlers(router: Router) -> dict[type[object], object]:
+    """Event -> handler."""
+    return {RequestCleared: router.handle}

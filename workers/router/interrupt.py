@@ -1,0 +1,59 @@
+"""Waiting for an engine until somebody cancels the run.
+
+Only what runs inside `Interrupt.wait` is interrupted; a frame that is being stored is never cut in two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from types import TracebackType
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Stopped(Exception):
+    """The run was cancelled, or is no longer ours."""
+
+
+class Interrupt:
+    """Use as `async with` in the task that waits. `cancelled` is the lease's event."""
+
+    def __init__(self, cancelled: asyncio.Event) -> None:
+        self._cancelled = cancelled
+        self._waiting = False
+        self._struck = False
+
+    async def __aenter__(self) -> Interrupt:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._watcher = asyncio.create_task(self._watch())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, e: BaseException | None, t: TracebackType | None
+    ) -> None:
+        self._watcher.cancel()
+
+    async def wait(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work`, or Stopped as soon as the run is cancelled; `work` is cancelled with it."""
+        if self._cancelled.is_set():
+            work.close()
+            raise Stopped
+        self._waiting = True
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if self._struck and self._task.uncancel() == 0:
+                raise Stopped from None
+            raise
+        finally:
+            self._waiting = False
+
+    async def _watch(self) -> None:
+        await self._cancelled.wait()
+        if self._waiting:
+            self._struck = True
+            self._task.cancel()

@@ -1,0 +1,108 @@
+"""An engine's stream into frames of a run: the first event at once, then as many together as the pace says.
+
+Single-handed: one task reads, translates and stores. While it stores, the engine's bytes wait in a bounded buffer, so a
+slow store slows the engine down instead of filling memory. An event is held only until the next frame may go out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from base.clock import Clock
+from providers.errors import BadResponse
+from providers.openai_openai import ChatStream
+from providers.ports import UpstreamResponse
+from providers.sse import Splitter
+from schemas.ports import RunLease
+from workers.router.interrupt import Interrupt
+from workers.router.rules import flush_gap
+
+
+class Pace:
+    """How often a run may store a frame, learnt from how long storing takes. One per process.
+
+    `least_s` apart normally, up to `most_s` while frames take long to store."""
+
+    def __init__(self, least_s: float, most_s: float) -> None:
+        self._least, self._most = least_s, most_s
+        self._flush_s = 0.0
+
+    def note(self, seconds: float) -> None:
+        """One frame took this long to store."""
+        self._flush_s += (seconds - self._flush_s) / 16
+
+    @property
+    def gap(self) -> float:
+        """Seconds between two frames of one run, now."""
+        return flush_gap(self._least, self._most, self._flush_s)
+
+
+class Relay:
+    """One stream of one attempt. Nothing of it is sent before `pump`; what `pump` could not send stays `pending`."""
+
+    def __init__(
+        self, lease: RunLease, stream: ChatStream, headers: Mapping[str, str], pace: Pace, clock: Clock
+    ) -> None:
+        self.stream = stream
+        self.first_at: float | None = None
+        self._lease, self._headers, self._pace, self._clock = lease, headers, pace, clock
+        self._splitter = Splitter()
+        self._pending: list[bytes] = []
+        self._next_flush = 0.0
+
+    async def pump(self, response: UpstreamResponse, interrupt: Interrupt) -> None:
+        """Relay until the engine is done. What is left for the last frame stays pending.
+
+        UpstreamFault when the engine fails, Stopped when the run is cancelled, OwnerLost when it is another's."""
+        _check_head(response)
+        while not self.stream.done:
+            piece = await interrupt.wait(self._next(response))
+            if piece is not None:
+                if not piece:
+                    self._take(self._splitter.finish())
+                    return
+                self._take(self._splitter.feed(piece))
+            if self._pending and not self.stream.done and self._clock.monotonic() >= self._next_flush:
+                await self.flush()
+
+    async def flush(self) -> None:
+        """Send what is pending as one frame."""
+        if not self._pending:
+            return
+        started = self._clock.monotonic()
+        payload, events = self.rest()
+        await self._lease.flush(payload, events, self._headers if self._lease.sequence == 0 else None)
+        ended = self._clock.monotonic()
+        self._pace.note(ended - started)
+        self._next_flush = started + self._pace.gap
+        self.first_at = self.first_at or ended
+
+    def rest(self) -> tuple[bytes, int]:
+        """What is pending, taken out: bytes and number of events."""
+        payload, events = b"".join(self._pending), len(self._pending)
+        self._pending.clear()
+        return payload, events
+
+    async def _next(self, response: UpstreamResponse) -> bytes | None:
+        """The next piece, or None when what is pending has been held long enough."""
+        if not self._pending:
+            return await response.read()
+        try:
+            async with asyncio.timeout(self._next_flush - self._clock.monotonic()):
+                return await response.read()
+        except TimeoutError:
+            return None
+
+    def _take(self, events: list[bytes]) -> None:
+        for data in events:
+            event = self.stream.take(data)
+            if event is not None:
+                self._pending.append(event)
+
+
+def _check_head(response: UpstreamResponse) -> None:
+    """An engine that was asked for a stream and answers anything else did not understand."""
+    kind = response.headers.get("content-type", "text/event-stream")
+    if not kind.lower().startswith("text/event-stream"):
+        raise BadResponse("the engine was asked for an event stream and sent something else")

@@ -1,0 +1,197 @@
+"""The router's decisions: which endpoint, what a fault means, whether to try again, when to flush. Pure.
+
+choose        endpoints, use -> the endpoint to call, or why there is none
+judge         a fault of a call -> what the client is told, and whether another endpoint may do better
+RetryWindow   runs and retries of the last seconds -> may one more retry be made
+flush_gap     how long storing a frame takes -> the least time between two frames
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from enum import Enum
+
+from providers.errors import ConnectFailed, EngineError, FirstByteTimeout, IdleTimeout, TotalTimeout, UpstreamFault
+from schemas.errors import Code, Failure
+from schemas.records import EndpointRecord
+from schemas.verdicts import Grant
+from workers.router.strategies import Candidate, Strategy
+
+#: Statuses by which an engine says that the request itself is wrong: passed on, never tried again.
+_REQUEST_FAULTS = frozenset({400, 413, 422})
+#: Statuses that another moment or endpoint may not repeat.
+_PASSING_FAULTS = frozenset({408, 425, 429})
+#: Statuses by which an engine says that it is full.
+_FULL = frozenset({429, 503})
+_DEFAULT_WAIT_MS = 1000
+
+
+class Absent(Enum):
+    """Why no endpoint was chosen."""
+
+    none = "none"  #: no endpoint is up that was not tried
+    busy = "busy"  #: there are some, without a free slot
+
+
+def choose(
+    endpoints: Sequence[EndpointRecord],
+    in_use: Mapping[str, int],
+    tried: Set[str],
+    resting: Set[str],
+    strategy: Strategy,
+    turn: int,
+) -> EndpointRecord | Absent:
+    """An endpoint that is up, untried and has a free slot; those that asked for rest only if there is no other."""
+    fit = [one for one in endpoints if one.up and one.endpoint not in tried]
+    if not fit:
+        return Absent.none
+    free = [one for one in fit if in_use.get(one.endpoint, 0) < one.slots]
+    if resting:
+        free = [one for one in free if one.endpoint not in resting] or free
+    if not free:
+        return Absent.busy
+    candidates = [Candidate(max(one.weight, 1), in_use.get(one.endpoint, 0)) for one in free]
+    return free[strategy(candidates, turn)]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A fault as seen by the client. elsewhere: another endpoint may do better; rest_ms: leave this one alone."""
+
+    failure: Failure
+    elsewhere: bool
+    rest_ms: int = 0
+
+
+def judge(fault: UpstreamFault, begun: bool) -> Judged:
+    """What a fault of a call means. `begun`: the client already has a part of the answer, so nothing is retried."""
+    if begun:
+        return Judged(_interrupted(fault), elsewhere=False)
+    match fault:
+        case EngineError():
+            return _judge_engine(fault)
+        case FirstByteTimeout() | IdleTimeout():
+            return Judged(_failure(Code.upstream_timeout, "The engine did not answer in time. Retry later."), True)
+        case TotalTimeout():
+            return Judged(_failure(Code.deadline_exceeded, "The request's time was over before its answer."), False)
+        case ConnectFailed():
+            return Judged(_failure(Code.upstream_error, "No engine of this model could be reached. Retry later."), True)
+    return Judged(_failure(Code.upstream_error, "The engine gave no usable answer. Retry later."), True)
+
+
+def _interrupted(fault: UpstreamFault) -> Failure:
+    """The answer broke after its first byte: it was billed, so clients shall not repeat it by themselves."""
+    code, message = Code.upstream_interrupted, "The engine's answer broke off. What was sent is incomplete."
+    if isinstance(fault, IdleTimeout):
+        code, message = Code.upstream_timeout, "The engine fell silent inside its answer. What was sent is incomplete."
+    elif isinstance(fault, TotalTimeout):
+        code, message = Code.deadline_exceeded, "The request's time was over inside its answer."
+    elif isinstance(fault, EngineError):
+        message = f"The engine stopped inside its answer: {fault.message}"
+    return Failure(code=code, message=message, should_retry=False)
+
+
+def _judge_engine(error: EngineError) -> Judged:
+    """The engine's own error. What concerns our credential, our URL or its state is never shown as the client's."""
+    if error.status in _REQUEST_FAULTS:
+        too_long = error.code == Code.context_length_exceeded
+        failure = Failure(
+            code=Code.context_length_exceeded if too_long else Code.invalid_request,
+            message=error.message,
+            param=error.param,
+            status=400 if error.status == 422 else error.status,
+            type=error.type or "invalid_request_error",
+            public_code=error.code,
+        )
+        return Judged(failure, elsewhere=False)
+    if error.status in _FULL:
+        wait = error.retry_after_ms if error.retry_after_ms is not None else _DEFAULT_WAIT_MS
+        failure = _failure(Code.no_engine, "Every engine of this model is full. Retry later.", wait)
+        return Judged(failure, elsewhere=True, rest_ms=wait)
+    if error.status >= 500 or error.status in _PASSING_FAULTS:
+        return Judged(_failure(Code.upstream_error, "The engine failed. Retry later."), elsewhere=True)
+    if error.status == 0:
+        return Judged(_failure(Code.upstream_error, f"The engine reported an error: {error.message}"), elsewhere=True)
+    message = "The engine refused this gateway's request; its operator must check the deployment's URL and credential."
+    return Judged(_failure(Code.upstream_error, message), elsewhere=True)
+
+
+def _failure(code: Code, message: str, retry_after_ms: int | None = None) -> Failure:
+    return Failure(code=code, message=message, retry_after_ms=retry_after_ms)
+
+
+NO_ENGINE = _failure(
+    Code.no_engine, "No engine serves this model now. Retry later; its operator sees why in the deployments.", 1000
+)
+OUT_OF_TIME = _failure(Code.deadline_exceeded, "The request's time was over before an engine was free.")
+TAKEN_OVER = Failure(
+    code=Code.upstream_interrupted,
+    message="The process that relayed this answer died. What was sent is incomplete.",
+    should_retry=False,
+)
+CANCELLED = _failure(Code.cancelled, "The request was cancelled.")
+
+
+@dataclass(slots=True)
+class RetryWindow:
+    """Credits for retries: each run earns `share` of one, `floor` are free; all expire after `seconds`.
+
+    The rule of Finagle's retry budget: retries stay a fixed share of the load, so they cannot become a storm."""
+
+    share: float
+    floor: int
+    seconds: float
+    _runs: deque[float] = field(default_factory=deque)
+    _retries: deque[float] = field(default_factory=deque)
+
+    def ran(self, now: float) -> None:
+        """A run made its first call."""
+        self._expire(now)
+        self._runs.append(now)
+
+    def take(self, now: float) -> bool:
+        """Whether one more retry may be made now; if so it is counted."""
+        self._expire(now)
+        if len(self._retries) >= self.floor + self.share * len(self._runs):
+            return False
+        self._retries.append(now)
+        return True
+
+    def _expire(self, now: float) -> None:
+        for marks in (self._runs, self._retries):
+            while marks and marks[0] <= now - self.seconds:
+                marks.popleft()
+
+
+def flush_gap(least_s: float, most_s: float, flush_s: float) -> float:
+    """Seconds between two frames of a run: twice what storing one takes now, within [least, most]."""
+    return min(max(least_s, 2 * flush_s), max(least_s, most_s))
+
+
+def public_headers(grant: Grant, endpoint: str, stream: bool) -> dict[str, str]:
+    """What the first frame tells the door to send. An empty endpoint is not named."""
+    headers = {"content-type": "text/event-stream; charset=utf-8" if stream else "application/json"}
+    if endpoint:
+        headers["x-headrace-endpoint"] = endpoint
+    if grant.limit_requests >= 0:
+        headers["x-ratelimit-limit-requests"] = str(grant.limit_requests)
+        headers["x-ratelimit-remaining-requests"] = str(max(grant.remaining_requests, 0))
+        headers["x-ratelimit-reset-requests"] = span(grant.reset_requests_ms)
+    return headers
+
+
+def span(milliseconds: int) -> str:
+    """A duration as OpenAI writes it: 6ms, 1.5s, 1m30s, 1h0m0s."""
+    if milliseconds < 1000:
+        return f"{max(milliseconds, 0)}ms"
+    minutes, seconds = divmod(milliseconds / 1000, 60)
+    text = f"{seconds:.3f}".rstrip("0").rstrip(".") + "s"
+    hours, minutes = divmod(int(minutes), 60)
+    return (f"{hours}h" if hours else "") + (f"{minutes}m" if hours or minutes else "") + text
+
+
+def strategy_of(names: Mapping[str, str], default: str, table: Mapping[str, Strategy]) -> Callable[[str], Strategy]:
+    """Pool -> its strategy."""
+    return lambda pool: table[names.get(pool, default)]

@@ -1,0 +1,28 @@
+"""Each endpoint in turn, as often as its weight says, as evenly spread as whole turns allow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from math import gcd
+
+from workers.router.strategies.candidate import Candidate
+
+#: Turns in one cycle at most; larger weights are scaled down to it.
+_LONGEST = 4096
+
+
+def round_robin(candidates: Sequence[Candidate], turn: int) -> int:
+    """The index whose turn it is."""
+    cycle = _cycle(tuple([weight for weight, _ in candidates]))
+    return cycle[turn % len(cycle)]
+
+
+@lru_cache(maxsize=256)
+def _cycle(weights: tuple[int, ...]) -> tuple[int, ...]:
+    """One cycle: index i stands in it weights[i] times; its k-th turn is due at (k + 1/2) / weight."""
+    shared = gcd(*weights)
+    scale = max(1.0, sum(weights) / shared / max(_LONGEST, len(weights)))
+    shares = [max(1, round(weight / shared / scale)) for weight in weights]
+    turns = [((k + 0.5) / share, index) for index, share in enumerate(shares) for k in range(share)]
+    return tuple(index for _, index in sorted(turns))
