@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
+from base import metrics
 from base.clock import Clock
 from base.crypto import digest
 from schemas.errors import Unavailable
@@ -33,7 +35,7 @@ from workers.guardrails.rules import (
     unavailable,
     used_kinds,
 )
-from workers.guardrails.scanners.finding import Finding
+from workers.guardrails.scanners.finding import KINDS, Finding
 from workers.guardrails.scanners.person_names import chunks, persons, regroup
 from workers.guardrails.text import Part, parts, unescape
 
@@ -42,17 +44,21 @@ log = logging.getLogger(__name__)
 #: Bodies from here on are scanned in a thread, so that the loop goes on with its heartbeats; bytes.
 IN_THREAD = 64 * 1024
 
-Judge = Callable[[list[Part], Policy], Awaitable[Found]]
+Find = Callable[[list[Part], Policy], Awaitable[Found]]
 
 
 class Guard:
-    """One family as a handler; `judge` finds, everything else is the same for all families."""
+    """One family as a handler; `find` finds, everything else is the same for all families."""
 
-    def __init__(self, family: str, policies: Policies, bodies: Bodies, clock: Clock, judge: Judge) -> None:
+    def __init__(self, family: str, policies: Policies, bodies: Bodies, clock: Clock, find: Find) -> None:
         self.family = family
-        self._policies, self._bodies, self._clock, self._judge = policies, bodies, clock, judge
+        self._policies, self._bodies, self._clock, self._find = policies, bodies, clock, find
 
-    async def handle(self, delivery: Delivery) -> Outcome:
+    async def handle(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
+        """One verdict per accepted request, in order. Unavailable when the store that holds the bodies is away."""
+        return await asyncio.gather(*[self.judge(delivery) for delivery in deliveries])
+
+    async def judge(self, delivery: Delivery) -> Outcome:
         """The verdict on one accepted request."""
         event: RequestAccepted = delivery.event
         policy = self._policies.find(event.model, event.key_id)
@@ -71,12 +77,14 @@ class Guard:
         family = policy.families[self.family]
         try:
             async with asyncio.timeout(family.timeout):
-                found = await self._judge(list(parts(msgspec.json.decode(body))), policy)
+                found = await self._find(list(parts(msgspec.json.decode(body))), policy)
             return decide(found, policy, event.body_digest)
         except (TimeoutError, TookTooLong, Unavailable) as error:
             log.warning("guard %s could not judge run %s: %s", self.family, event.run, type(error).__name__)
-        except Exception:
-            log.exception("guard %s failed on run %s", self.family, event.run)
+        except Exception as error:
+            log.error(
+                "guard %s failed on run %s: %s at %s", self.family, event.run, type(error).__name__, _where(error)
+            )
         if family.fail == "open":
             return Decision(outcome=SKIP, found={})
         return Decision(outcome=REFUSE, failure=unavailable(self.family), found={})
@@ -93,15 +101,26 @@ class Guard:
             found=decision.found,
             took_us=int(took * 1_000_000),
         )
+        metrics.inc("headrace_verdicts_total", family=self.family, verdict=decision.outcome)
+        metrics.observe("headrace_guardrail_duration_seconds", took, family=self.family)
+        for kind in KINDS:
+            if kind in decision.found:
+                metrics.inc("headrace_findings_total", decision.found[kind], scanner=kind, action=policy.actions[kind])
         if decision.failure is None:
             return Decided(verdict)
         return Decided(verdict, RequestRefused(run=event.run, family=self.family, failure=decision.failure))
 
 
+def _where(error: Exception) -> str:
+    """File and line that raised. Never the message: it may quote the text under scan."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{frame.filename.rpartition('/')[2]}:{frame.lineno}"
+
+
 def rules_guard(policies: Policies, bodies: Bodies, clock: Clock) -> Guard:
     """The family `rules`: in process; large bodies in a thread, stopped between two texts when time is over."""
 
-    async def judge(texts: list[Part], policy: Policy) -> Found:
+    async def find(texts: list[Part], policy: Policy) -> Found:
         until = clock.monotonic() + policy.families[RULES].timeout
 
         def scan_all() -> Found:
@@ -111,18 +130,18 @@ def rules_guard(policies: Policies, bodies: Bodies, clock: Clock) -> Guard:
             return scan_all()
         return await asyncio.to_thread(scan_all)
 
-    return Guard(RULES, policies, bodies, clock, judge)
+    return Guard(RULES, policies, bodies, clock, find)
 
 
 def persons_guard(policies: Policies, bodies: Bodies, clock: Clock, names: Names, max_characters: int) -> Guard:
     """The family `persons`: asks `names`, in chunks; more than `max_characters` is more than it can judge in time."""
 
-    async def judge(texts: list[Part], policy: Policy) -> Found:
+    async def find(texts: list[Part], policy: Policy) -> Found:
         if sum(len(part.text) for part in texts) > max_characters:
             raise TookTooLong
         return await find_persons(texts, names)
 
-    return Guard(PERSONS, policies, bodies, clock, judge)
+    return Guard(PERSONS, policies, bodies, clock, find)
 
 
 async def find_persons(texts: Sequence[Part], names: Names) -> Found:

@@ -88,7 +88,7 @@ _RULES: tuple[_Rule, ...] = (
     _after("persona", "fromnowon", rf"[a-z]{{0,60}}?(?:ignore|disregard|norestrict|norules|neverrefuse|{_FREE})"),
     _plain(
         "jailbreak",
-        "anythingnow mode ethical bound restriction contentpolicy your nomatter filter evilconf safety",
+        "anythingnow mode ethical bound restrict contentpolicy your nomatter filter evilconf safety",
         "do anything now;developer mode enabled;enable developer mode;activate developer mode;developer mode output;"
         "god mode enabled;jailbreak mode;no ethical guidelines;without any ethical;no longer bound by;"
         "not bound by any;free from all restrictions;free of all restrictions;no content policy;"

@@ -14,7 +14,7 @@ from workers.guardrails.scanners.prepared import Number, Prepared
 
 #: Starts at a group of hexadecimal digits before its colon; each piece is bounded, so the walk stays linear.
 _V6 = re.compile(r"(?:[0-9A-Fa-f]{1,4}|:):[0-9A-Fa-f:]{1,40}(?:\.[0-9]{1,3}){0,3}")
-_NO_ADDRESS = ("version", "ver.", "release", "firmware", "build", "section", "chapter", "clause", "§", " v", "(v")
+_NO_ADDRESS = re.compile(r"\b(?:version|ver|v|release|firmware|build|section|chapter|clause)[ .:=]{0,3}$")
 _LOOK_BACK = 14
 
 
@@ -49,8 +49,7 @@ def _is_version_4(prepared: Prepared, start: int, end: int) -> bool:
         return False
     if right in ("-", ".") and prepared.char(end + 1).isalnum():
         return False
-    before = " " + prepared.before(start, _LOOK_BACK)
-    if any(word in before for word in _NO_ADDRESS[:-2]) or before.endswith((" v ", "(v ")):
+    if _NO_ADDRESS.search(prepared.before(start, _LOOK_BACK)):
         return False
     return _worth(prepared.text[start:end])
 

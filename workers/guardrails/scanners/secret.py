@@ -86,6 +86,8 @@ _ASSIGN = re.compile(
     re.IGNORECASE,
 )
 _BEARER = re.compile(r"bearer[ \t]{1,4}([A-Za-z0-9._~+/=-]{20,2000})", re.IGNORECASE)
+_JUDGED = 128  # characters of a value that are looked at
+_PARTS = re.compile(r"[-_./:]")
 _PLACEHOLDER = re.compile(
     r"x{4}|\*{3}|\.\.\.|your|example|change|placeholder|redacted|dummy|process\.|os\.|env|config|settings|self\.|"
     r"https?:|\$|%|\{|^/|^\.|^[0-9a-f]{8}-[0-9a-f]{4}-|(.)\1{5}",
@@ -160,23 +162,25 @@ def _assignments(prepared: Prepared, known: list[Finding]) -> list[Finding]:
         at = prepared.lower.find(word)
         while at >= 0:
             span = _value(prepared.text, at, word)
-            if span and span[0] not in taken:
+            if span and span[0] not in taken and _is_drawn(prepared.text, span, word):
                 taken.add(span[0])
                 found.append(Finding(*span, "secrets", "secrets/assignment", 0.75))
-            at = prepared.lower.find(word, span[1] if span else at + len(word))
+            # A value judged is passed over, at most as far as it was read, so a chain of names costs no more.
+            at = prepared.lower.find(word, min(span[1], span[0] + _JUDGED) if span else at + len(word))
     return found
 
 
 def _value(text: str, at: int, word: str) -> tuple[int, int] | None:
+    """Where the value stands that is given to the name with `word` at `at`."""
     match = _BEARER.match(text, at) if word == "bearer" else None
     match = match or _ASSIGN.match(text, at + len(word))
-    if not match:
-        return None
-    value = match[1].rstrip(".:!?\\")
-    after = text[match.end(1) : match.end(1) + 1]
-    if after in ("(", "[", "{", "<") or not looks_random(value, password=word in ("passw", "pwd")):
-        return None
-    return match.start(1), match.start(1) + len(value)
+    return (match.start(1), match.start(1) + len(match[1].rstrip(".:!?\\"))) if match else None
+
+
+def _is_drawn(text: str, span: tuple[int, int], word: str) -> bool:
+    if text[span[1] : span[1] + 1] in ("(", "[", "{", "<"):
+        return False
+    return looks_random(text[span[0] : min(span[1], span[0] + _JUDGED)], password=word in ("passw", "pwd"))
 
 
 def looks_random(value: str, *, password: bool = False) -> bool:
@@ -197,6 +201,8 @@ def looks_random(value: str, *, password: bool = False) -> bool:
         return True
     if len(value) < 16 or not any(char.isdigit() for char in value) or not any(char.isalpha() for char in value):
         return False
+    if all(part.isdigit() or part.isalpha() for part in _PARTS.split(value) if part):
+        return False  # words and figures with joints between them: a slug, a file name, a date
     return entropy(value) >= (3.0 if len(value) < 32 else 3.2)
 
 

@@ -1,0 +1,60 @@
+"""The wiring of room 2, the only place where it meets the runtime.
+
+event             group     handler
+RequestAccepted   rules     handlers.rules_guard
+RequestAccepted   persons   handlers.persons_guard, over scanners.persons.Persons (a child process)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from runtime.app import Context, RunBodies, Stage
+from workers.guardrails.handlers import Guard, persons_guard, rules_guard
+from workers.guardrails.policy import PERSONS, RULES, Policies
+from workers.guardrails.scanners.persons import Persons
+from workers.guardrails.settings import GuardrailSettings
+
+
+@dataclass(slots=True)
+class Room:
+    """The stages of this process, and what has to be started before them and stopped after them."""
+
+    policies: Policies
+    stages: list[Stage] = field(default_factory=list)
+    persons: Persons | None = None
+
+    async def start(self) -> None:
+        """Starts loading the language model when some policy uses it; else its child is started by the first need."""
+        if self.persons and self.policies.uses(PERSONS):
+            await self.persons.start()
+
+    async def stop(self) -> None:
+        """After the stages: nobody asks any more, so the child can go."""
+        if self.persons:
+            await self.persons.stop()
+
+
+def build(context: Context, settings: GuardrailSettings, families: Sequence[str] = (RULES, PERSONS)) -> Room:
+    """The room with the given families."""
+    room = Room(Policies(settings))
+    for family in families:
+        bodies = RunBodies(context.runs, context.seals(family))
+        room.stages.append(Stage(group=family, handler=_guard(room, family, bodies, context, settings).handle))
+    return room
+
+
+def _guard(room: Room, family: str, bodies: RunBodies, context: Context, settings: GuardrailSettings) -> Guard:
+    if family == RULES:
+        return rules_guard(room.policies, bodies, context.clock)
+    child = settings.persons_child
+    room.persons = Persons(
+        context.clock,
+        context.chance,
+        batch=child.batch,
+        wait=child.wait_ms / 1000,
+        call_timeout=child.call_timeout,
+        start_timeout=child.start_timeout,
+    )
+    return persons_guard(room.policies, bodies, context.clock, room.persons, child.max_characters)
