@@ -1,0 +1,173 @@
+-- The first shape of the record. What each table is for stands in schema.sql.
+
+DO $$
+BEGIN
+    CREATE ROLE headrace_app NOLOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE;
+EXCEPTION
+    -- roles belong to the whole server: another database of it may have made this one, also at this moment
+    WHEN duplicate_object OR unique_violation THEN NULL;
+END
+$$;
+
+DO $$
+BEGIN
+    -- whoever migrates also runs the service, by SET ROLE
+    IF NOT pg_has_role(current_user, 'headrace_app', 'SET') THEN
+        GRANT headrace_app TO CURRENT_USER;
+    END IF;
+    -- batches are staged in temporary tables; some houses take this right from everybody
+    IF NOT has_database_privilege('headrace_app', current_database(), 'TEMPORARY') THEN
+        EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO headrace_app', current_database());
+    END IF;
+END
+$$;
+
+CREATE TABLE tenants (
+    tenant     text PRIMARY KEY CHECK (tenant <> ''),
+    created_ms bigint NOT NULL
+);
+
+CREATE TABLE keys (
+    key_id              text PRIMARY KEY,
+    tenant              text NOT NULL REFERENCES tenants,
+    name                text NOT NULL,
+    secret_mac          text NOT NULL,
+    mac_kid             text NOT NULL,
+    scopes              text[] NOT NULL,
+    models              text[] NOT NULL,
+    requests_per_minute integer NOT NULL,
+    concurrency         integer NOT NULL,
+    weight              integer NOT NULL,
+    lane                text NOT NULL,
+    on_disconnect       text NOT NULL,
+    created_ms          bigint NOT NULL,
+    expires_ms          bigint NOT NULL,
+    revoked_ms          bigint NOT NULL,
+    previous_mac        text NOT NULL,
+    previous_mac_kid    text NOT NULL,
+    previous_until_ms   bigint NOT NULL
+);
+CREATE INDEX keys_tenant ON keys (tenant, created_ms, key_id);
+
+CREATE TABLE facts (
+    run     text NOT NULL,
+    kind    text NOT NULL,
+    attempt integer NOT NULL,
+    tenant  text NOT NULL,
+    by      text NOT NULL,
+    at_ms   bigint NOT NULL,
+    detail  jsonb NOT NULL,
+    PRIMARY KEY (run, kind, attempt)
+);
+
+-- tenant '' is a caller who was never proven: only the operator sees those rows
+CREATE TABLE requests (
+    run               text PRIMARY KEY,
+    tenant            text NOT NULL,
+    key_id            text NOT NULL,
+    route             text NOT NULL,
+    model             text NOT NULL,
+    endpoint          text NOT NULL,
+    stream            boolean NOT NULL,
+    status            integer NOT NULL,
+    outcome           text NOT NULL,
+    code              text NOT NULL,
+    prompt_tokens     bigint NOT NULL,
+    completion_tokens bigint NOT NULL,
+    cached_tokens     bigint NOT NULL,
+    estimated         boolean NOT NULL,
+    cost_micros       bigint NOT NULL,
+    events            bigint NOT NULL,
+    ttft_ms           bigint NOT NULL,
+    duration_ms       bigint NOT NULL,
+    accepted_ms       bigint NOT NULL,
+    cleared_ms        bigint NOT NULL,
+    claimed_ms        bigint NOT NULL,
+    first_ms          bigint NOT NULL,
+    ended_ms          bigint NOT NULL,
+    attempt           integer NOT NULL,
+    client_request_id text NOT NULL,
+    verdicts          jsonb NOT NULL,
+    attempts          jsonb NOT NULL,
+    finish_reason     text NOT NULL,
+    unverified        text[] NOT NULL
+);
+CREATE INDEX requests_tenant ON requests (tenant, ended_ms DESC, run DESC);
+CREATE INDEX requests_ended ON requests (ended_ms DESC, run DESC);
+CREATE INDEX requests_key ON requests (key_id, ended_ms DESC, run DESC);
+
+CREATE TABLE deployments (
+    deployment     text PRIMARY KEY,
+    command_id     text NOT NULL UNIQUE,
+    name           text NOT NULL,
+    target         text NOT NULL,
+    pool           text NOT NULL,
+    state          text NOT NULL,
+    reason         text NOT NULL,
+    url            text NOT NULL,
+    upstream_model text NOT NULL,
+    credential     text NOT NULL,
+    slots          integer NOT NULL,
+    weight         integer NOT NULL,
+    private        boolean NOT NULL,
+    command        text[] NOT NULL,
+    pid            integer NOT NULL,
+    created_ms     bigint NOT NULL,
+    updated_ms     bigint NOT NULL
+);
+
+-- done_ms 0: begun and not known to be finished, so whoever receives the command again does it again
+CREATE TABLE commands (
+    command_id text PRIMARY KEY,
+    kind       text NOT NULL,
+    deployment text NOT NULL,
+    begun_ms   bigint NOT NULL,
+    done_ms    bigint NOT NULL DEFAULT 0
+);
+
+CREATE TABLE models (
+    name     text PRIMARY KEY,
+    pool     text NOT NULL,
+    created  bigint NOT NULL,
+    owned_by text NOT NULL
+);
+
+CREATE TABLE endpoints (
+    endpoint       text PRIMARY KEY,
+    deployment     text NOT NULL,
+    pool           text NOT NULL,
+    model          text NOT NULL,
+    url            text NOT NULL,
+    upstream_model text NOT NULL,
+    credential     text NOT NULL,
+    slots          integer NOT NULL,
+    weight         integer NOT NULL,
+    up             boolean NOT NULL,
+    private        boolean NOT NULL
+);
+CREATE INDEX endpoints_pool ON endpoints (pool, endpoint);
+
+ALTER TABLE tenants ENABLE ROW LEVEL SECURITY;
+ALTER TABLE tenants FORCE ROW LEVEL SECURITY;
+CREATE POLICY of_tenant ON tenants USING (tenant = NULLIF(current_setting('app.tenant', true), ''));
+CREATE POLICY of_operator ON tenants USING (current_setting('app.scope', true) = 'operator');
+
+ALTER TABLE keys ENABLE ROW LEVEL SECURITY;
+ALTER TABLE keys FORCE ROW LEVEL SECURITY;
+CREATE POLICY of_tenant ON keys USING (tenant = NULLIF(current_setting('app.tenant', true), ''));
+CREATE POLICY of_operator ON keys USING (current_setting('app.scope', true) = 'operator');
+
+ALTER TABLE facts ENABLE ROW LEVEL SECURITY;
+ALTER TABLE facts FORCE ROW LEVEL SECURITY;
+CREATE POLICY of_tenant ON facts USING (tenant = NULLIF(current_setting('app.tenant', true), ''));
+CREATE POLICY of_operator ON facts USING (current_setting('app.scope', true) = 'operator');
+
+ALTER TABLE requests ENABLE ROW LEVEL SECURITY;
+ALTER TABLE requests FORCE ROW LEVEL SECURITY;
+CREATE POLICY of_tenant ON requests USING (tenant = NULLIF(current_setting('app.tenant', true), ''));
+CREATE POLICY of_operator ON requests USING (current_setting('app.scope', true) = 'operator');
+
+GRANT USAGE ON SCHEMA public TO headrace_app;
+GRANT SELECT, INSERT ON tenants, facts, requests TO headrace_app;
+GRANT SELECT, INSERT, UPDATE ON keys, commands TO headrace_app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON deployments, models, endpoints TO headrace_app;
