@@ -6,7 +6,6 @@ A room's app.py gets a Context and answers with Stages; nothing else in the hous
 from __future__ import annotations
 
 import asyncio
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -19,6 +18,7 @@ from base.ids import Random
 from runtime.acts import Acts
 from runtime.client import Address, Client
 from runtime.consume import Counters, Engine, Handler
+from runtime.door import Bounds
 from runtime.groups import RedisGroups
 from runtime.lease import Leases, RunHandler
 from runtime.names import lane_key, prefix, push_channel
@@ -41,6 +41,20 @@ class RedisSettings(BaseModel):
     url: str = Field("redis://127.0.0.1:6379/0", description="redis://, rediss:// or unix:// address of the server.")
     allow_no_aof: bool = Field(False, description="Start on a server without AOF; a restart then loses live requests.")
     retention_s: int = Field(900, ge=10, description="Seconds that frames and state of an ended run stay readable.")
+
+
+class RunSettings(BaseModel):
+    """Section `runs`: what a partition takes in, and how long things may take."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    most: int = Field(10_000, ge=1, description="Live runs of one partition; over it 503 with Retry-After.")
+    most_bytes: int = Field(1_000_000_000, ge=1_000_000, description="Bytes of bodies of live runs of one partition.")
+    checks_s: float = Field(30.0, gt=0, description="Seconds for authorization and guards to answer about a run.")
+    drain_s: float = Field(30.0, gt=0, description="Seconds a stopping worker may take to finish what it has in hand.")
+
+    def bounds(self) -> Bounds:
+        """As the door takes them."""
+        return Bounds(most_runs=self.most, most_bytes=self.most_bytes, checks_ms=int(self.checks_s * 1000))
 
 
 @dataclass(slots=True, kw_only=True)

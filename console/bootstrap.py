@@ -1,0 +1,169 @@
+"""What `headrace up` does around the rooms: `prepare` before they run, `finish` once they are ready.
+
+prepare   check the server, migrate the database, apply the topology
+finish    make the first keys, publish DeployModel for every desired model, wait until each is healthy
+
+Both are idempotent: a second `up` changes nothing that stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from base.clock import SystemClock
+from base.crypto import KeyRing, Sealer
+from base.ids import Random, SystemRandom
+from console import entries
+from console.config import Settings, load
+from console.embedded import engine
+from console.entries import ModelEntry
+from console.stack import Access, Plan, Say
+from policy import api_keys
+from runtime.app import Context
+from runtime.topology import apply, server_facts, unsafe
+from runtime.topology import load as load_topology
+from schemas.errors import HeadraceError
+from schemas.records import ADMIN, INFERENCE, DeploymentRecord, KeyRecord
+from storage.access import OPERATOR, tenant
+from storage.migrate import migrate
+from storage.pool import open_pool
+from storage.ports import Store
+from storage.store import postgres_store
+
+TENANT = "default"  # the organization of the first keys
+_WAIT_S = 120.0  # for a model to become healthy
+
+
+class BootstrapError(HeadraceError):
+    """`up` cannot go on; the text says what to do."""
+
+
+def prepare(plan: Plan, say: Say) -> None:
+    """Before the rooms: the servers must be safe, the schema current, the groups there. BootstrapError."""
+    asyncio.run(_prepare(_settings(plan), say))
+
+
+def finish(plan: Plan, say: Say) -> Access:
+    """After the rooms: keys and models. BootstrapError when a model does not become healthy."""
+    return asyncio.run(_finish(plan, _settings(plan), say))
+
+
+def _settings(plan: Plan) -> Settings:
+    return load(plan.source.file, overrides=plan.source.overrides)
+
+
+async def _context(settings: Settings) -> Context:
+    ring = KeyRing.parse(settings.secrets.keyring.get_secret_value())
+    return await Context.open(
+        settings.redis, "bootstrap", SystemClock(), SystemRandom(), ring, load_topology(), settings.partitions
+    )
+
+
+async def _prepare(settings: Settings, say: Say) -> None:
+    context = await _context(settings)
+    try:
+        problems = unsafe(await server_facts(context.redis), allow_no_aof=settings.redis.allow_no_aof)
+        if problems:
+            raise BootstrapError("the Redis server is not safe to use: " + "; ".join(problems))
+        for name in await migrate(settings.postgres.dsn):
+            say(f"Database: {name}")
+        done = await apply(context.topology, settings.partitions, context.redis)
+        if done:
+            say(f"Topology: {len(done)} group changes")
+    finally:
+        await context.close()
+
+
+async def _finish(plan: Plan, settings: Settings, say: Say) -> Access:
+    context = await _context(settings)
+    p = settings.postgres
+    pool = await open_pool(p.dsn, size=1, role=p.role)
+    try:
+        store = postgres_store(pool)
+        keys = await _first_keys(store, context.ring, context.chance, plan)
+        wanted = _wanted(plan, settings)
+        await _publish(context, store, wanted)
+        records = await _healthy(store, wanted, say)
+    finally:
+        await pool.close()
+        await context.close()
+    pids = {f"model:{record.name}": record.pid for record in records if record.pid}
+    return Access(keys[0], keys[1], tuple(dict.fromkeys(entry.name for entry in wanted)), pids)
+
+
+# --- keys ------------------------------------------------------------------------------------------------------------
+
+
+async def _first_keys(store: Store, ring: KeyRing, chance: Random, plan: Plan) -> tuple[str, str]:
+    """An application key and an admin key, unless there are some already."""
+    known = {record.name for record in await store.keys.list(OPERATOR) if not record.revoked_ms}
+    api = "" if "first application key" in known else await _key(store, ring, chance, INFERENCE)
+    admin = "" if "first admin key" in known else await _key(store, ring, chance, ADMIN)
+    return api or plan.known_api_key, admin or plan.known_admin_key
+
+
+async def _key(store: Store, ring: KeyRing, chance: Random, scope: str) -> str:
+    minted = api_keys.mint(chance.bytes(api_keys.ENTROPY_BYTES), ring)
+    credential = minted.credential
+    record = KeyRecord(
+        key_id=credential.key_id,
+        tenant=TENANT,
+        name="first admin key" if scope == ADMIN else "first application key",
+        secret_mac=credential.secret_mac,
+        mac_kid=credential.mac_kid,
+        scopes=(scope,),
+        created_ms=SystemClock().now_ms(),
+    )
+    await store.keys.create(tenant(TENANT), record)
+    return minted.token
+
+
+# --- models ----------------------------------------------------------------------------------------------------------
+
+
+def _wanted(plan: Plan, settings: Settings) -> list[ModelEntry]:
+    """Desired models: headrace.yaml, then --engine, then the local one."""
+    wanted = list(settings.models)
+    for name, url in plan.engines:
+        same = sum(entry.name == name for entry in wanted)
+        deployment = f"{name}-{same + 1}" if same else ""
+        wanted.append(ModelEntry(name=name, url=url, deployment=deployment, pool=name, slots=1024, private=True))
+    if plan.local_model:
+        command = tuple(engine.command())
+        wanted.append(ModelEntry(name=plan.local_model, command=command, slots=4))
+    return wanted
+
+
+async def _publish(context: Context, store: Store, wanted: Iterable[ModelEntry]) -> None:
+    """One command per entry that does not stand yet; there is no other way to a model."""
+    known = {record.deployment: record for record in await store.deployments.list()}
+    sealer = Sealer(context.ring, context.chance)
+    publisher = context.publisher("console")
+    for entry in wanted:
+        command = entries.deploy(entry, known.get(entry.id), context.ring, sealer)
+        if command is not None:
+            await publisher.publish("commands", command, id=command.command_id)
+
+
+async def _healthy(store: Store, wanted: list[ModelEntry], say: Say) -> list[DeploymentRecord]:
+    """Wait until every wanted deployment is ready. BootstrapError with the reason of one that failed or is late."""
+    clock = SystemClock()
+    until = clock.monotonic() + _WAIT_S
+    told: set[str] = set()
+    while True:
+        found = {record.deployment: record for record in await store.deployments.list()}
+        late = [entry for entry in wanted if entry.id not in found or found[entry.id].state != "ready"]
+        for entry in wanted:
+            if entry not in late and entry.id not in told:
+                told.add(entry.id)
+                say(f"Model {entry.name} is ready")
+        if not late:
+            return [found[entry.id] for entry in wanted]
+        record = found.get(late[0].id)
+        if record is not None and record.state == "failed":
+            raise BootstrapError(f"model {record.name}: {record.reason}")
+        if clock.monotonic() > until:
+            reason = record.reason if record else "no provisioner took the command"
+            raise BootstrapError(f"model {late[0].name} is not ready after {_WAIT_S:.0f} s: {reason}")
+        await clock.sleep(0.1)

@@ -1,0 +1,97 @@
+"""How each room is opened in a process: name -> function. Every function adds its stages and steps to the House.
+
+    ingress        the door: HTTP in, frames out          authorization, rules, persons   who must answer
+    router         engines                                audit                           record and ledger
+    provisioner    deployments                            console                         the admin API
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from base.credentials import open_credential
+from base.crypto import CryptoError, Sealer, Verifier
+from console.rooms import House
+from providers.http import HttpTransport
+from runtime.app import Stage
+from runtime.door import StreamDoor
+from runtime.names import prefix, push_channel
+from schemas.records import EndpointRecord
+from workers.authorization.app import build as build_authorization
+from workers.guardrails.app import build as build_guardrails
+from workers.router.app import make_router
+
+_DOOR_BEAT_S = 5.0
+
+
+async def _authorization(house: House) -> None:
+    shared = house.shared
+    house.stages += build_authorization(
+        house.context, shared.keys, shared.catalog, shared.limits, house.settings.authorization
+    )
+
+
+def _guardrails(family: str) -> Callable[[House], Awaitable[None]]:
+    async def opened(house: House) -> None:
+        room = build_guardrails(house.context, house.settings.guardrails, [family])
+        house.stages += room.stages
+        house.before.append(room.start)
+        house.stops.add(f"{family} scanners", room.stop, 5.0)
+
+    return opened
+
+
+class RingCredentials:
+    """Opens provider keys for the router. Implements workers.router.ports.Credentials."""
+
+    def __init__(self, sealer: Sealer) -> None:
+        self._sealer = sealer
+
+    def reveal(self, endpoint: EndpointRecord) -> str:
+        """See workers.router.ports.Credentials."""
+        try:
+            return open_credential(self._sealer, endpoint.deployment, endpoint.credential)
+        except CryptoError as error:
+            raise ValueError(str(error)) from None
+
+
+async def _router(house: House) -> None:
+    c = house.context
+    transport = HttpTransport(c.clock)
+    house.stops.add("upstream connections", transport.close, 5.0)
+    credentials = RingCredentials(Sealer(c.ring, c.chance))
+    router = make_router(
+        house.settings.router, transport, house.shared.catalog, credentials, Verifier(c.ring), c.clock
+    )
+    house.stages.append(Stage(group="router", run_handler=router.handle, pools=lambda: house.pools))
+
+
+def make_door(house: House, publisher: str) -> StreamDoor:
+    """A door of this process; without `open_door` it can ask and cancel, but hears no frames."""
+    c = house.context
+    return StreamDoor(
+        c.consumer,
+        c.partitions,
+        c.scripts,
+        c.runs,
+        c.seals(publisher),
+        c.clock,
+        c.chance,
+        house.settings.runs.bounds(),
+    )
+
+
+async def open_door(house: House, door: StreamDoor) -> None:
+    """Hear frames, and tell the sweeper that this door lives."""
+    c = house.context
+    channels = [push_channel(prefix(n), door.name) for n in range(c.partitions)]
+    await c.push.listen(channels, door.hub.hear, door.hub.missed)
+
+
+#: Every room by the name that `processes:` uses.
+ROOMS: Mapping[str, Callable[[House], Awaitable[None]]] = {
+    "authorization": _authorization,
+    "rules": _guardrails("rules"),
+    "persons": _guardrails("persons"),
+    "router": _router,
+}
