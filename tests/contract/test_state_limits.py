@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 import pytest
 
 from base.clock import SystemClock
-from runtime.client import Address, Client, ServerError
+from runtime.client import Client, ServerError
 from schemas.errors import Unavailable
 from schemas.ports import Limits, Reservation, Scope
 from state.limits import RedisLimits
 from state.memory import MemoryLimits
-from tests.state_support import Breaking, FakeClock, Gone, connect, valkey
+from tests.state_support import Breaking, FakeClock, Gone, connect
 
 KEY = "key:00000000000000aa"
 TTL_MS = 60_000
@@ -25,16 +25,9 @@ def want(run: str, *, rpm: int = 0, parallel: int = 0, ttl: int = TTL_MS, tenant
     return Reservation(run=run, tenant=tenant, scopes=(scope,), ttl_ms=ttl)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Address]:
-    with valkey() as address:
-        yield address
-
-
 @pytest.fixture
-async def redis(server: Address) -> AsyncIterator[Client]:
-    client = await connect(server)
-    await client.execute("FLUSHALL")
+async def redis(valkey_cluster: str) -> AsyncIterator[Client]:
+    client = await connect(valkey_cluster)
     yield client
     await client.close()
 
@@ -194,8 +187,8 @@ async def test_the_servers_minute_slides_too(redis: Client) -> None:
     assert await redis.execute("ZSCORE", f"{{o:acme}}:rpm:{KEY}", "run0") is None
 
 
-async def test_three_clients_in_parallel_never_pass_a_limit(server: Address, redis: Client) -> None:
-    clients = [await connect(server) for _ in range(3)]
+async def test_three_clients_in_parallel_never_pass_a_limit(valkey_cluster: str, redis: Client) -> None:
+    clients = [await connect(valkey_cluster) for _ in range(3)]
     replicas = [RedisLimits(client) for client in clients]
     wanted = [want(f"run{n}", rpm=50, parallel=40) for n in range(300)]
     calls = [replicas[n % 3].reserve(wanted[n : n + 5]) for n in range(0, 300, 5)]

@@ -3,10 +3,11 @@
     1  every key and model of the batch is looked up once
     2  rules.judge decides each run; who is refused here reserves nothing
     3  the others reserve, one call per organization, in the order in which they arrived
-    4  each run gets its Decided; one whose store was away gets Again
+    4  each run gets its Decided
 
 Redelivery is harmless: the reservation is named by the run, so asking again gives the same answer and no second hold.
-Unavailable is raised when no run of the batch could be answered; the engine tries again.
+A run whose store is away gets Again, which takes it out of the batch: its neighbours go on (warm keys while PostgreSQL
+is away). When nothing at all could be answered Unavailable is raised, and the engine waits without counting.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from base import metrics
 from base.clock import Clock
 from policy.decision import Allowed, Refused
 from policy.quotas import scopes_of
@@ -28,7 +30,7 @@ from schemas.verdicts import Grant, Verdict
 from workers.authorization import rules
 from workers.authorization.settings import AuthorizationSettings
 
-_RETRY_S = 0.2  # a store that was away is asked again after this
+_RETRY_S = 0.2  # before a run whose store was away is tried alone
 T = TypeVar("T")
 
 
@@ -62,8 +64,9 @@ class Authorization:
         failed = [answer for answer in answers if isinstance(answer, Unavailable)]
         if failed and len(failed) == len(answers):
             raise failed[0]
-        took = int((self._clock.monotonic() - started) * 1e6 / max(len(cases), 1))
-        return [_outcome(answer, took) for answer in answers]
+        seconds = self._clock.monotonic() - started
+        metrics.observe("headrace_stage_duration_seconds", seconds, stage=rules.FAMILY)
+        return [_outcome(answer, int(seconds * 1e6)) for answer in answers]
 
     async def _judge(self, cases: Sequence[_Case]) -> None:
         """Steps 1 and 2."""
@@ -106,6 +109,7 @@ class Authorization:
             return self._refused(case, judged.failure, caller)
         assert judged is not None and reserved is not None
         if not reserved.granted:
+            metrics.inc("headrace_limit_rejections_total", limit=reserved.limit)
             caller = rules.known_caller(judged.key, reserved)
             return self._refused(case, rules.over_limit(judged.key, reserved), caller)
         fail = rules.fail_policy(case.run.families, self._settings.fail, self._settings.fail_default)
@@ -146,6 +150,7 @@ def _outcome(answer: Verdict | Unavailable, took_us: int) -> Outcome:
     if isinstance(answer, Unavailable):
         return Again(_RETRY_S, str(answer))
     verdict = replace(answer, took_us=took_us)
+    metrics.inc("headrace_verdicts_total", family=rules.FAMILY, verdict=verdict.outcome)
     if verdict.failure is None:
         return Decided(verdict)
     return Decided(verdict, RequestRefused(run=verdict.run, family=rules.FAMILY, failure=verdict.failure))

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from base.crypto import digest
+from base.settings import Section
 
 
-class AuthorizationSettings(BaseModel):
+class AuthorizationSettings(Section):
     """What the operator decides about authorization."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     fail: dict[str, Literal["open", "closed"]] = Field(
         default_factory=dict,

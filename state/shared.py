@@ -1,0 +1,39 @@
+"""The shared state as one process holds it: built once at start, told what to read again by the control stream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from base.clock import Clock
+from schemas.events import CatalogChanged, KeyChanged
+from schemas.ports import Redis
+from state.catalog import RedisCatalog
+from state.keys import Load, RedisKeys
+from state.limits import RedisLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Keys, catalog and limits over one server."""
+
+    keys: RedisKeys
+    catalog: RedisCatalog
+    limits: RedisLimits
+
+    @classmethod
+    def over(cls, redis: Redis, load: Load, clock: Clock) -> Shared:
+        """load: a key's record from PostgreSQL (see state.keys). Connects to nothing."""
+        return cls(RedisKeys(redis, load, clock), RedisCatalog(redis, clock), RedisLimits(redis))
+
+    def hear(self, event: object) -> None:
+        """An entry of the control stream. What is none of ours is left alone."""
+        match event:
+            case KeyChanged(key_id=key_id):
+                self.keys.forget(key_id)
+            case CatalogChanged():
+                self.catalog.forget()
+
+    def forget(self) -> None:
+        """Entries may have been missed: read everything again before using it."""
+        self.keys.forget_all()
+        self.catalog.forget()

@@ -1,0 +1,87 @@
+"""What authorization decides, with values only."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from policy.decision import Allowed
+from schemas.ports import Reserved
+from schemas.records import KeyRecord, ModelRecord
+from tests.authorization_support import accepted
+from workers.authorization import rules
+from workers.authorization.settings import AuthorizationSettings
+
+KEY = KeyRecord(key_id="00000000000000aa", tenant="acme", name="app", secret_mac="ab" * 32, mac_kid="k1", weight=3)
+MODEL = ModelRecord(name="small", pool="gpu-a")
+RUN = replace(accepted("run"), key_id=KEY.key_id, secret_mac=KEY.secret_mac, mac_kid="k1")
+
+
+@pytest.mark.parametrize(
+    ("key", "asked", "given"),
+    [
+        ("interactive", "interactive", "interactive"),
+        ("interactive", "batch", "batch"),
+        ("batch", "interactive", "batch"),
+        ("batch", "batch", "batch"),
+        ("interactive", "anything", "interactive"),
+    ],
+)
+def test_batch_may_be_asked_for_and_interactive_cannot_be_won(key: str, asked: str, given: str) -> None:
+    assert rules.lane(key, asked) == given
+
+
+def test_a_grant_names_tenant_pool_lane_weight_and_what_was_reserved() -> None:
+    key = replace(KEY, requests_per_minute=60, lane="batch")
+    reserved = Reserved(granted=True, limit_requests=60, remaining_requests=59, reset_requests_ms=1000)
+    given = rules.grant(RUN, Allowed(key=key, model=MODEL), reserved, {"rules": "open"})
+    assert (given.tenant, given.key_id, given.pool, given.lane, given.weight) == (
+        "acme",
+        KEY.key_id,
+        "gpu-a",
+        "batch",
+        3,
+    )
+    assert given.scopes == (f"key:{KEY.key_id}",)
+    assert (given.limit_requests, given.remaining_requests, given.reset_requests_ms) == (60, 59, 1000)
+    assert given.fail == {"rules": "open"}
+
+
+def test_a_key_without_limits_has_nothing_for_the_ledger_to_settle() -> None:
+    given = rules.grant(RUN, Allowed(key=KEY, model=MODEL), Reserved(granted=True), {})
+    assert given.scopes == ()
+    assert given.limit_requests == -1
+
+
+def test_the_fail_policy_names_every_guard_family_of_the_run_and_never_authorization() -> None:
+    families = ("authorization", "rules", "persons")
+    assert rules.fail_policy(families, {"persons": "open", "unused": "open"}, "closed") == {
+        "rules": "closed",
+        "persons": "open",
+    }
+
+
+def test_a_rate_limit_says_its_figure_and_when_to_come_back() -> None:
+    reserved = Reserved(granted=False, limit="requests_per_minute", limit_requests=60, retry_after_ms=12_340)
+    failure = rules.over_limit(KEY, reserved)
+    assert (failure.code, failure.retry_after_ms) == ("rate_limit_exceeded", 12_340)
+    assert "60 requests per minute" in failure.message
+    assert "12.3 s" in failure.message
+
+
+def test_a_concurrency_limit_says_how_many_may_be_in_flight() -> None:
+    failure = rules.over_limit(replace(KEY, concurrency=4), Reserved(granted=False, limit="concurrency"))
+    assert "4 requests in flight" in failure.message
+    assert failure.retry_after_ms == 1
+
+
+def test_the_policy_version_changes_with_the_settings_only() -> None:
+    first = AuthorizationSettings()
+    assert first.policy == AuthorizationSettings().policy
+    assert first.policy != AuthorizationSettings(fail={"rules": "open"}).policy
+    assert first.policy != AuthorizationSettings(fail_default="open").policy
+
+
+def test_guards_fail_closed_unless_told_otherwise() -> None:
+    assert AuthorizationSettings().fail_default == "closed"
