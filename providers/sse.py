@@ -73,7 +73,7 @@ class Splitter:
 def event_data(block: bytes) -> bytes | None:
     """The data of one event (lines ended by LF), or None when it carries none but comments, names or blanks."""
     if block.startswith(b"data: ") and b"\n" not in block:
-        return block[6:]
+        return block[6:] or None
     lines = [line[5:].removeprefix(b" ") for line in block.split(b"\n") if line.startswith(b"data:")]
     return b"\n".join(lines) if any(lines) else None
 
