@@ -1,0 +1,82 @@
+"""What the routes are given, as one value: repositories, desks, and the runtime's eyes and hands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Protocol
+
+from fastapi import Depends, Request
+
+from base.clock import Clock
+from base.crypto import KeyRing
+from console.desks import KeyDesk, ModelDesk
+from runtime.dlq import Letter
+from runtime.inspect import GroupLag
+from schemas.ports import Keys, RunStatus
+from storage.ports import Store
+from workers.guardrails.policy import Policies
+
+
+class Runs(Protocol):
+    """Live runs: runtime/door.py."""
+
+    async def status(self, run: str) -> RunStatus | None: ...
+
+    async def cancel(self, run: str, by: str) -> bool: ...
+
+
+class DeadLetters(Protocol):
+    """runtime/dlq.py. Ids are `<partition>:<entry>`."""
+
+    async def list(self, after: str = "", count: int = 100) -> Sequence[Letter]: ...
+
+    async def show(self, id: str) -> Letter | None: ...
+
+    async def replay(self, id: str) -> str | None: ...
+
+    async def purge(self, ids: Sequence[str]) -> int: ...
+
+
+class Inspector(Protocol):
+    """runtime/inspect.py."""
+
+    async def lags(self) -> Sequence[GroupLag]: ...
+
+    async def live(self) -> int: ...
+
+    async def dead(self) -> int: ...
+
+
+class EngineLogs(Protocol):
+    """Output of local engines: console/engine_logs.py."""
+
+    async def tail(self, deployment: str, lines: int) -> str | None:
+        """The last lines, or None when there is no log on this machine."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Everything the routes use."""
+
+    store: Store
+    keys: Keys
+    key_desk: KeyDesk
+    model_desk: ModelDesk
+    runs: Runs
+    dead_letters: DeadLetters
+    inspector: Inspector
+    engine_logs: EngineLogs
+    policies: Policies
+    ring: KeyRing
+    clock: Clock
+    rotation_overlap_s: int = 86_400
+
+
+def _parts(request: Request) -> Parts:
+    parts: Parts = request.app.state.parts
+    return parts
+
+
+Given = Annotated[Parts, Depends(_parts)]

@@ -1,0 +1,138 @@
+"""All settings of the house in one tree: every room's section, composed here and nowhere else.
+
+headrace.yaml section   model                                        where it is explained
+server                  ingress.settings.ServerSettings              the door
+redis, postgres         runtime.app, storage.settings                the servers
+runs                    runtime.app                                  bounds of admission, draining
+secrets, data           here                                         the key ring, the data directory
+processes, partitions   here                                         which rooms share a process
+admin, log, metrics     here                                         what operators touch
+authorization, guardrails, router, audit, provisioner                each room's own settings.py
+models                  console.entries.ModelEntry, a list           desired state
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr, model_validator
+
+from base import settings as loader
+from base.ids import MAX_PARTITIONS
+from base.settings import Section, SettingsError
+from console.entries import ModelEntry
+from console.stack import LAYOUTS, LayoutError, check_layout
+from ingress.settings import ServerSettings
+from runtime.app import RedisSettings, RunSettings
+from storage.settings import PostgresSettings
+from workers.audit.settings import AuditSettings
+from workers.authorization.settings import AuthorizationSettings
+from workers.guardrails.settings import GuardrailSettings
+from workers.provisioner.settings import ProvisionerSettings
+from workers.router.settings import RouterSettings
+
+FILE, DOTENV = "headrace.yaml", ".env"
+
+
+class SecretSettings(Section):
+    """What must not be known outside."""
+
+    keyring: SecretStr = Field(
+        SecretStr(""),
+        description="kid:base64 of 32 random bytes, several separated by commas, the current one first. Empty: the "
+        "embedded default makes its own in the data directory.",
+    )
+
+
+class LogSettings(Section):
+    """What the processes say."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is written.")
+    form: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal, else JSON lines.")
+
+
+class MetricSettings(Section):
+    """Where each process answers /livez, /readyz and /metrics."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 in a container.")
+    port: int = Field(0, ge=0, le=65535, description="First port; each process takes the next one. 0: any free ones.")
+
+
+class AdminSettings(Section):
+    """The operator's API."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(0, ge=0, le=65535, description="Port; 0: any free one.")
+    rotation_overlap_s: int = Field(86_400, ge=0, description="Seconds an old secret stays valid after a rotation.")
+
+
+class DataSettings(Section):
+    """Where this machine keeps things."""
+
+    directory: Path = Field(Path(".headrace"), description="Data of the embedded servers, logs, connection.json.")
+
+
+class Settings(Section):
+    """The whole of headrace.yaml."""
+
+    server: ServerSettings = Field(default_factory=ServerSettings, description="The door.")
+    redis: RedisSettings = Field(default_factory=RedisSettings, description="The server that carries the streams.")
+    runs: RunSettings = Field(default_factory=RunSettings, description="How many runs are taken in, for how long.")
+    postgres: PostgresSettings = Field(default_factory=PostgresSettings, description="The record.")
+    secrets: SecretSettings = Field(default_factory=SecretSettings, description="The key ring.")
+    processes: tuple[tuple[str, ...], ...] = Field(
+        LAYOUTS["merged"], description="Which rooms share a process; each inner list is one process."
+    )
+    partitions: int = Field(
+        1, ge=1, le=MAX_PARTITIONS, description="Hash tags that runs are spread over; 1 for one server."
+    )
+    admin: AdminSettings = Field(default_factory=AdminSettings, description="The operator's API.")
+    authorization: AuthorizationSettings = Field(default_factory=AuthorizationSettings, description="Room 1.")
+    guardrails: GuardrailSettings = Field(default_factory=GuardrailSettings, description="Room 2.")
+    router: RouterSettings = Field(default_factory=RouterSettings, description="Room 3.")
+    audit: AuditSettings = Field(default_factory=AuditSettings, description="Room 4, with the prices.")
+    provisioner: ProvisionerSettings = Field(default_factory=ProvisionerSettings, description="Room 5.")
+    models: tuple[ModelEntry, ...] = Field((), description="What should be served; desired state.")
+    log: LogSettings = Field(default_factory=LogSettings, description="What the processes say.")
+    metrics: MetricSettings = Field(default_factory=MetricSettings, description="Health and metrics.")
+    data: DataSettings = Field(default_factory=DataSettings, description="Where this machine keeps things.")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Settings:
+        try:
+            check_layout(self.processes)
+        except LayoutError as error:
+            raise ValueError(str(error)) from None
+        deployments = [entry.id for entry in self.models]
+        twice = {name for name in deployments if deployments.count(name) > 1}
+        if twice:
+            raise ValueError(
+                f"models: {', '.join(sorted(twice))} is deployed twice; give one of them a `deployment` name"
+            )
+        return self
+
+
+def load(
+    file: Path | None = None,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+) -> Settings:
+    """The settings from `file` (by default headrace.yaml of the folder, when there is one), its .env and the
+    environment. SettingsError names every mistake."""
+    here = folder or Path()
+    found = file or (here / FILE if (here / FILE).exists() else None)
+    return loader.load(
+        Settings,
+        file=found,
+        dotenv=(found.parent if found else here) / DOTENV,
+        environ=os.environ if environ is None else environ,
+        overrides=overrides,
+    )
+
+
+__all__ = ["Settings", "SettingsError", "load"]

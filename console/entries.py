@@ -1,0 +1,123 @@
+"""An entry of `models:`, the same in headrace.yaml, in the admin API and on the command line, and its command.
+
+A command's id is derived from the entry and from what it replaces: sending it again is the same command, sending it
+after a stop or another change is a new one. An entry that already stands as it is needs no command.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, model_validator
+
+from base.credentials import open_credential, seal_credential
+from base.crypto import CryptoError, KeyRing, Sealer, digest
+from base.settings import Section
+from schemas.commands import DeployModel, StopDeployment
+from schemas.records import DeploymentRecord
+
+_ENDED = ("stopping", "stopped")
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]")
+_MODEL = r"^[A-Za-z0-9._/@:+-]{1,128}$"
+_DEPLOYMENT = r"^$|^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+
+
+class ModelEntry(Section):
+    """One model that should be served: at a URL, or by a command on this machine."""
+
+    name: str = Field(pattern=_MODEL, description="The name clients ask for.")
+    url: str = Field("", description="Base address of an OpenAI-compatible server, including /v1.")
+    command: tuple[str, ...] = Field((), description="Instead of url: a program to run; {port} becomes its port.")
+    api_key: SecretStr = Field(SecretStr(""), description="The key that server asks for; stored sealed.")
+    upstream_model: str = Field("", max_length=256, description="What that server calls the model; empty: ask it.")
+    deployment: str = Field("", pattern=_DEPLOYMENT, description="Name of the deployment; by default the model's.")
+    pool: str = Field(
+        "", pattern=r"^$|" + _MODEL, description="Endpoints of a pool share its work; default: the model."
+    )
+    slots: int = Field(8, ge=1, le=10_000, description="Requests the engine takes at once.")
+    weight: int = Field(1, ge=1, le=1_000, description="The engine's share within its pool.")
+    private: bool = Field(False, description="The URL's name may lead to a loopback or private address.")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> ModelEntry:
+        if bool(self.url) == bool(self.command):
+            raise ValueError("give either url or command")
+        return self
+
+    @property
+    def id(self) -> str:
+        """The deployment's name."""
+        return self.deployment or _NOT_IN_NAMES.sub("-", self.name).lstrip("._-") or "model"
+
+    @property
+    def target(self) -> Literal["local", "external"]:
+        return "local" if self.command else "external"
+
+
+def deploy(entry: ModelEntry, known: DeploymentRecord | None, ring: KeyRing, sealer: Sealer) -> DeployModel | None:
+    """The command that makes `known` (the present deployment of that name) what the entry says; None when it is."""
+    if known is not None and known.state not in _ENDED and _stands(entry, known, sealer):
+        return None
+    return DeployModel(
+        command_id=_id(ring, "deploy", _canonical(entry), _generation(known)),
+        deployment=entry.id,
+        name=entry.name,
+        target=entry.target,
+        url=entry.url.rstrip("/"),
+        upstream_model=entry.upstream_model,
+        credential=seal_credential(sealer, entry.id, entry.api_key.get_secret_value()),
+        pool=entry.pool or entry.name,
+        slots=entry.slots,
+        weight=entry.weight,
+        private=entry.private or _says_private(entry.url),
+        command=entry.command,
+    )
+
+
+def stop(known: DeploymentRecord, ring: KeyRing) -> StopDeployment:
+    """The command that ends a deployment."""
+    return StopDeployment(command_id=_id(ring, "stop", known.deployment, known.command_id), deployment=known.deployment)
+
+
+def _stands(entry: ModelEntry, known: DeploymentRecord, sealer: Sealer) -> bool:
+    """Whether the deployment is what the entry asks for, its credential included."""
+    try:
+        credential = open_credential(sealer, known.deployment, known.credential)
+    except CryptoError:
+        return False
+    wanted = (entry.name, entry.url.rstrip("/"), entry.command, entry.upstream_model, entry.pool or entry.name)
+    stands = (known.name, known.url, known.command, known.upstream_model, known.pool)
+    figures = (entry.slots, entry.weight, entry.private or _says_private(entry.url))
+    same = wanted == stands and figures == (known.slots, known.weight, known.private)
+    return same and credential == entry.api_key.get_secret_value()
+
+
+def _generation(known: DeploymentRecord | None) -> str:
+    """What the command replaces."""
+    if known is None:
+        return ""
+    return f"{known.command_id} {known.updated_ms if known.state == 'stopped' else known.state in _ENDED}"
+
+
+def _canonical(entry: ModelEntry) -> str:
+    shown = entry.model_dump(mode="json", exclude={"api_key"})
+    return json.dumps({**shown, "api_key": entry.api_key.get_secret_value()}, sort_keys=True)
+
+
+def _id(ring: KeyRing, *parts: str) -> str:
+    """32 hexadecimal digits; keyed, so that an id says nothing about the key inside the entry."""
+    secret = ring.derive(ring.current, "command-id").hex()
+    return digest("\0".join((secret, *parts)).encode())[:32]
+
+
+def _says_private(url: str) -> bool:
+    """Whether the URL itself names this machine or a private address: then it is meant."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return not ipaddress.ip_address(host).is_global
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
