@@ -81,10 +81,10 @@ class MemoryLease:
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     sent: list[Sent] = field(default_factory=list)
     fact: Terminal | None = None
+    run: str = ""
 
-    @property
-    def run(self) -> str:
-        return self.accepted.run
+    def __post_init__(self) -> None:
+        self.run = self.accepted.run
 
     async def flush(self, payload: bytes, events: int, headers: Mapping[str, str] | None = None) -> None:
         self._write(DATA, payload, events, headers)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from base import logs, metrics
+from base import logs
 from base.clock import Clock
 from base.crypto import digest
 from providers.openai_openai import wants_usage
@@ -73,7 +73,6 @@ class Router:
                 return
             await self._serve(work)
         except OwnerLost as lost:
-            metrics.inc("headrace_owner_lost_total")
             log.warning("run is another's now", run=lease.run, reason=str(lost))
 
     def _clear(self, lease: RunLease, started: float) -> Work:

@@ -1,0 +1,140 @@
+"""The router's decisions, with values only."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from providers.errors import (
+    BadResponse,
+    Broken,
+    ConnectFailed,
+    EngineError,
+    FirstByteTimeout,
+    IdleTimeout,
+    TotalTimeout,
+    UpstreamFault,
+)
+from schemas.errors import Code, status_of
+from schemas.verdicts import Grant
+from tests.router_support import endpoint
+from workers.router.rules import Absent, RetryWindow, choose, flush_gap, judge, public_headers, span
+from workers.router.strategies.least_inflight import least_inflight
+
+ONE, TWO, THREE = (endpoint(name, slots=2) for name in ("e1", "e2", "e3"))
+NOBODY: frozenset[str] = frozenset()
+
+
+def test_an_endpoint_is_chosen_among_those_that_are_up_untried_and_free() -> None:
+    endpoints = [ONE, TWO, THREE, endpoint("down", up=False)]
+    assert choose(endpoints, {"e1": 2}, {"e2"}, NOBODY, least_inflight, 0) is THREE
+
+
+def test_a_full_pool_is_busy_and_an_empty_one_has_none() -> None:
+    assert choose([ONE, TWO], {"e1": 2, "e2": 3}, NOBODY, NOBODY, least_inflight, 0) is Absent.busy
+    assert choose([], {}, NOBODY, NOBODY, least_inflight, 0) is Absent.none
+    assert choose([ONE], {}, {"e1"}, NOBODY, least_inflight, 0) is Absent.none
+    assert choose([endpoint("down", up=False)], {}, NOBODY, NOBODY, least_inflight, 0) is Absent.none
+
+
+def test_an_endpoint_that_asked_for_rest_is_taken_only_if_there_is_no_other() -> None:
+    assert choose([ONE, TWO], {"e2": 1}, NOBODY, {"e1"}, least_inflight, 0) is TWO
+    assert choose([ONE, TWO], {"e2": 2}, NOBODY, {"e1"}, least_inflight, 0) is ONE
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "elsewhere"),
+    [
+        (ConnectFailed("x"), Code.upstream_error, True),
+        (FirstByteTimeout("x"), Code.upstream_timeout, True),
+        (IdleTimeout("x"), Code.upstream_timeout, True),
+        (TotalTimeout("x"), Code.deadline_exceeded, False),
+        (Broken("x"), Code.upstream_error, True),
+        (BadResponse("x"), Code.upstream_error, True),
+        (EngineError(400, "bad"), Code.invalid_request, False),
+        (EngineError(413, "big"), Code.invalid_request, False),
+        (EngineError(422, "bad"), Code.invalid_request, False),
+        (EngineError(400, "long", code="context_length_exceeded"), Code.context_length_exceeded, False),
+        (EngineError(401, "no"), Code.upstream_error, True),
+        (EngineError(403, "no"), Code.upstream_error, True),
+        (EngineError(404, "no"), Code.upstream_error, True),
+        (EngineError(307, "no"), Code.upstream_error, True),
+        (EngineError(408, "no"), Code.upstream_error, True),
+        (EngineError(429, "no"), Code.no_engine, True),
+        (EngineError(500, "no"), Code.upstream_error, True),
+        (EngineError(503, "no"), Code.no_engine, True),
+        (EngineError(0, "no"), Code.upstream_error, True),
+    ],
+)
+def test_a_fault_before_the_first_byte_is_judged(fault: UpstreamFault, code: Code, elsewhere: bool) -> None:
+    judged = judge(fault, begun=False)
+    assert (judged.failure.code, judged.elsewhere) == (code, elsewhere)
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 404, 405, 409])
+def test_an_engines_refusal_of_our_credential_is_never_the_clients(status: int) -> None:
+    failure = judge(EngineError(status, "Incorrect API key provided: sk-secret"), begun=False).failure
+    assert status_of(failure) == 502 and "sk-" not in failure.message and failure.public_code is None
+
+
+def test_an_engines_refusal_of_the_request_is_passed_on() -> None:
+    error = EngineError(422, "temperature must be a number", type="t", code="c", param="temperature")
+    failure = judge(error, begun=False).failure
+    assert (status_of(failure), failure.type, failure.public_code, failure.message, failure.param) == (
+        400, "t", "c", "temperature must be a number", "temperature",
+    )  # fmt: skip
+
+
+def test_a_full_engine_rests_and_its_wait_reaches_the_client() -> None:
+    judged = judge(EngineError(429, "slow down", retry_after_ms=3000), begun=False)
+    assert judged.rest_ms == judged.failure.retry_after_ms == 3000 and status_of(judged.failure) == 503
+
+
+@pytest.mark.parametrize(
+    "fault", [Broken("x"), IdleTimeout("x"), TotalTimeout("x"), BadResponse("x"), EngineError(500, "x")]
+)
+def test_after_the_first_byte_nothing_is_tried_again(fault: UpstreamFault) -> None:
+    judged = judge(fault, begun=True)
+    assert not judged.elsewhere and judged.failure.should_retry is False
+
+
+def test_retries_are_a_share_of_the_runs_and_a_floor() -> None:
+    window = RetryWindow(share=0.2, floor=10, seconds=10)
+    for _ in range(100):
+        window.ran(0.0)
+    assert [window.take(1.0) for _ in range(31)] == [True] * 30 + [False]
+    assert not window.take(9.9)
+    assert [window.take(11.5) for _ in range(11)] == [True] * 10 + [False]
+
+
+@given(runs=st.integers(0, 200), wanted=st.integers(0, 400))
+def test_retries_never_exceed_the_budget(runs: int, wanted: int) -> None:
+    window = RetryWindow(share=0.2, floor=10, seconds=10)
+    for _ in range(runs):
+        window.ran(0.0)
+    assert sum(window.take(0.0) for _ in range(wanted)) <= 10 + 0.2 * runs + 1
+
+
+def test_frames_come_apart_as_storing_gets_slow_and_never_further_than_the_bound() -> None:
+    assert flush_gap(0.010, 0.025, 0.0) == 0.010
+    assert flush_gap(0.010, 0.025, 0.008) == 0.016
+    assert flush_gap(0.010, 0.025, 1.0) == 0.025
+
+
+def test_the_first_frame_says_where_it_came_from_and_what_is_left() -> None:
+    grant = Grant(tenant="t", key_id="k", pool="p", limit_requests=60, remaining_requests=59, reset_requests_ms=1500)
+    assert public_headers(grant, "e1", stream=True) == {
+        "content-type": "text/event-stream; charset=utf-8",
+        "x-headrace-endpoint": "e1",
+        "x-ratelimit-limit-requests": "60",
+        "x-ratelimit-remaining-requests": "59",
+        "x-ratelimit-reset-requests": "1.5s",
+    }
+    free = Grant(tenant="t", key_id="k", pool="p")
+    assert public_headers(free, "", stream=False) == {"content-type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "text"), [(0, "0ms"), (6, "6ms"), (1500, "1.5s"), (90_000, "1m30s"), (3_600_000, "1h0m0s")]
+)
+def test_a_duration_is_written_as_openai_does(milliseconds: int, text: str) -> None:
+    assert span(milliseconds) == text
