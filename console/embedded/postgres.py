@@ -41,6 +41,8 @@ class PostgresSettings:
 class EmbeddedPostgres:
     """One PostgreSQL server whose whole state is `folder` (data, log, record)."""
 
+    name = "postgres"
+
     def __init__(self, folder: Path, settings: PostgresSettings) -> None:
         self.folder = folder.absolute()
         self.settings = settings
@@ -105,7 +107,6 @@ class EmbeddedPostgres:
         """SIGINT, a fast shutdown with a checkpoint; SIGQUIT (recovery at the next start) after STOP_SECONDS."""
         if self._identity is not None:
             processes.stop(self._identity, gently=signal.SIGINT, seconds=STOP_SECONDS, then=signal.SIGQUIT)
-        (self.folder / "server.json").unlink(missing_ok=True)
         copy = self._install or self._remembered_copy()
         if copy is not None:
             remove_copy(copy)
@@ -170,7 +171,8 @@ class EmbeddedPostgres:
 
     def _spawn(self, owner: Owner) -> None:
         """Start the postmaster in a session of its own: a Ctrl-C in the terminal is not meant for it."""
-        port = ports.free_port()
+        last = processes.last_port(self.folder / "server.json")
+        port = last if last and ports.is_free(last) else ports.free_port()
         with processes.open_log(self.log) as log:
             process = subprocess.Popen(  # type: ignore[call-overload]
                 [self._program("postgres"), "-D", HERE, *_as_options(self._parameters(port))],

