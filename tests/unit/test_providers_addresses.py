@@ -3,14 +3,10 @@
 import pytest
 
 from base.clock import SystemClock
-from base.crypto import Sealer
-from base.ids import SystemRandom
 from providers.addresses import refuse_address, refuse_url
-from providers.credentials import SealedCredentials, seal_credential
 from providers.errors import ConnectFailed
 from providers.http import HttpTransport
 from providers.ports import Timeouts
-from tests.router_support import RING, endpoint
 
 PRIVATE = [
     "127.0.0.1",
@@ -105,14 +101,3 @@ async def test_the_socket_itself_refuses_every_spelling_of_this_machine(host: st
             await transport.open(f"http://{host}:9/v1/x", {}, b"{}", Timeouts(connect_s=2, first_byte_s=2))
     finally:
         await transport.close()
-
-
-def test_a_credential_opens_for_its_own_deployment_only() -> None:
-    sealer = Sealer(RING, SystemRandom())
-    sealed = seal_credential(sealer, "d1", "a provider key")
-    reveal = SealedCredentials(sealer).reveal
-    assert reveal(endpoint(credential=sealed)) == "a provider key"
-    assert reveal(endpoint(credential="")) == ""
-    moved = seal_credential(sealer, "d2", "a provider key")
-    with pytest.raises(ValueError, match="does not open"):
-        reveal(endpoint(credential=moved))
