@@ -19,6 +19,7 @@ LONG_WORD = 16
 #: Separators inside a written number: ASCII ones and the typographic blanks and hyphens of copied documents.
 _SEPARATORS = r" ().\-/\u00a0\u2009\u202f\u2010\u2011\u2012\u2013"
 _NUMBER = re.compile(rf"[0-9]+(?:[{_SEPARATORS}]{{1,3}}[0-9]+)*")
+_LONG_NUMBER = 7  # characters; shorter ones can only begin an IBAN
 _DIGITS = re.compile(r"[0-9]+")
 
 
@@ -38,8 +39,13 @@ class Prepared:
 
     @cached_property
     def numbers(self) -> list[Number]:
-        """Every number of two digits or more, in order."""
-        return [_number(self.text, *match.span()) for match in _NUMBER.finditer(self.text) if len(match[0]) > 1]
+        """Every number of seven characters or more, and every shorter one that follows a letter, in order."""
+        text = self.text
+        return [
+            _number(text, start, end)
+            for start, end in [match.span() for match in _NUMBER.finditer(text)]
+            if end - start >= _LONG_NUMBER or text[start - 1 : start].isalpha()
+        ]
 
     @cached_property
     def long_words(self) -> str:
@@ -63,6 +69,6 @@ class Prepared:
 
 
 def _number(text: str, start: int, end: int) -> Number:
-    if end - start < 7:
+    if end - start < _LONG_NUMBER:
         return Number(start, end, ((start, end),))
     return Number(start, end, tuple(match.span() for match in _DIGITS.finditer(text, start, end)))
