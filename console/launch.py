@@ -260,7 +260,7 @@ def write_connection(machine: Machine) -> None:
         "pids": {
             "supervisor": os.getpid(),
             **machine.supervisor.pids(),
-            **{f"engine:{name}": pid for name, pid in machine.access.engine_pids.items()},
+            **machine.access.engine_pids,
         },
         "health_ports": machine.supervisor.health_ports(),
     }

@@ -73,7 +73,8 @@ class RunRooms(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What `console.bootstrap.finish` hands back. A key is "" when it existed before and is not known any more."""
+    """What `console.bootstrap.finish` hands back. A key is "" when it existed before and is not known any more.
+    engine_pids: `model:NAME` -> pid."""
 
     api_key: str
     admin_key: str

@@ -15,7 +15,7 @@ from console.embedded.errors import EmbeddedError
 from console.errands import ErrandError
 from console.launch import LaunchError, Options, launch
 from console.progress import make_say
-from console.stack import Access, LayoutError, Plan, Say, Source, Wiring, check_layout, parse_layout
+from console.stack import LayoutError, Wiring, check_layout, parse_layout
 from console.supervisor import StartError, Stopped
 
 #: Errors whose text is meant for the user: one line, exit code 2.
@@ -77,18 +77,5 @@ def parse_engine(text: str) -> tuple[str, str]:
 def wiring() -> Wiring:
     """The real rooms and the real bootstrap, imported here once, before the first fork."""
     from console import bootstrap, rooms
-    from console.config import Settings, load
 
-    def settings_of(source: Source) -> Settings:
-        return load(source.file, overrides=source.overrides)
-
-    def run_rooms(names: list[str], source: Source, ready_fd: int) -> None:
-        rooms.run(names, settings_of(source), ready_fd)
-
-    def prepare(plan: Plan, say: Say) -> None:
-        bootstrap.prepare(plan, settings_of(plan.source), say)
-
-    def finish(plan: Plan, say: Say) -> Access:
-        return bootstrap.finish(plan, settings_of(plan.source), say)
-
-    return Wiring(run_rooms=run_rooms, prepare=prepare, finish=finish)
+    return Wiring(run_rooms=rooms.run, prepare=bootstrap.prepare, finish=bootstrap.finish)
