@@ -1,0 +1,132 @@
+"""The door's ASGI application, the only wiring of this room.
+
+    POST /v1/chat/completions     routes/chat.py      raw ASGI, before any framework; in FastAPI for the document only
+    GET  /v1/models[/{id}]        routes/models.py    FastAPI
+    GET  /v1/streams/{run}        routes/streams.py   FastAPI, sse-starlette
+    GET  /livez /readyz /metrics  routes/health.py    FastAPI, public
+    GET  /openapi.json                                FastAPI, public
+
+Every answer carries x-request-id and openai-processing-ms, and every error is OpenAI's object, FastAPI's own included.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from base import logs
+from ingress.errors import INTERNAL, error_body, failure_of, http_status, retry_headers
+from ingress.headers import own_headers
+from ingress.parts import Parts
+from ingress.routes import chat, health, models, streams
+from schemas.errors import Code, Failure, HeadraceError
+
+#: What answers without a key. Everything else must refuse with 401; a test walks the routes.
+PUBLIC = frozenset({"/livez", "/readyz", "/metrics", "/openapi.json"})
+log = logs.room("ingress")
+
+
+class Ingress:
+    """Hot routes first, FastAPI for the rest."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        hot = chat.ChatCompletions(parts)
+        self.hot: dict[tuple[str, str], ASGIApp] = {("POST", chat.PATH): hot}
+        self.framework = _framework(parts, hot)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.framework(scope, receive, send)
+            return
+        handler = self.hot.get((scope["method"], scope["path"]))
+        if handler is not None:
+            await handler(scope, receive, send)
+        else:
+            await self._cold(scope, receive, send)
+
+    async def _cold(self, scope: Scope, receive: Receive, send: Send) -> None:
+        run, clock = self._parts.door.mint(), self._parts.clock
+        started = clock.monotonic()
+
+        async def named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *own_headers(run, False, clock.monotonic() - started)]
+            await send(message)
+
+        try:
+            await self.framework(scope, receive, named)
+        except Exception:  # answered already by _internal; Starlette raises it again for whoever logs
+            log.exception("request failed", run=run, path=scope["path"])
+
+
+def _framework(parts: Parts, hot: chat.ChatCompletions) -> FastAPI:
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with parts.stalls.watching():
+            yield
+
+    app = FastAPI(
+        title="Headrace",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+        exception_handlers={
+            HTTPException: _http_error,
+            RequestValidationError: _invalid,
+            HeadraceError: _ours,
+            Exception: _internal,
+        },
+    )
+    app.include_router(chat.router(hot))
+    app.include_router(models.router(parts))
+    app.include_router(streams.router(parts))
+    app.include_router(health.router(parts))
+    return app
+
+
+def respond(failure: Failure) -> Response:
+    """A failure as a framework response."""
+    response = Response(error_body(failure), http_status(failure), media_type="application/json")
+    response.raw_headers.extend(retry_headers(failure))
+    return response
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """404 and 405 of the router, in OpenAI's shape."""
+    assert isinstance(error, HTTPException)
+    where = f"{request.method} {request.url.path[:256]}"
+    codes = {404: Code.not_found, 405: Code.method_not_allowed}
+    code = codes.get(error.status_code, Code.invalid_request)
+    words = {404: f"Unknown path: {where}. The routes are listed at /openapi.json.", 405: f"{where} is not allowed."}
+    failure = Failure(code=code.value, message=words.get(error.status_code, str(error.detail)))
+    response = Response(error_body(failure), error.status_code, media_type="application/json")
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    """A wrong query parameter: 400 with `param`, never 422."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    name = str(first["loc"][-1])
+    missing = first["type"] == "missing"
+    code = Code.missing_required_parameter if missing else Code.invalid_request
+    message = f"Missing required parameter: '{name}'." if missing else f"Invalid value for '{name}': {first['msg']}."
+    return respond(
+        Failure(code=code.value, message=message, param=name, public_code=None if missing else "invalid_value")
+    )
+
+
+async def _ours(_: Request, error: Exception) -> Response:
+    return respond(failure_of(error))
+
+
+async def _internal(_: Request, error: Exception) -> Response:
+    return respond(INTERNAL)

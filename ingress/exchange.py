@@ -1,0 +1,95 @@
+"""One HTTP answer on raw ASGI: it begins once, ends once, and never ends cleanly after a failure.
+
+The hot routes speak through this object, so that whatever goes wrong finds out from `begun` whether there is still a
+status to choose or only one error event left to send.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from starlette.types import Send
+
+from base.clock import Clock
+from ingress.errors import Header, error_body, error_event, http_status, retry_headers
+from ingress.headers import CLOSE, JSON, STREAM_HEAD, frame_headers, own_headers
+from schemas.errors import Code, Failure
+
+_KEEP_ALIVE = {"type": "http.response.body", "body": b": keep-alive\n\n", "more_body": True}
+#: Answered before the body was read to its end: the connection cannot be used again.
+_UNREAD = frozenset({Code.request_timeout})
+
+
+class Exchange:
+    """The answer to one request. status and code: what was answered, for the count; sends: grows with each send."""
+
+    __slots__ = (
+        "_clock",
+        "_send",
+        "_started",
+        "accepted",
+        "begun",
+        "code",
+        "run",
+        "sending",
+        "sends",
+        "status",
+        "wire",
+    )
+
+    def __init__(self, send: Send, run: str, clock: Clock, wire: asyncio.Transport | None = None) -> None:
+        self.run = run
+        self.wire = wire
+        self.accepted = self.begun = self.sending = False
+        self.sends = 0
+        self.status = 0
+        self.code = ""
+        self._send, self._clock = send, clock
+        self._started = clock.monotonic()
+
+    def elapsed(self) -> float:
+        """Seconds since the request's head was read."""
+        return self._clock.monotonic() - self._started
+
+    async def answer(self, status: int, body: bytes, headers: Iterable[Header] = ()) -> None:
+        """A whole answer of JSON."""
+        length = (b"content-length", b"%d" % len(body))
+        await self._begin(status, [JSON, length, *headers])
+        await self._push({"type": "http.response.body", "body": body})
+
+    async def begin(self, headers: Mapping[str, str]) -> None:
+        """The head of a stream: from here on the status is 200."""
+        await self._begin(200, [*STREAM_HEAD, *frame_headers(headers)])
+
+    async def piece(self, payload: bytes, last: bool) -> None:
+        """Bytes of the stream; with the last ones the body ends."""
+        await self._push({"type": "http.response.body", "body": payload, "more_body": not last})
+
+    async def comment(self) -> None:
+        """A sign of life that no client takes for an event."""
+        await self._push(_KEEP_ALIVE)
+
+    async def fail(self, failure: Failure, headers: Mapping[str, str] | None = None) -> None:
+        """The error, as a status while there is a choice, else as the last event, without [DONE]."""
+        self.code = failure.code
+        if self.begun:
+            await self.piece(error_event(failure), last=True)
+            return
+        extra = [*frame_headers(headers or {}), *retry_headers(failure)]
+        if failure.code in _UNREAD:
+            extra.append(CLOSE)
+        await self.answer(http_status(failure), error_body(failure), extra)
+
+    async def _begin(self, status: int, headers: list[Header]) -> None:
+        self.begun, self.status = True, status
+        headers += own_headers(self.run, self.accepted, self.elapsed())
+        await self._push({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def _push(self, message: dict[str, Any]) -> None:
+        """Waits while the client's buffer is full; `sending` and `sends` let the stall watch see for how long."""
+        self.sending = True
+        await self._send(message)
+        self.sending = False
+        self.sends += 1

@@ -1,0 +1,64 @@
+"""Header bytes of every answer, built once, and the few request headers the door understands."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+
+from ingress.errors import Header
+
+JSON: Header = (b"content-type", b"application/json")
+STREAM_HEAD: tuple[Header, ...] = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+)
+CLOSE: Header = (b"connection", b"close")
+
+_PUBLIC = ("x-ratelimit-", "x-headrace-")
+_TRACE = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_VALUE = re.compile(r"[\x20-\x7e]*")
+_LONGEST_ID = 128  # characters of a client's own request id that are kept
+
+
+def own_headers(run: str, accepted: bool, seconds: float) -> list[Header]:
+    """x-request-id and openai-processing-ms, on every answer; x-headrace-run once there is a run."""
+    name = run.encode()
+    headers = [(b"x-request-id", name), (b"openai-processing-ms", b"%d" % round(seconds * 1000))]
+    if accepted:
+        headers.append((b"x-headrace-run", name))
+    return headers
+
+
+def frame_headers(headers: Mapping[str, str]) -> list[Header]:
+    """What a frame may tell the client: x-ratelimit-* and x-headrace-*, printable ASCII only."""
+    return [
+        (name.encode(), value.encode())
+        for name, value in headers.items()
+        if name.startswith(_PUBLIC) and _VALUE.fullmatch(name) and _VALUE.fullmatch(value)
+    ]
+
+
+def deadline_ms(headers: Mapping[bytes, bytes], default_s: float, most_s: float) -> int:
+    """The budget of a run: the client's announced read timeout (x-stainless-read-timeout, seconds) within (0, most_s],
+    else the default."""
+    try:
+        wanted = float(headers.get(b"x-stainless-read-timeout", b""))
+    except ValueError:
+        wanted = default_s
+    if not math.isfinite(wanted) or wanted <= 0:
+        wanted = default_s
+    return max(1, round(min(wanted, most_s) * 1000))
+
+
+def traceparent(headers: Mapping[bytes, bytes]) -> str:
+    """The W3C trace context, or "" when there is none that is valid."""
+    text = headers.get(b"traceparent", b"").decode("latin1")
+    return text if _TRACE.fullmatch(text) else ""
+
+
+def client_request_id(headers: Mapping[bytes, bytes]) -> str:
+    """The caller's own X-Client-Request-Id for the record, or "" when it is not printable ASCII."""
+    text = headers.get(b"x-client-request-id", b"").decode("latin1")[:_LONGEST_ID]
+    return text if _VALUE.fullmatch(text) else ""

@@ -1,0 +1,42 @@
+"""What the door is made of. Everything comes in from outside; nothing here connects on import."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from base.clock import Clock
+from base.health import Health
+from ingress.settings import ServerSettings
+from ingress.stalls import Stalls
+from policy.api_keys import Ring
+from schemas.errors import Code, Refusal
+from schemas.ports import Catalog, Door, Keys
+
+DRAIN_RETRY_MS = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """name: this ingress process, unique; it is the Door's too. families, topology: from streams.yaml, stamped into
+    every RequestAccepted."""
+
+    name: str
+    settings: ServerSettings
+    door: Door
+    keys: Keys
+    catalog: Catalog
+    ring: Ring
+    clock: Clock
+    health: Health
+    stalls: Stalls
+    families: tuple[str, ...]
+    topology: int = 1
+
+    def refuse_if_draining(self) -> None:
+        """Refusal(draining) once this process is going away."""
+        if self.health.draining:
+            raise Refusal.of(
+                Code.draining,
+                "This gateway process is shutting down; send the request again, another one answers.",
+                retry_after_ms=DRAIN_RETRY_MS,
+            )

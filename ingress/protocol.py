@@ -1,0 +1,118 @@
+"""uvicorn's HTTP/1.1 connection with the limits it lacks: heads that are too large or too slow, endless uploads.
+
+A head over its limits is 431, bytes that are no HTTP are 400, both in OpenAI's shape; a head that does not arrive in
+time closes the socket. What a client still uploads after its answer is thrown away for the same time, then the
+socket closes. The transport is handed to the application as an ASGI extension, so that a stalled reader can be cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from ingress.errors import error_body
+from ingress.routes.chat import TRANSPORT
+from ingress.settings import ServerSettings
+from schemas.errors import Code, Failure
+
+_BROKEN = error_body(Failure(code=Code.invalid_request.value, message="This is not an HTTP/1.1 request."))
+_HEAD = error_body(Failure(code=Code.request_too_large.value, message="The request's headers are too large."))
+
+
+class DoorProtocol(HttpToolsProtocol):
+    """One connection. Subclasses carry the settings."""
+
+    settings: ServerSettings
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._head_bytes = self._head_count = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        tune(transport.get_extra_info("socket"), self.settings.stall_limit)
+        self._arm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
+            self._arm()
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head_bytes = self._head_count = 0
+        self.scope["extensions"] = {TRANSPORT: self.transport}  # type: ignore[dict-item]
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        self._weigh(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        self._head_count += 1
+        self._weigh(len(name) + len(value))
+
+    def on_headers_complete(self) -> None:
+        self._disarm()
+        if not self.transport.is_closing():
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if self.cycle is not None and not self.transport.is_closing():
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self.cycle is not None and not self.transport.is_closing():
+            super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """uvicorn's hook for bytes that are no HTTP; `msg` is its own wording."""
+        self._refuse(400, _BROKEN)
+
+    def _weigh(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > self.settings.header_limit or self._head_count > self.settings.header_count:
+            self._refuse(431, _HEAD)
+
+    def _refuse(self, status: int, body: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+        self.transport.write(STATUS_LINE[status] + head + body)
+        self.transport.close()
+
+    def _arm(self) -> None:
+        self._head_timer = self.loop.call_later(self.settings.header_timeout, self._too_slow)
+
+    def _disarm(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _too_slow(self) -> None:
+        self._head_timer = None
+        if not self.transport.is_closing():
+            self.transport.close()
+
+
+def tune(sock: socket.socket | None, stall_limit: float) -> None:
+    """No delay for small writes; the kernel drops a peer that acknowledges nothing for the stall limit (this frees what
+    is left of an answer after its handler is done)."""
+    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(stall_limit * 1000))
+
+
+def protocol_for(settings: ServerSettings) -> type[DoorProtocol]:
+    """The connection class with these limits."""
+    return type("ConfiguredDoorProtocol", (DoorProtocol,), {"settings": settings})

@@ -1,0 +1,186 @@
+"""POST /v1/chat/completions: accept the run, then show its frames. Raw ASGI, nothing of a framework on the way.
+
+A request is refused in the order that costs least: draining, a key that is not ours, the body, the bound of live runs.
+Whoever leaves, in any phase, is reported to the run within one turn of the loop; the run's own policy decides the rest.
+When this process is told to stop in mid-answer the connection is cut and the run is left to be read elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter, Response
+from starlette.types import Receive, Scope, Send
+
+from base import logs, metrics
+from base.crypto import digest
+from ingress.body import ChatRequest, ClientGone, parse_chat, read_body
+from ingress.credentials import credential_of
+from ingress.errors import failure_of
+from ingress.exchange import Exchange
+from ingress.headers import client_request_id, deadline_ms, traceparent
+from ingress.parts import Parts
+from ingress.presence import Presence
+from ingress.sse import OVERDUE_S, Pace, RunFailed, collect, relay
+from policy.api_keys import Credential
+from schemas.errors import Code, HeadraceError
+from schemas.events import RequestAccepted
+from schemas.ports import NewRun, Watch
+
+PATH = "/v1/chat/completions"
+TRANSPORT = "headrace.transport"  # ASGI extension of ingress.protocol
+log = logs.room("ingress")
+
+
+class ChatCompletions:
+    """The ASGI handler; one per process."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._settings = parts.settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        wire = scope.get("extensions", {}).get(TRANSPORT)
+        out = Exchange(send, self._parts.door.mint(), self._parts.clock, wire)
+        model = ""
+        try:
+            new = await self._request(dict(scope["headers"]), receive, out)
+            watch = await self._parts.door.accept(new)
+            out.accepted, model = True, new.accepted.model
+            await self._follow(watch, receive, out, new)
+        except ClientGone:
+            out.code = Code.cancelled.value
+        except Exception as error:
+            await fail(out, error)
+        _count(out, model)
+
+    async def _request(self, headers: Mapping[bytes, bytes], receive: Receive, out: Exchange) -> NewRun:
+        """The run to be, or a Refusal."""
+        self._parts.refuse_if_draining()
+        credential = credential_of(headers, self._parts.ring)
+        raw = await read_body(receive, headers, self._settings.body_limit, self._settings.body_timeout)
+        return self._new_run(out.run, parse_chat(raw), credential, headers)
+
+    def _new_run(self, run: str, asked: ChatRequest, who: Credential, headers: Mapping[bytes, bytes]) -> NewRun:
+        settings = self._settings
+        accepted = RequestAccepted(
+            run=run,
+            route=PATH,
+            model=asked.model,
+            stream=asked.stream,
+            key_id=who.key_id,
+            secret_mac=who.secret_mac,
+            mac_kid=who.mac_kid,
+            body_digest=digest(asked.body),
+            body_bytes=len(asked.body),
+            door=self._parts.name,
+            families=self._parts.families,
+            topology=self._parts.topology,
+            max_tokens=asked.max_tokens,
+            prompt_tokens=len(asked.body) // 4,
+            client_request_id=client_request_id(headers),
+            on_disconnect=settings.on_disconnect,
+        )
+        budget = deadline_ms(headers, settings.deadline, settings.max_deadline)
+        return NewRun(accepted=accepted, body=asked.body, deadline_ms=budget, trace=traceparent(headers))
+
+    async def _follow(self, watch: Watch, receive: Receive, out: Exchange, new: NewRun) -> None:
+        """Watch the run to its end, or until the client or this process goes."""
+        open_exchanges, presence = self._parts.stalls.open, Presence(receive)
+        open_exchanges.add(out)
+        try:
+            await self._answer(watch, out, new)
+        except asyncio.CancelledError:
+            if not presence.forgive():
+                watch.close()  # this process is going: no farewell, the run may be read elsewhere
+                raise
+            out.code = Code.cancelled.value
+        finally:
+            presence.stop()
+            open_exchanges.discard(out)
+        await _leave(watch)
+
+    async def _answer(self, watch: Watch, out: Exchange, new: NewRun) -> None:
+        give_up = new.deadline_ms / 1000 + OVERDUE_S
+        pace = Pace(self._settings.keep_alive, self._settings.commit_after, give_up)
+        try:
+            await (relay if new.accepted.stream else collect)(watch, out, pace)
+        except Exception as error:
+            await fail(out, error)
+
+
+async def fail(out: Exchange, error: Exception) -> None:
+    """Tell the client, and the log where it is our fault."""
+    if not isinstance(error, HeadraceError):
+        log.exception("request failed", run=out.run)
+    await out.fail(failure_of(error), error.headers if isinstance(error, RunFailed) else None)
+
+
+async def _leave(watch: Watch) -> None:
+    """After the last frame this is nothing; before it the run learns that nobody watches."""
+    try:
+        await watch.leave()
+    except HeadraceError as error:
+        log.info("a watcher could not sign off; the sweeper will", run=watch.run, reason=str(error))
+    watch.close()
+
+
+def _count(out: Exchange, model: str) -> None:
+    if out.code == Code.overloaded:
+        metrics.inc("headrace_limit_rejections_total", limit="live")
+    outcome, status = outcome_of(out.code, out.status), str(out.status or 499)
+    metrics.inc("headrace_requests_total", route=PATH, model=model, outcome=outcome, status=status)
+
+
+def outcome_of(code: str, status: int) -> str:
+    """completed, cancelled, refused (the caller's doing, nothing was sent) or failed."""
+    if not code:
+        return "completed"
+    if code == Code.cancelled:
+        return "cancelled"
+    return "refused" if 400 <= status < 500 else "failed"
+
+
+class _Handled(Response):
+    """A framework response that lets the raw handler speak."""
+
+    def __init__(self, handler: ChatCompletions) -> None:
+        super().__init__()
+        self._handler = handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._handler(scope, receive, send)
+
+
+_DOCUMENT: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["model", "messages"],
+                    "properties": {
+                        "model": {"type": "string"},
+                        "messages": {"type": "array", "minItems": 1, "items": {"type": "object"}},
+                        "stream": {"type": "boolean", "default": False},
+                    },
+                    "additionalProperties": True,
+                }
+            }
+        },
+    }
+}
+
+
+def router(handler: ChatCompletions) -> APIRouter:
+    """The route for the document; requests reach the handler before the framework."""
+    routes = APIRouter(tags=["chat"])
+
+    @routes.post(PATH, summary="Create a chat completion, whole or as a stream", openapi_extra=_DOCUMENT)
+    async def create_chat_completion() -> Response:
+        return _Handled(handler)
+
+    return routes

@@ -1,0 +1,122 @@
+"""GET /v1/streams/{run}?after=N: read a run again from any event, live or ended, at any ingress.
+
+Each event comes with `id: <number>`, counted as the client of the run counted them; the browser's Last-Event-ID works
+in place of `after`. Only for the key that started the run, or another of its tenant; for everybody else there is no
+such run. Silence is bridged by a comment line that is not a block of its own: after an `id:` line, readers exist that
+take a lone comment block for an empty event and fail on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.types import Message
+
+from base import logs
+from base.ids import is_run_id
+from ingress.credentials import allow
+from ingress.errors import error_body, failure_of
+from ingress.parts import Parts
+from ingress.replay import events_of, numbered
+from schemas.errors import Code, HeadraceError, Refusal
+from schemas.ports import RunStatus, Watch
+from schemas.records import KeyRecord
+
+log = logs.room("ingress")
+_WAIT_S = 60.0  # one wait for a frame; the response pings by itself
+
+
+class _Ping(ServerSentEvent):
+    """A comment line without a blank line behind it."""
+
+    def encode(self) -> bytes:
+        return b": keep-alive\n"
+
+
+def router(parts: Parts) -> APIRouter:
+    """The routes over these parts."""
+    routes = APIRouter(tags=["streams"])
+
+    async def caller(request: Request) -> KeyRecord:
+        """Runs before parameters are judged: nobody learns anything without a key."""
+        parts.refuse_if_draining()
+        return (await allow(dict(request.scope["headers"]), parts)).key
+
+    @routes.get("/v1/streams/{run}", summary="Read a run's events again, from any of them")
+    async def read_stream(
+        run: str, request: Request, after: int | None = Query(None, ge=0), key: KeyRecord = Depends(caller)
+    ) -> Response:
+        status = await _status(parts, run, key)
+        begin = after if after is not None else _last_event_id(dict(request.scope["headers"]))
+        if status.state == "ended" and begin >= status.sequence:
+            return _respond(parts, _nothing())
+        watch = await parts.door.attach(run, begin)
+        return _respond(parts, _events(watch, status.stream, begin), watch)
+
+    return routes
+
+
+async def _status(parts: Parts, run: str, key: KeyRecord) -> RunStatus:
+    status = await parts.door.status(run) if is_run_id(run) else None
+    if status is None or not belongs(status, key):
+        raise Refusal.of(Code.not_found, "There is no such run, or it is no longer kept.", param="run")
+    return status
+
+
+def belongs(status: RunStatus, key: KeyRecord) -> bool:
+    """Whether the run is this key's or its tenant's. A run that authorization has not judged yet has no tenant."""
+    return status.key_id == key.key_id or (bool(status.tenant) and status.tenant == key.tenant)
+
+
+def _last_event_id(headers: Mapping[bytes, bytes]) -> int:
+    text = headers.get(b"last-event-id", b"")
+    return int(text) if text.isdigit() and len(text) < 16 else 0
+
+
+def _respond(parts: Parts, events: AsyncIterator[bytes], watch: Watch | None = None) -> Response:
+    async def gone(_: Message) -> None:
+        if watch is not None:
+            await _leave(watch)
+
+    return EventSourceResponse(
+        events,
+        headers={"cache-control": "no-cache"},
+        ping=max(1, round(parts.settings.keep_alive)),
+        sep="\n",
+        ping_message_factory=_Ping,
+        send_timeout=parts.settings.stall_limit,
+        client_close_handler_callable=gone,
+    )
+
+
+async def _events(watch: Watch, stream: bool, after: int) -> AsyncIterator[bytes]:
+    try:
+        while True:
+            frame = await watch.next(_WAIT_S)
+            if frame is None:
+                continue
+            for number, data in events_of(frame, stream):
+                if number > after:
+                    yield numbered(number, data)
+            if frame.terminal:
+                return
+    except HeadraceError as error:  # after the first byte an error is an event; it has no number
+        yield b"data: " + error_body(failure_of(error)) + b"\n\n"
+        await _leave(watch)
+    finally:
+        watch.close()
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    """The events after the last one."""
+    return
+    yield
+
+
+async def _leave(watch: Watch) -> None:
+    try:
+        await watch.leave()
+    except HeadraceError as error:
+        log.info("a watcher could not sign off; the sweeper will", run=watch.run, reason=str(error))

@@ -1,0 +1,40 @@
+"""Section `server` of headrace.yaml: the door's address, limits and patience."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from base.settings import Section
+
+MEBIBYTE = 1024 * 1024
+
+
+class ServerSettings(Section):
+    """Seconds unless the name says otherwise."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes any free one.")
+    backlog: int = Field(2048, ge=1, description="Connections the kernel holds until they are accepted.")
+    body_limit: int = Field(20 * MEBIBYTE, ge=1024, description="Largest request body in bytes; over it 413.")
+    body_timeout: float = Field(60.0, gt=0, description="Time for a request body to arrive; after it 408.")
+    header_limit: int = Field(65536, ge=1024, description="Largest request head in bytes; over it 431.")
+    header_count: int = Field(200, ge=10, description="Most headers of a request; over it 431.")
+    header_timeout: float = Field(30.0, gt=0, description="Time for a request head to arrive; then the socket closes.")
+    idle_timeout: float = Field(75.0, gt=0, description="How long a kept-alive connection may be idle.")
+    deadline: float = Field(600.0, gt=0, description="Time a request may take when the client names none.")
+    max_deadline: float = Field(3600.0, gt=0, description="Most that a client's x-stainless-read-timeout can ask for.")
+    keep_alive: float = Field(15.0, gt=0, description="Silence on an open stream after which a comment is sent.")
+    commit_after: float = Field(
+        45.0, gt=0, description="Wait for the first frame of a stream before the answer begins with 200 and comments."
+    )
+    stall_limit: float = Field(60.0, gt=0, description="A reader that takes nothing for this long is cut off.")
+    on_disconnect: str = Field(
+        "cancel",
+        pattern=r"^(cancel|finish|grace:\d+(\.\d+)?)$",
+        description="When the last client of a run leaves: cancel, finish, or grace:<seconds>, then cancel.",
+    )
+    drain_delay: float = Field(
+        0.0, ge=0, description="On stop: time with /readyz at 503 before the port closes, for load balancers."
+    )
+    drain_limit: float = Field(600.0, gt=0, description="On stop: time for open answers to finish before they are cut.")
+    expose_metrics: bool = Field(True, description="Serve /metrics on this port too, without authentication.")

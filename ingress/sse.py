@@ -1,0 +1,91 @@
+"""From a run's frames to its answer: the first frame decides the status, silence is bridged, an end is an end.
+
+nothing yet           no byte is sent, so everything can still fail with a proper status
+commit_after passed   200 and a comment; from then on a failure is the error event
+silence               a comment every keep_alive seconds, once the answer has begun
+the last frame        its bytes and the end of the body together: after [DONE] nothing is waited for
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ingress.exchange import Exchange
+from ingress.headers import frame_headers
+from schemas.errors import Code, Refusal
+from schemas.frames import ERROR, Frame, decode_failure
+from schemas.ports import Watch
+
+#: Seconds past a run's deadline after which the door speaks for itself: the sweeper should have ended the run by then.
+OVERDUE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How long to wait for the next frame, in seconds. give_up: measured from the request's start."""
+
+    keep_alive: float
+    commit_after: float
+    give_up: float
+
+    def patience(self, begun: bool, elapsed: float) -> float:
+        """Until something has to be sent or given up."""
+        wait = self.keep_alive if begun else self.commit_after - elapsed
+        return max(0.0, min(wait, self.give_up - elapsed))
+
+
+async def relay(watch: Watch, out: Exchange, pace: Pace) -> None:
+    """Stream the run to the client until its last frame. Refusal with the run's failure, or deadline_exceeded when
+    nobody ended it; Unavailable."""
+    while True:
+        frame = await watch.next(pace.patience(out.begun, out.elapsed()))
+        if frame is None:
+            await _bridge(out, pace)
+            continue
+        if frame.kind == ERROR:
+            raise RunFailed(frame)
+        if not out.begun:
+            await out.begin(frame.headers)
+        last = frame.terminal
+        await out.piece(frame.payload, last)
+        if last:
+            return
+
+
+async def collect(watch: Watch, out: Exchange, pace: Pace) -> None:
+    """Answer a unary request when its run has ended. Raises as `relay` does; nothing is sent before the end."""
+    parts: list[bytes] = []
+    while True:
+        frame = await watch.next(max(0.0, pace.give_up - out.elapsed()))
+        if frame is None:
+            _give_up(out, pace)
+            continue
+        if frame.kind == ERROR:
+            raise RunFailed(frame)
+        parts.append(frame.payload)
+        if frame.terminal:
+            await out.answer(200, b"".join(parts), frame_headers(frame.headers))
+            return
+
+
+class RunFailed(Refusal):
+    """The run ended with an error; `headers` came with it."""
+
+    def __init__(self, frame: Frame) -> None:
+        super().__init__(decode_failure(frame.payload))
+        self.headers = frame.headers
+
+
+async def _bridge(out: Exchange, pace: Pace) -> None:
+    """Silence: begin the answer if that is due, and show a sign of life."""
+    _give_up(out, pace)
+    if not out.begun:
+        if out.elapsed() < pace.commit_after:
+            return
+        await out.begin({})
+    await out.comment()
+
+
+def _give_up(out: Exchange, pace: Pace) -> None:
+    if out.elapsed() >= pace.give_up:
+        raise Refusal.of(Code.deadline_exceeded, "The request was not answered within its deadline.")
