@@ -180,13 +180,11 @@ async def _start_stages(house: House) -> None:
         for name, key, groups in c.topology.keys(c.partitions)
         if c.topology.streams[name].retention == "acknowledged"
     }
-    sweeper = Sweeper(
-        c.redis, c.scripts, c.runs, c.seals("sweeper"), c.clock, c.chance, c.partitions, trims
-    )
+    sweeper = Sweeper(c.redis, c.scripts, c.runs, c.seals("sweeper"), c.clock, c.chance, c.partitions, trims)
     await sweeper.start()
     house.stops.add("sweeper", sweeper.stop, 2.0)
-    _repeat(house, _POOLS_S, lambda: _look_at_pools(house, workers))
-    _repeat(house, _EXPORT_S, lambda: _export(workers))
+    repeat(house, _POOLS_S, lambda: _look_at_pools(house, workers))
+    repeat(house, _EXPORT_S, lambda: _export(workers))
 
 
 async def _export(workers: Workers) -> None:
@@ -204,7 +202,7 @@ async def _look_at_pools(house: House, workers: Workers) -> None:
         workers.wake("router")
 
 
-def _repeat(house: House, seconds: float, step: Callable[[], Awaitable[None]]) -> None:
+def repeat(house: House, seconds: float, step: Callable[[], Awaitable[None]]) -> None:
     """Call `step` every `seconds` until the process stops."""
 
     async def loop() -> None:

@@ -1,8 +1,8 @@
 """How each room is opened in a process: name -> function. Every function adds its stages and steps to the House.
 
-    ingress        the door: HTTP in, frames out          authorization, rules, persons   who must answer
-    router         engines                                audit                           record and ledger
-    provisioner    deployments                            console                         the admin API
+ingress        the door: HTTP in, frames out          authorization, rules, persons   who must answer
+router         engines                                audit                           record and ledger
+provisioner    deployments                            console                         the admin API
 """
 
 from __future__ import annotations
@@ -11,7 +11,12 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from base.credentials import open_credential
 from base.crypto import CryptoError, Sealer, Verifier
-from console.rooms import House
+from console.admin.serve import open_room as open_admin
+from console.rooms import House, repeat
+from ingress.app import Ingress
+from ingress.parts import Parts
+from ingress.serve import IngressServer
+from ingress.stalls import Stalls
 from providers.http import HttpTransport
 from runtime.app import Stage
 from runtime.door import StreamDoor
@@ -19,6 +24,7 @@ from runtime.names import prefix, push_channel
 from schemas.records import EndpointRecord
 from workers.authorization.app import build as build_authorization
 from workers.guardrails.app import build as build_guardrails
+from workers.provisioner.app import build as build_provisioner
 from workers.router.app import make_router
 
 _DOOR_BEAT_S = 5.0
@@ -60,9 +66,7 @@ async def _router(house: House) -> None:
     transport = HttpTransport(c.clock)
     house.stops.add("upstream connections", transport.close, 5.0)
     credentials = RingCredentials(Sealer(c.ring, c.chance))
-    router = make_router(
-        house.settings.router, transport, house.shared.catalog, credentials, Verifier(c.ring), c.clock
-    )
+    router = make_router(house.settings.router, transport, house.shared.catalog, credentials, Verifier(c.ring), c.clock)
     house.stages.append(Stage(group="router", run_handler=router.handle, pools=lambda: house.pools))
 
 
@@ -86,12 +90,67 @@ async def open_door(house: House, door: StreamDoor) -> None:
     c = house.context
     channels = [push_channel(prefix(n), door.name) for n in range(c.partitions)]
     await c.push.listen(channels, door.hub.hear, door.hub.missed)
+    await door.beat(c.redis)
+    repeat(house, _DOOR_BEAT_S, lambda: door.beat(c.redis))
+
+
+async def _ingress(house: House) -> None:
+    c, settings = house.context, house.settings.server
+    door = make_door(house, "ingress")
+    parts = Parts(
+        name=door.name,
+        settings=settings,
+        door=door,
+        keys=house.shared.keys,
+        catalog=house.shared.catalog,
+        ring=c.ring,
+        clock=c.clock,
+        health=house.health,
+        stalls=Stalls(c.clock, settings.stall_limit),
+        families=tuple(c.topology.families),
+        topology=c.topology.version,
+    )
+    server = IngressServer(Ingress(parts), settings, house.health, c.clock)
+
+    async def start() -> None:
+        await open_door(house, door)
+        await server.start()
+        house.stops.add("door", server.stop, settings.drain_delay + settings.drain_limit + 5.0)
+
+    house.after.append(start)
+
+
+async def _provisioner(house: House) -> None:
+    transport = HttpTransport(house.context.clock)
+    house.stops.add("probes", transport.close, 5.0)
+    room = build_provisioner(
+        house.context,
+        house.store.deployments,
+        house.shared.catalog,
+        transport,
+        house.settings.data.directory,
+        house.settings.provisioner,
+    )
+    house.stages += room.stages
+
+    async def start() -> None:
+        await room.start()
+        house.stops.add("reconciler", room.stop, 5.0)
+
+    house.after.append(start)
+
+
+async def _console(house: House) -> None:
+    await open_admin(house, make_door(house, "console"))
 
 
 #: Every room by the name that `processes:` uses.
 ROOMS: Mapping[str, Callable[[House], Awaitable[None]]] = {
+    "ingress": _ingress,
     "authorization": _authorization,
     "rules": _guardrails("rules"),
     "persons": _guardrails("persons"),
     "router": _router,
+    "provisioner": _provisioner,
+    "console": _console,
 }

@@ -14,6 +14,7 @@ from base import logs
 from base.clock import Clock
 from base.ids import Random, mint_run_id, short_id
 from runtime import faults
+from runtime.names import prefix
 from runtime.runs import Runs
 from runtime.scripts import Acceptance, Scripts
 from runtime.seals import Seals
@@ -21,7 +22,7 @@ from runtime.watch import Hub
 from schemas import envelope as wire
 from schemas.errors import Code, Failure, HeadraceError, Refusal
 from schemas.events import RequestCancelled
-from schemas.ports import NewRun, RunStatus, Watch
+from schemas.ports import NewRun, Redis, RunStatus, Watch
 
 log = logs.room("runtime")
 
@@ -104,6 +105,13 @@ class StreamDoor:
             raise self._overloaded(live)
         faults.hit("ingress", "P1")
         return watch
+
+    async def beat(self, redis: Redis) -> None:
+        """Tell the sweeper that this door lives; a silent one's watchers count as gone after a grace time."""
+        seconds, micros = await redis.execute("TIME")
+        now = int(seconds) * 1000 + int(micros) // 1000
+        for number in range(self._partitions):
+            await redis.execute("ZADD", f"{prefix(number)}:doors", now, self.name)
 
     def ended(self) -> None:
         """A run of this door was answered: the drain rate is measured from these."""
