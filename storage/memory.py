@@ -133,13 +133,13 @@ class MemoryRequests:
         self._requests: dict[str, RequestRecord] = {}
         self._facts: dict[tuple[str, str, int], FactRecord] = {}
 
-    async def write(self, facts: Sequence[FactRecord], requests: Sequence[RequestRecord]) -> int:
-        before = len(self._requests)
+    async def write(self, facts: Sequence[FactRecord], requests: Sequence[RequestRecord]) -> frozenset[str]:
+        before = set(self._requests)
         for fact in facts:
             self._facts.setdefault((fact.run, fact.kind, fact.attempt), fact)
         for request in requests:
             self._requests.setdefault(request.run, request)
-        return len(self._requests) - before
+        return frozenset(self._requests.keys() - before)
 
     async def find(self, access: Access, run: str) -> RequestRecord | None:
         found = self._requests.get(run)

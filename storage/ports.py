@@ -136,8 +136,8 @@ class UsageSum:
 class Requests(Protocol):
     """The record of ended runs. Rows are added once and never change."""
 
-    async def write(self, facts: Sequence[FactRecord], requests: Sequence[RequestRecord]) -> int:
-        """All or nothing, as the operator. What is there already stays as it is. How many request rows were new."""
+    async def write(self, facts: Sequence[FactRecord], requests: Sequence[RequestRecord]) -> frozenset[str]:
+        """All or nothing, as the operator. What is there already stays as it is. The runs whose row was new."""
         ...
 
     async def find(self, access: Access, run: str) -> RequestRecord | None: ...

@@ -25,14 +25,14 @@ class PostgresRequests:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def write(self, facts: Sequence[FactRecord], requests: Sequence[RequestRecord]) -> int:
+    async def write(self, facts: Sequence[FactRecord], requests: Sequence[RequestRecord]) -> frozenset[str]:
         async with self._pool.transaction(OPERATOR) as work:
             await work.run("stage_facts")
             await work.run("stage_requests")
             await work.copy("staged_facts", FACTS.columns, map(FACTS.values, facts))
             await work.copy("staged_requests", REQUESTS.columns, map(REQUESTS.values, requests))
             await work.run("merge_facts")
-            return len(await work.rows("merge_requests"))
+            return frozenset(row["run"] for row in await work.rows("merge_requests"))
 
     async def find(self, access: Access, run: str) -> RequestRecord | None:
         async with self._pool.transaction(access) as work:

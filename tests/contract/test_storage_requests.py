@@ -37,14 +37,14 @@ async def test_an_unknown_run_is_none(requests: Requests) -> None:
 
 
 async def test_writing_twice_gives_one_row_and_the_first_counts(requests: Requests) -> None:
-    assert await requests.write([fact(REQUEST)], [REQUEST]) == 1
-    assert await requests.write([fact(REQUEST)], [replace(REQUEST, cost_micros=999)]) == 0
+    assert await requests.write([fact(REQUEST)], [REQUEST]) == {REQUEST.run}
+    assert await requests.write([fact(REQUEST)], [replace(REQUEST, cost_micros=999)]) == set()
     assert await requests.find(OPERATOR, REQUEST.run) == REQUEST
     assert len(await requests.facts(OPERATOR, REQUEST.run)) == 1
 
 
 async def test_one_run_twice_in_a_batch_gives_one_row(requests: Requests) -> None:
-    assert await requests.write([fact(REQUEST), fact(REQUEST)], [REQUEST, REQUEST]) == 1
+    assert await requests.write([fact(REQUEST), fact(REQUEST)], [REQUEST, REQUEST]) == {REQUEST.run}
 
 
 async def test_one_row_per_run_whichever_order_facts_arrive_in(requests: Requests) -> None:
@@ -58,7 +58,7 @@ async def test_one_row_per_run_whichever_order_facts_arrive_in(requests: Request
 
 
 async def test_an_empty_batch_writes_nothing(requests: Requests) -> None:
-    assert await requests.write([], []) == 0
+    assert await requests.write([], []) == set()
 
 
 async def test_two_tenants_cannot_see_each_other(requests: Requests) -> None:

@@ -1,0 +1,13 @@
+"""Room 4, audit: how every run ended, written down for good, and its reservations given back.
+
+    Reads    {p}:facts        RequestCompleted, RequestFailed, RequestRefused, RequestCancelled, each with the run's
+                              acceptance, verdicts and times beside it
+    Group    audit            batches; one transaction each; committed, then acknowledged
+             ledger           batches; settles reservations, once or often
+    Writes   PostgreSQL       facts, once per (run, kind, attempt); requests, one row per run, no text of anybody
+    Refuses  nothing          a fact whose signature does not hold is a dead letter; PostgreSQL away: the facts wait
+    Owns     the tables facts and requests; the price list
+
+The tour: opening.py (a delivery -> what in it can be believed), rules.py (that + prices -> rows, settlement),
+handlers.py (one class per group), measures.py (metrics of ended runs), app.py (the wiring).
+"""

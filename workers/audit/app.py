@@ -1,0 +1,24 @@
+"""The only wiring of this room.
+
+RequestCompleted, RequestFailed, RequestRefused, RequestCancelled
+    ->  handlers.Audit.handle    group audit, in batches
+    ->  handlers.Ledger.handle   group ledger, in batches
+"""
+
+from __future__ import annotations
+
+from base.crypto import Verifier
+from runtime.app import Context, Stage
+from schemas.ports import Limits
+from workers.audit.handlers import Audit, Ledger
+from workers.audit.ports import Record
+from workers.audit.settings import AuditSettings
+
+
+def build(context: Context, record: Record, limits: Limits, settings: AuditSettings) -> list[Stage]:
+    """The room's stages over the process's record (storage.ports.Store.requests) and limits (state.shared.Shared)."""
+    verifier = Verifier(context.ring)
+    publishers = context.topology.streams["facts"].publishers
+    audit = Audit(verifier, publishers, record, settings.price_list(), context.clock)
+    ledger = Ledger(verifier, publishers, limits)
+    return [Stage(group="audit", handler=audit.handle), Stage(group="ledger", handler=ledger.handle)]

@@ -1,0 +1,31 @@
+"""Metrics of ended runs, counted once per run: only rows that were new are measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from base import metrics
+from schemas.records import RequestRecord
+
+
+def measure(rows: Iterable[RequestRecord]) -> None:
+    """Tokens, cost, duration and time to first token. Names that no catalog knows (404) share one label."""
+    for row in rows:
+        model = row.model if row.endpoint else ""
+        metrics.observe("gen_ai_server_request_duration_seconds", row.duration_ms / 1000, **_labels(row, model))
+        if row.ttft_ms:
+            metrics.observe("gen_ai_server_time_to_first_token_seconds", row.ttft_ms / 1000, **_labels(row, model))
+        if row.prompt_tokens or row.completion_tokens:
+            metrics.inc("headrace_tokens_total", row.prompt_tokens, model=model, type="input")
+            metrics.inc("headrace_tokens_total", row.completion_tokens, model=model, type="output")
+            metrics.inc("headrace_cost_micros_total", row.cost_micros, model=model)
+
+
+def _labels(row: RequestRecord, model: str) -> dict[str, str]:
+    return {
+        "gen_ai_operation_name": "chat",
+        "gen_ai_provider_name": "headrace",
+        "gen_ai_request_model": model,
+        "gen_ai_response_model": model,
+        "error_type": row.code,
+    }

@@ -1,0 +1,217 @@
+"""What is written down about an ended run, and what is given back for it. Values in, values out.
+
+No text of a client, a model or an engine gets into a row: an error leaves its code, never its message; a verdict its
+outcome and counts. Names that others chose (models, ids) are cut, and freed of what PostgreSQL can't hold.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from policy.prices import Price, cost_micros, price_of
+from schemas.errors import STATUS, Code, Failure, status_of
+from schemas.events import (
+    Attempt,
+    FactTimes,
+    RequestAccepted,
+    RequestCancelled,
+    RequestCompleted,
+    RequestFailed,
+    RequestRefused,
+    Terminal,
+    Usage,
+)
+from schemas.records import FactRecord, RequestRecord
+from schemas.verdicts import Verdict
+from workers.audit.opening import Opened
+
+_OUTCOMES: dict[type[Any], str] = {
+    RequestCompleted: "completed",
+    RequestFailed: "failed",
+    RequestRefused: "refused",
+    RequestCancelled: "cancelled",
+}
+_LONGEST = 256  # characters of a name
+_MOST = 2**63 - 1  # bigint
+_MOST_INT = 2**31 - 1  # integer
+_NOTHING = Usage()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """Reservations to free: limits.settle(tenant, run, scopes)."""
+
+    tenant: str
+    run: str
+    scopes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """What an engine did for the run; refusals never reached one."""
+
+    endpoint: str = ""
+    model: str = ""
+    usage: Usage = _NOTHING
+    events: int = 0
+    ttft_ms: int = 0
+    attempts: tuple[Attempt, ...] = ()
+    finish_reason: str = ""
+
+
+def rows(opened: Opened, prices: Sequence[Price]) -> tuple[FactRecord, RequestRecord]:
+    """The fact's row and the request's row."""
+    request = request_row(opened, prices)
+    return fact_row(opened, request), request
+
+
+def fact_row(opened: Opened, request: RequestRecord) -> FactRecord:
+    """The fact as it came, once per (run, kind, attempt)."""
+    return FactRecord(
+        run=request.run,
+        kind=opened.envelope.type,
+        attempt=request.attempt,
+        tenant=request.tenant,
+        by=opened.envelope.by,
+        at_ms=request.ended_ms,
+        detail={"outcome": request.outcome, "code": request.code, "status": request.status, "events": request.events},
+    )
+
+
+def request_row(opened: Opened, prices: Sequence[Price]) -> RequestRecord:
+    """The row of a run. Where the acceptance is not proven, what only it knew is blank."""
+    accepted, grant, times = opened.accepted, opened.grant, opened.times
+    work, ended = _work(opened.fact), opened.times.ended or opened.envelope.at_ms
+    usage, model = _usage(work.usage), _model(accepted, work)
+    status, code = _result(opened.fact)
+    return RequestRecord(
+        run=opened.run,
+        tenant=grant.tenant if grant else "",
+        key_id=name(grant.key_id if grant else accepted.key_id if accepted else ""),
+        route=name(accepted.route if accepted else ""),
+        model=model,
+        endpoint=name(work.endpoint),
+        stream=accepted.stream if accepted else False,
+        status=status,
+        outcome=_OUTCOMES[type(opened.fact)],
+        code=code,
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        cached_tokens=usage.cached_tokens,
+        estimated=usage.estimated,
+        cost_micros=min(cost_micros(price_of(prices, model), usage), _MOST),
+        events=whole(work.events),
+        ttft_ms=_ttft(times, work),
+        duration_ms=max(ended - times.accepted, 0) if times.accepted else 0,
+        accepted_ms=times.accepted,
+        cleared_ms=times.cleared,
+        claimed_ms=times.claimed,
+        first_ms=times.first,
+        ended_ms=ended,
+        attempt=whole(opened.envelope.attempt, _MOST_INT),
+        client_request_id=name(accepted.client_request_id if accepted else ""),
+        verdicts=[_summary(opened.verdicts[family]) for family in sorted(opened.verdicts)],
+        attempts=[_attempt(item) for item in work.attempts],
+        finish_reason=name(work.finish_reason),
+        unverified=opened.unverified,
+    )
+
+
+def settlement(opened: Opened) -> Settlement | None:
+    """What the ledger gives back; None when nothing was held, or nobody can prove whose it was (it expires then)."""
+    grant = opened.grant
+    if grant is None or not grant.scopes:
+        return None
+    return Settlement(tenant=grant.tenant, run=opened.run, scopes=grant.scopes)
+
+
+def name(text: str) -> str:
+    """At most 256 characters, without NUL, which PostgreSQL refuses."""
+    return text[:_LONGEST].replace("\x00", "")
+
+
+def whole(number: int, most: int = _MOST) -> int:
+    """A count that fits its column."""
+    return min(max(number, 0), most)
+
+
+def _work(fact: Terminal) -> _Work:
+    if isinstance(fact, RequestRefused):
+        return _Work()
+    return _Work(
+        endpoint=fact.endpoint,
+        model=fact.model,
+        usage=fact.usage or _NOTHING,
+        events=fact.events,
+        ttft_ms=fact.ttft_ms,
+        attempts=fact.attempts,
+        finish_reason=fact.finish_reason if isinstance(fact, RequestCompleted) else "",
+    )
+
+
+def _model(accepted: RequestAccepted | None, work: _Work) -> str:
+    """The name the client asked for; without a proven acceptance what the router says."""
+    return name(accepted.model if accepted else work.model)
+
+
+def _usage(usage: Usage) -> Usage:
+    """Counts come from engines: hold them to what a column takes."""
+    return Usage(
+        prompt_tokens=whole(usage.prompt_tokens),
+        completion_tokens=whole(usage.completion_tokens),
+        cached_tokens=whole(usage.cached_tokens),
+        estimated=usage.estimated,
+    )
+
+
+def _result(fact: Terminal) -> tuple[int, str]:
+    """HTTP status and code as recorded. What the client saw after a first byte was still a 200."""
+    if isinstance(fact, RequestCompleted):
+        return whole(fact.status, _MOST_INT), ""
+    if isinstance(fact, RequestCancelled):
+        return STATUS[Code.cancelled], Code.cancelled.value
+    return _status(fact.failure), name(fact.failure.code)
+
+
+def _status(failure: Failure) -> int:
+    return whole(status_of(failure), _MOST_INT)
+
+
+def _ttft(times: FactTimes, work: _Work) -> int:
+    """Milliseconds from acceptance to the first frame; a unary answer has none on the server's clock, so the router's
+    own measure from the claim on counts. 0 = nothing was sent."""
+    if not times.accepted:
+        return 0
+    if times.first:
+        return max(times.first - times.accepted, 0)
+    return max(times.claimed - times.accepted, 0) + whole(work.ttft_ms) if work.ttft_ms and times.claimed else 0
+
+
+def _summary(verdict: Verdict) -> dict[str, object]:
+    """A verdict without text: how it went, what kinds were found and how often."""
+    said: dict[str, object] = {
+        "family": verdict.family,
+        "outcome": name(verdict.outcome),
+        "policy": name(verdict.policy),
+        "took_us": whole(verdict.took_us),
+        "found": {name(kind): whole(count) for kind, count in verdict.found.items()},
+        "edits": dict(Counter(name(edit.kind) for edit in verdict.edits)),
+    }
+    if verdict.failure is not None:
+        said["code"] = name(verdict.failure.code)
+    if verdict.grant is not None:
+        said |= {"pool": name(verdict.grant.pool), "lane": name(verdict.grant.lane)}
+    return said
+
+
+def _attempt(item: Attempt) -> dict[str, object]:
+    return {
+        "endpoint": name(item.endpoint),
+        "started_ms": whole(item.started_ms),
+        "ended_ms": whole(item.ended_ms),
+        "outcome": name(item.outcome),
+        "status": whole(item.status, _MOST_INT),
+    }

@@ -1,0 +1,34 @@
+"""Settings of the audit: section `audit` of headrace.yaml."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from base.settings import Section
+from policy.prices import Price
+
+
+class PriceSettings(Section):
+    """What a model costs, in micros of your currency per 1,000,000 tokens: 0.15 per million tokens is 150000."""
+
+    model: str = Field(min_length=1, description="A model's name, or a pattern with `*`. The most specific one holds.")
+    prompt: int = Field(ge=0, le=10**12, description="Micros per 1,000,000 prompt tokens.")
+    completion: int = Field(ge=0, le=10**12, description="Micros per 1,000,000 completion tokens.")
+    cached: int | None = Field(
+        default=None, ge=0, le=10**12, description="Micros per 1,000,000 cached prompt tokens; empty: as other ones."
+    )
+
+
+class AuditSettings(Section):
+    """What the operator decides about the record."""
+
+    prices: tuple[PriceSettings, ...] = Field(
+        default=(), description="The price list. A model without a price is free."
+    )
+
+    def price_list(self) -> tuple[Price, ...]:
+        """As policy.prices wants it."""
+        return tuple(
+            Price(model=item.model, prompt=item.prompt, completion=item.completion, cached=item.cached)
+            for item in self.prices
+        )
