@@ -39,8 +39,8 @@ class RedisLimits:
         for place, item in enumerate(wanted):
             if item.scopes:
                 by_tenant.setdefault(item.tenant, []).append(place)
-        groups = [[wanted[place] for place in places] for places in by_tenant.values()]
-        replies = await asyncio.gather(*(self._reserve(group) for group in groups))
+        work = [self._reserve([wanted[place] for place in places]) for places in by_tenant.values()]
+        replies = [await work[0]] if len(work) == 1 else await asyncio.gather(*work)
         for places, reply in zip(by_tenant.values(), replies, strict=True):
             for place, answer in zip(places, reply, strict=True):
                 answers[place] = answer

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec import Raw
+
 from base.crypto import KeyRing, RingKey, digest
 from policy.api_keys import Credential, mint
 from schemas.envelope import Envelope
@@ -64,5 +66,7 @@ def accepted(run: str, number: int = 1, *, model: str = "small", lane: str = "in
 
 def delivery(event: RequestAccepted, *, starts: int = 0) -> Delivery:
     """The run as the engine hands it to the handler."""
-    envelope = Envelope(id=event.run, type="RequestAccepted", v=1, by="ingress", run=event.run, deadline_ms=DEADLINE_MS)
+    envelope = Envelope(
+        id=event.run, type="RequestAccepted", v=1, by="ingress", run=event.run, deadline_ms=DEADLINE_MS, data=Raw(b"{}")
+    )
     return Delivery(stream="{0}:requests", entry="1-0", envelope=envelope, event=event, starts=starts)

@@ -14,19 +14,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 from base import metrics
 from base.clock import Clock
 from policy.decision import Allowed, Refused
 from policy.quotas import scopes_of
-from schemas.errors import Code, Failure, Unavailable
+from schemas.errors import Code, Unavailable
 from schemas.events import RequestAccepted, RequestRefused
 from schemas.outcomes import Again, Decided, Delivery, Outcome
 from schemas.ports import Catalog, Keys, Limits, Reserved
 from schemas.records import KeyRecord, ModelRecord
-from schemas.verdicts import Grant, Verdict
+from schemas.verdicts import Verdict
 from workers.authorization import rules
 from workers.authorization.settings import AuthorizationSettings
 
@@ -60,13 +60,13 @@ class Authorization:
         cases = [_Case(item.event, item.envelope.deadline_ms + grace) for item in deliveries]
         await self._judge(cases)
         await self._reserve(cases)
-        answers = [self._answer(case) for case in cases]
+        seconds = self._clock.monotonic() - started
+        metrics.observe("headrace_stage_duration_seconds", seconds, stage=rules.FAMILY)
+        answers = [self._answer(case, int(seconds * 1e6)) for case in cases]
         failed = [answer for answer in answers if isinstance(answer, Unavailable)]
         if failed and len(failed) == len(answers):
             raise failed[0]
-        seconds = self._clock.monotonic() - started
-        metrics.observe("headrace_stage_duration_seconds", seconds, stage=rules.FAMILY)
-        return [_outcome(answer, int(seconds * 1e6)) for answer in answers]
+        return [_outcome(answer) for answer in answers]
 
     async def _judge(self, cases: Sequence[_Case]) -> None:
         """Steps 1 and 2."""
@@ -85,7 +85,7 @@ class Authorization:
                     tenants.setdefault(case.judged.key.tenant, []).append((case, case.judged))
                 else:
                     case.reserved = Reserved(granted=True)
-        await asyncio.gather(*(self._reserve_for(group) for group in tenants.values()))
+        await _together([self._reserve_for(group) for group in tenants.values()])
 
     async def _reserve_for(self, group: Sequence[tuple[_Case, Allowed]]) -> None:
         """The runs of one organization, in one call."""
@@ -97,26 +97,23 @@ class Authorization:
         for (case, _), answer in zip(group, answers, strict=True):
             case.reserved = answer
 
-    def _answer(self, case: _Case) -> Verdict | Unavailable:
+    def _answer(self, case: _Case, took_us: int) -> Verdict | Unavailable:
         """Step 4, from what is known now."""
-        judged, reserved = case.judged, case.reserved
+        run, judged, reserved = case.run, case.judged, case.reserved
         if isinstance(judged, Unavailable):
             return judged
         if isinstance(reserved, Unavailable):
             return reserved
         if isinstance(judged, Refused):
             caller = rules.known_caller(judged.key) if judged.key else None
-            return self._refused(case, judged.failure, caller)
+            return rules.verdict(run, self._policy, judged.failure, caller, took_us)
         assert judged is not None and reserved is not None
         if not reserved.granted:
             metrics.inc("headrace_limit_rejections_total", limit=reserved.limit)
             caller = rules.known_caller(judged.key, reserved)
-            return self._refused(case, rules.over_limit(judged.key, reserved), caller)
-        fail = rules.fail_policy(case.run.families, self._settings.fail, self._settings.fail_default)
-        return rules.passed(case.run, self._policy, rules.grant(case.run, judged, reserved, fail))
-
-    def _refused(self, case: _Case, failure: Failure, caller: Grant | None) -> Verdict:
-        return rules.refused(case.run, self._policy, failure, caller)
+            return rules.verdict(run, self._policy, rules.over_limit(judged.key, reserved), caller, took_us)
+        fail = rules.fail_policy(run.families, self._settings.fail, self._settings.fail_default)
+        return rules.verdict(run, self._policy, None, rules.grant(run, judged, reserved, fail), took_us)
 
 
 def _judged(
@@ -142,14 +139,18 @@ async def _each(look_up: Callable[[str], Awaitable[T]], names: Iterable[str]) ->
         except Unavailable as error:
             return error
 
-    return dict(zip(wanted, await asyncio.gather(*(one(name) for name in wanted)), strict=True))
+    return dict(zip(wanted, await _together([one(name) for name in wanted]), strict=True))
 
 
-def _outcome(answer: Verdict | Unavailable, took_us: int) -> Outcome:
+async def _together(work: Sequence[Awaitable[T]]) -> list[T]:
+    """All at once; a single one without a task, which would cost more than a cached look-up."""
+    return [await work[0]] if len(work) == 1 else list(await asyncio.gather(*work))
+
+
+def _outcome(verdict: Verdict | Unavailable) -> Outcome:
     """A verdict as the engine takes it, with the terminal fact when it refuses."""
-    if isinstance(answer, Unavailable):
-        return Again(_RETRY_S, str(answer))
-    verdict = replace(answer, took_us=took_us)
+    if isinstance(verdict, Unavailable):
+        return Again(_RETRY_S, str(verdict))
     metrics.inc("headrace_verdicts_total", family=rules.FAMILY, verdict=verdict.outcome)
     if verdict.failure is None:
         return Decided(verdict)

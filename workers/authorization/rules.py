@@ -86,19 +86,16 @@ def over_limit(key: KeyRecord, reserved: Reserved) -> Failure:
     )
 
 
-def passed(run: RequestAccepted, policy: str, given: Grant) -> Verdict:
-    """The verdict that lets a run go on."""
-    return Verdict(run=run.run, family=FAMILY, outcome=PASS, policy=policy, body_digest=run.body_digest, grant=given)
-
-
-def refused(run: RequestAccepted, policy: str, failure: Failure, caller: Grant | None) -> Verdict:
-    """The verdict that ends a run. caller: None while nobody has proven who they are."""
+def verdict(run: RequestAccepted, policy: str, failure: Failure | None, caller: Grant | None, took_us: int) -> Verdict:
+    """The answer of this family: refuse with a failure, else pass. caller: the grant, or whom a refusal concerns; None
+    while nobody has proven who they are."""
     return Verdict(
         run=run.run,
         family=FAMILY,
-        outcome=REFUSE,
+        outcome=REFUSE if failure else PASS,
         policy=policy,
         body_digest=run.body_digest,
         failure=failure,
         grant=caller,
+        took_us=took_us,
     )
