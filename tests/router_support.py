@@ -234,6 +234,8 @@ class ScriptServer:
                 self.gone += 1
                 return False
             await CLOCK.sleep(0)
+        left.cancel()  # the next byte belongs to the next request
+        await asyncio.wait({left})
         writer.write(b"0\r\n\r\n")
         await writer.drain()
         return True
