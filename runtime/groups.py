@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from runtime.client import Client, ServerError
-from runtime.scripts import stream_prefix
+from runtime.scripts import starts_key
 from schemas.errors import Unavailable
 from schemas.ports import Redis
 
@@ -34,9 +34,7 @@ class Groups(Protocol):
 
     async def ensure(self, stream: str, group: str) -> None: ...
 
-    async def read(
-        self, streams: Sequence[str], group: str, consumer: str, count: int, block_ms: int
-    ) -> Sequence[Row]:
+    async def read(self, streams: Sequence[str], group: str, consumer: str, count: int, block_ms: int) -> Sequence[Row]:
         """New entries, at most `count` per stream, waiting up to block_ms for the first. GroupLost."""
         ...
 
@@ -75,9 +73,7 @@ class RedisGroups:
             if not str(error).startswith("BUSYGROUP"):
                 raise
 
-    async def read(
-        self, streams: Sequence[str], group: str, consumer: str, count: int, block_ms: int
-    ) -> Sequence[Row]:
+    async def read(self, streams: Sequence[str], group: str, consumer: str, count: int, block_ms: int) -> Sequence[Row]:
         head = ("XREADGROUP", "GROUP", group, consumer, "COUNT", count, "BLOCK", block_ms, "STREAMS")
         try:
             reply = await self._reader.send(*head, *streams, *([">"] * len(streams)))
@@ -98,11 +94,11 @@ class RedisGroups:
     async def ack(self, stream: str, group: str, entries: Sequence[tuple[str, bool]]) -> None:
         counted = [entry for entry, was_counted in entries if was_counted]
         if counted:
-            await self._writer.execute("HDEL", f"{stream_prefix(stream)}starts:{group}", *counted)
+            await self._writer.execute("HDEL", starts_key(stream, group), *counted)
         await self._writer.execute("XACK", stream, group, *(entry for entry, _ in entries))
 
     async def mark(self, stream: str, group: str, entry: str) -> None:
-        await self._writer.execute("HINCRBY", f"{stream_prefix(stream)}starts:{group}", entry, 1)
+        await self._writer.execute("HINCRBY", starts_key(stream, group), entry, 1)
 
     async def idle(self, stream: str, group: str, idle_ms: int, count: int) -> Sequence[str]:
         try:

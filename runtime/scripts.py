@@ -176,8 +176,10 @@ class Scripts(Protocol):
     async def take(self, stream: str, group: str, consumer: str, idle_ms: int, entry: str) -> Taken: ...
 
     async def release(
-        self, stream: str, group: str, consumer: str, idle_ms: int, entries: Sequence[tuple[str, bool]]
-    ) -> int: ...
+        self, stream: str, group: str, consumer: str, idle_ms: int, entries: Sequence[tuple[str, int]]
+    ) -> int:
+        """Give entries back untried, each with the starts that stay counted; how many were still ours."""
+        ...
 
     async def dead(self, letter: DeadLetter) -> str:
         """dead | lost."""
@@ -308,7 +310,7 @@ class RedisScripts:
 
     async def take(self, stream: str, group: str, consumer: str, idle_ms: int, entry: str) -> Taken:
         reply = await self._redis.script(
-            source("take"), (stream, _starts(stream, group)), (group, consumer, idle_ms, entry)
+            source("take"), (stream, starts_key(stream, group)), (group, consumer, idle_ms, entry)
         )
         if not reply:
             return Taken(state="idle_no_more")
@@ -317,19 +319,19 @@ class RedisScripts:
         return Taken(state="taken", starts=int(reply[0]), fields=_pairs(reply[1:]))
 
     async def release(
-        self, stream: str, group: str, consumer: str, idle_ms: int, entries: Sequence[tuple[str, bool]]
+        self, stream: str, group: str, consumer: str, idle_ms: int, entries: Sequence[tuple[str, int]]
     ) -> int:
         args: list[str | bytes | int] = [group, consumer, idle_ms]
-        for entry, counted in entries:
-            args += (entry, "1" if counted else "0")
-        return int(await self._redis.script(source("release"), (stream, _starts(stream, group)), args))
+        for entry, starts in entries:
+            args += (entry, starts)
+        return int(await self._redis.script(source("release"), (stream, starts_key(stream, group)), args))
 
     async def dead(self, letter: DeadLetter) -> str:
         p = stream_prefix(letter.stream)
         fact = letter.ending
         reply: bytes = await self._redis.script(
             source("dead"),
-            (letter.stream, _starts(letter.stream, letter.group), f"{p}dlq"),
+            (letter.stream, starts_key(letter.stream, letter.group), f"{p}dlq"),
             (p.rstrip(":"), letter.group, letter.consumer, letter.entry, letter.starts, letter.sealed, letter.reason)
             + (letter.run, letter.frame, fact.kind if fact else "", fact.signed.e if fact else "")
             + (fact.signed.s if fact else "", self._retention, letter.place),
@@ -349,7 +351,8 @@ def stream_prefix(stream: str) -> str:
     return stream.partition(":")[0] + ":" if stream.startswith("{") else "{" + stream + "}:"
 
 
-def _starts(stream: str, group: str) -> str:
+def starts_key(stream: str, group: str) -> str:
+    """Where the starts of a group's redelivered entries are counted."""
     return f"{stream_prefix(stream)}starts:{group}"
 
 

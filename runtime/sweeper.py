@@ -137,8 +137,7 @@ class Sweeper:
         fields = await self._runs.fields(run)
         match judge(fields, now):
             case Drop():
-                await self._redis.execute("ZREM", f"{p}:live", run)
-                await self._redis.execute("DEL", f"{p}:body:{run}")
+                await self._drop(p, run)
                 return True
             case Fill(families):
                 for family in families:
@@ -147,6 +146,14 @@ class Sweeper:
                 return True
             case Fail(failure):
                 return await self._fail(run, fields, failure)
+
+    async def _drop(self, p: str, run: str) -> None:
+        """Forget a run without state; the deadline goes last, so that a crash is repeated."""
+        body = f"{p}:body:{run}"
+        size = await self._redis.execute("STRLEN", body)
+        if await self._redis.execute("DEL", body):
+            await self._redis.execute("DECRBY", f"{p}:bytes", size)
+        await self._redis.execute("ZREM", f"{p}:live", run)
 
     async def _fail(self, run: str, fields: Mapping[str, bytes], failure: Failure) -> bool:
         epoch, sequence = int(fields["epoch"]), int(fields["seq"])

@@ -10,8 +10,8 @@ if live == 0 and bytes ~= 0 then call('SET', KEYS[4], 0); bytes = 0 end
 local size = #ARGV[4]
 if live >= tonumber(ARGV[7]) or bytes + size > tonumber(ARGV[8]) then return {0, live, bytes} end
 local t = now()
-call('SET', KEYS[2], ARGV[4])
-if call('ZADD', KEYS[3], t + tonumber(ARGV[6]), ARGV[1]) == 1 then call('INCRBY', KEYS[4], size) end
+call('ZADD', KEYS[3], t + tonumber(ARGV[6]), ARGV[1])
+if call('EXISTS', KEYS[2]) == 0 then call('MSET', KEYS[2], ARGV[4], KEYS[4], bytes + size) end
 call('XADD', KEYS[5], '*', 'e', ARGV[2], 's', ARGV[3])
 call('HSET', KEYS[1], 'state', 'checking', 'families', ARGV[9], 'watchers', ARGV[10], 'policy', ARGV[11],
   'key', ARGV[12], 'stream', ARGV[13], 'a', ARGV[2], 'as', ARGV[3], 'bytes', size,

@@ -5,8 +5,7 @@
 --       | {'ok', epoch, seq, ms left, body or '', hash...}. The same owner asking again gets the same answer.
 local r = hash(KEYS[1])
 if (r.state ~= 'queued' and r.state ~= 'running') or r.entry ~= ARGV[4] then
-  call('XACK', KEYS[3], 'router', ARGV[4])
-  call('XDEL', KEYS[3], ARGV[4])
+  drop_entry(KEYS[3], ARGV[4])
   return {'gone'}
 end
 if not holds(KEYS[3], 'router', ARGV[2], ARGV[4]) then return {'lost'} end

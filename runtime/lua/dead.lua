@@ -8,11 +8,12 @@ local r = {}
 if ARGV[8] ~= '' then r = hash(ARGV[1] .. ':run:' .. ARGV[8]) end
 call('XADD', KEYS[3], '*', 'stream', KEYS[1], 'group', ARGV[2], 'entry', ARGV[4], 'starts', ARGV[5],
   'reason', ARGV[7], 'run', ARGV[8], 'd', ARGV[6])
+if r.entry == ARGV[4] then r.entry = nil end -- acknowledged below, last
 if r.state and r.state ~= 'ended' and r.epoch .. '-' .. r.seq == ARGV[14] then
   finish(ARGV[1], ARGV[8], r, {kind = 'error', n = 1, d = ARGV[9], h = ''},
     {kind = ARGV[10], e = ARGV[11], s = ARGV[12], outcome = 'failed'}, ARGV[13])
 end
 call('HDEL', KEYS[2], ARGV[4])
-call('XACK', KEYS[1], ARGV[2], ARGV[4])
 if string.find(KEYS[1], ':cleared:', 1, true) then call('XDEL', KEYS[1], ARGV[4]) end
+call('XACK', KEYS[1], ARGV[2], ARGV[4])
 return 'dead'

@@ -10,6 +10,7 @@ local r = hash(KEYS[1])
 if not r.state then return {'lost'} end
 if r.state == 'ended' then
   if ARGV[3] == 'owner' and r.owner ~= ARGV[4] then return {'lost'} end
+  drop_entry(r.lane, r.entry)
   return {'ended'}
 end
 if ARGV[3] == 'owner' and (r.owner ~= ARGV[4] or r.state ~= 'running') then return {'lost'} end

@@ -65,8 +65,25 @@ local function push(p, run, watchers, epoch, seq, n, kind, d, h)
   end
 end
 
+-- Drop the body and its share of {p}:bytes. Both change in one call, so that a repeat can't count twice.
+local function free(p, run)
+  local body, total = p .. ':body:' .. run, p .. ':bytes'
+  local size = call('STRLEN', body)
+  if size > 0 then call('MSET', body, '', total, math.max(0, tonumber(call('GET', total) or 0) - size)) end
+  call('DEL', body)
+  call('ZREM', p .. ':live', run)
+end
+
+-- Drop the cleared entry of a run. XACK last: an entry that is still pending is found again.
+local function drop_entry(lane, entry)
+  if not entry then return end
+  call('XDEL', lane, entry)
+  call('XACK', lane, 'router', entry)
+end
+
 -- End a run: last frame, fact, terminal state, freeing. r = its hash, f = {kind, n, d, h}, fact = {kind, e, s, outcome}.
--- retention: ms that frames and state stay readable. Can be run again after a failure at any line.
+-- retention: ms that frames and state stay readable. Until `state` is written a repeat does everything again (the
+-- frame once, the fact perhaps twice under one id, the push perhaps twice at one place); after it only the entry is left.
 local function finish(p, run, r, f, fact, retention)
   local key, t = p .. ':run:' .. run, now()
   local epoch, seq = tonumber(r.epoch or 0), tonumber(r.seq or 0) + f.n
@@ -82,16 +99,12 @@ local function finish(p, run, r, f, fact, retention)
     end
   end
   call('XADD', p .. ':facts', '*', unpack(entry))
-  if call('ZREM', p .. ':live', run) == 1 then call('DECRBY', p .. ':bytes', r.bytes or 0) end
-  call('DEL', p .. ':body:' .. run)
+  free(p, run)
   call('PEXPIRE', p .. ':reply:' .. run, retention)
-  call('HSET', key, 'state', 'ended', 'outcome', fact.outcome, 'seq', seq, 't:ended', ms(t))
   call('PEXPIRE', key, retention)
   push(p, run, r.watchers, epoch, seq, f.n, f.kind, f.d, f.h)
-  if r.entry then
-    call('XACK', r.lane, 'router', r.entry)
-    call('XDEL', r.lane, r.entry)
-  end
+  call('HSET', key, 'state', 'ended', 'outcome', fact.outcome, 'seq', seq, 't:ended', ms(t))
+  drop_entry(r.lane, r.entry)
   return seq
 end
 

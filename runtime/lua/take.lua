@@ -12,8 +12,8 @@ if not entry then
   call('XACK', KEYS[1], ARGV[1], ARGV[4])
   return {'missing'}
 end
-local starts = call('HINCRBY', KEYS[2], ARGV[4], 1)
 call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[4], 'JUSTID')
+local starts = call('HINCRBY', KEYS[2], ARGV[4], 1)
 local out = {starts}
 for _, part in ipairs(entry[2]) do out[#out + 1] = part end
 return out

@@ -52,10 +52,10 @@ local function clear()
   local key = p .. ':cleared:' .. r.pool .. ':' .. r.lanename
   local e = '{"id":"' .. run .. '/cleared","type":"RequestCleared","v":1,"by":"script","run":"' .. run
     .. '","data":{"run":"' .. run .. '","pool":"' .. r.pool .. '","lane":"' .. r.lanename .. '"}}'
+  call('SADD', p .. ':lanes', key)
   local id = call('XADD', key, 'NOMKSTREAM', '*', 'e', e)
   if not id then
     call('XGROUP', 'CREATE', key, 'router', '0', 'MKSTREAM')
-    call('SADD', p .. ':lanes', key)
     id = call('XADD', key, '*', 'e', e)
   end
   call('ZADD', p .. ':live', 'XX', r.deadline, run)
