@@ -15,7 +15,6 @@ What it promises
 from __future__ import annotations
 
 import asyncio
-
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -37,6 +36,8 @@ Handler = Callable[[Sequence[Delivery]], Awaitable[Sequence[Outcome]]]
 _BLOCK_MS = 5000  # one XREADGROUP waits this long
 _BACKOFF = (0.05, 0.5)  # seconds, jittered, after any failure of the server
 _ONE_BY_ONE_S = 0.25  # how long a taken-over entry may run before the next one is started beside it
+_LAST_READ_S = 0.5  # how long a stopping engine waits for its last read, whose entries are its own already
+_CROWDED_MS = 200  # one XREADGROUP waits this long when there are more streams than free slots
 _UNKNOWN_LIFE_MS = 86_400_000  # an entry of unknown version without a deadline lives a day
 
 
@@ -118,6 +119,7 @@ class Engine:
     _slot: asyncio.Event = field(default_factory=asyncio.Event)
     _ensured: set[str] = field(default_factory=set)
     _stopping: bool = False
+    _turn: int = 0
     _calm: tuple[float, int] | None = None  # (not before, losses seen)
 
     # --- life -----------------------------------------------------------------------------------------------------
@@ -132,7 +134,9 @@ class Engine:
         """Leave in order: 1 read nothing new, 2 finish what runs (beats go on), 3 give back the rest untried,
         4 forget this consumer if it holds nothing. Whatever still fails is taken over by others."""
         self._stopping = True
+        self._slot.set()
         await self._quietly(self.groups.unblock())
+        await asyncio.wait(self._loops[:1], timeout=_LAST_READ_S)
         self._loops[0].cancel()
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=grace)
@@ -187,11 +191,12 @@ class Engine:
 
     async def _read_once(self, count: int) -> None:
         await self._ensure_all()
-        streams = self.streams()
+        streams, each, block = share(self.streams(), count, self._turn)
+        self._turn += 1
         if not streams:
             await self.clock.sleep(0.2)
             return
-        rows = await self.groups.read(streams, self.spec.group, self.consumer, count, _BLOCK_MS)
+        rows = await self.groups.read(streams, self.spec.group, self.consumer, each, block)
         fresh = [item for row in rows if (item := self._open(row, 0)) is not None]
         if fresh:
             faults.hit(self.spec.group, "P1")
@@ -218,7 +223,7 @@ class Engine:
         return item
 
     def _start(self, items: list[_Item]) -> asyncio.Task[None]:
-        task = asyncio.create_task(self._work(items), name=f"{self.spec.group}:work")
+        task = asyncio.create_task(self._guarded(items), name=f"{self.spec.group}:work")
         for item in items:
             item.task = task
         return self._track(task)
@@ -229,6 +234,15 @@ class Engine:
         return task
 
     # --- working --------------------------------------------------------------------------------------------------
+
+    async def _guarded(self, items: list[_Item]) -> None:
+        """Work; what could not be carried out is let go of, falls idle and is taken over with its start counted."""
+        try:
+            await self._work(items)
+        except Exception:
+            self.counters.failed += 1
+            log.exception("outcome not carried out", group=self.spec.group, entries=len(items))
+            self._forget(items)
 
     async def _work(self, items: list[_Item]) -> None:
         """Run the handler once over `items` and carry out what it answers."""
@@ -328,7 +342,7 @@ class Engine:
         if self.clock.now_ms() - born > _UNKNOWN_LIFE_MS:
             await self._bury(row, starts + 1, reason)
             return
-        entries = [(row.entry, starts > 0)]
+        entries = [(row.entry, max(0, starts - 1))]
         await self._insist(lambda: self.scripts.release(row.stream, self.spec.group, self.consumer, 0, entries))
 
     def _forget(self, items: Sequence[_Item]) -> None:
@@ -360,9 +374,24 @@ class Engine:
             item.on_state(state)
         if state == "lost":
             self.counters.lost += 1
-            if item.on_state is None and item.task is not None and item.task is not asyncio.current_task():
-                item.task.cancel()
             self._forget([item])
+            if item.on_state is None and item.task is not None:
+                self._abandon(item.task)
+
+    def _abandon(self, task: asyncio.Task[None]) -> None:
+        """Stop a handler that works on a lost entry; what else was in its batch and is still ours starts again."""
+        rest = [item for item in self._items.values() if item.task is task]
+        task.cancel()
+        if rest:
+            again = self._track(asyncio.create_task(self._after(task, rest), name=f"{self.spec.group}:again"))
+            for item in rest:
+                item.task = again
+
+    async def _after(self, task: asyncio.Task[None], items: list[_Item]) -> None:
+        await asyncio.wait({task})
+        mine = [item for item in items if item.key in self._items]
+        if mine:
+            await self._guarded(mine)
 
     async def _take_loop(self) -> None:
         while not self._stopping:
@@ -412,9 +441,9 @@ class Engine:
     # --- helpers --------------------------------------------------------------------------------------------------
 
     async def _give_back(self, items: Sequence[_Item], idle_ms: int) -> None:
-        by_stream: dict[str, list[tuple[str, bool]]] = {}
+        by_stream: dict[str, list[tuple[str, int]]] = {}
         for item in items:
-            by_stream.setdefault(item.row.stream, []).append((item.row.entry, item.counted))
+            by_stream.setdefault(item.row.stream, []).append((item.row.entry, max(0, item.delivery.starts - 1)))
         for stream, entries in by_stream.items():
             await self.scripts.release(stream, self.spec.group, self.consumer, idle_ms, entries)
         self._forget(items)
@@ -438,6 +467,16 @@ class Engine:
             await call
         except HeadraceError as error:
             log.info("left to others", group=self.spec.group, reason=str(error))
+
+
+def share(streams: Sequence[str], count: int, turn: int) -> tuple[Sequence[str], int, int]:
+    """(streams to read now, entries of each, ms to wait) so that one read never brings more than `count` entries.
+
+    COUNT holds for each stream: with more streams than free slots some are read in this turn, others in the next."""
+    if len(streams) <= count:
+        return streams, count // max(1, len(streams)), _BLOCK_MS
+    start = turn * count % len(streams)
+    return [*streams[start:], *streams[:start]][:count], 1, _CROWDED_MS
 
 
 def _delivery(row: Row, envelope: Envelope, event: object, starts: int) -> Delivery:
