@@ -69,7 +69,7 @@ class StreamWatch:
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout
         while not self._finished:
-            if self._behind:
+            if self._behind and not self._queue:
                 await self._catch_up(until)
             if self._queue:
                 frame = self._pop()
@@ -110,7 +110,9 @@ class StreamWatch:
                 self._behind = True
 
     async def _catch_up(self, until: float) -> None:
-        """Read one page from the last place; caught up when it is empty and the run is still there."""
+        """Read one page from the last place; caught up when it is empty, the run is still there, and no push came
+        while it was read (its frame may be younger than the page)."""
+        self._ring.clear()
         try:
             page = await self._hub.runs.frames(self.run, self._epoch, self._sequence, _PAGE)
             if not page and not await self._hub.runs.fields(self.run):
@@ -121,7 +123,7 @@ class StreamWatch:
             await asyncio.sleep(0.1)
             return
         if not page:
-            self._behind = False
+            self._behind = self._ring.is_set()
             return
         self._queue.extend(page)
         self._queued += sum(len(frame.payload) for frame in page)
