@@ -1,0 +1,137 @@
+"""MemoryGroups, MemoryRuns, MemoryPush: reading from a MemoryServer as from a server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+
+from base.ids import is_run_id
+from runtime.groups import GroupLost, Row
+from runtime.memory.server import Group, Held, MemoryServer, text_of
+from runtime.names import prefix_of
+from runtime.push import Listener
+from runtime.runs import StoredFrame
+from runtime.scripts import starts_key
+
+
+class MemoryGroups:
+    """Twin of runtime.groups.RedisGroups: one per engine."""
+
+    def __init__(self, server: MemoryServer) -> None:
+        self._server = server
+        self._interrupted = False
+
+    async def ensure(self, stream: str, group: str) -> None:
+        await self._server.turn()
+        self._server.make_group(stream, group)
+
+    async def read(self, streams: Sequence[str], group: str, consumer: str, count: int, block_ms: int) -> Sequence[Row]:
+        """Waiting ends by an entry, by `unblock`, by the loss of a group, or by the time."""
+        self._interrupted = False
+        timer = asyncio.ensure_future(self._server.clock.sleep(block_ms / 1000))
+        try:
+            while True:
+                await self._server.turn()
+                rows = self._give(streams, group, consumer, count)
+                if rows or timer.done() or self._interrupted:
+                    return rows
+                waiter = asyncio.ensure_future(self._server.arrived.wait())
+                await asyncio.wait({timer, waiter}, return_when=asyncio.FIRST_COMPLETED)
+                waiter.cancel()
+        finally:
+            timer.cancel()
+
+    def _give(self, streams: Sequence[str], name: str, consumer: str, count: int) -> list[Row]:
+        rows: list[Row] = []
+        for key in streams:
+            group = self._group(key, name)
+            group.consumers.add(consumer)
+            fresh = list(self._server.streams[key].after(group.last))[:count]
+            for id, fields in fresh:
+                group.last = id
+                group.pending[id] = Held(consumer, self._server.now())
+                rows.append(Row(key, text_of(id), dict(fields)))
+        return rows
+
+    def _group(self, key: str, name: str) -> Group:
+        group = self._server.group(key, name)
+        if group is None:
+            raise GroupLost(f"NOGROUP No such key '{key}' or consumer group '{name}'")
+        return group
+
+    async def unblock(self) -> None:
+        await self._server.turn()
+        self._interrupted = True
+        self._server.wake()
+
+    async def ack(self, stream: str, group: str, entries: Sequence[tuple[str, bool]]) -> None:
+        await self._server.turn()
+        for entry, counted in entries:
+            if counted:
+                self._server.starts.get(starts_key(stream, group), {}).pop(entry, None)
+            self._server.ack(stream, group, entry)
+
+    async def mark(self, stream: str, group: str, entry: str) -> None:
+        await self._server.turn()
+        counts = self._server.starts.setdefault(starts_key(stream, group), {})
+        counts[entry] = counts.get(entry, 0) + 1
+
+    async def idle(self, stream: str, group: str, idle_ms: int, count: int) -> Sequence[str]:
+        await self._server.turn()
+        since = self._server.now() - idle_ms
+        pending = sorted(self._group(stream, group).pending.items())
+        return [text_of(id) for id, row in pending if row.since_ms <= since][:count]
+
+    async def calm(self) -> tuple[float, int]:
+        await self._server.turn()
+        return self._server.clock.monotonic() - self._server.started, 0
+
+
+class MemoryRuns:
+    """Twin of runtime.runs.RedisRuns."""
+
+    def __init__(self, server: MemoryServer) -> None:
+        self._server = server
+
+    async def fields(self, run: str) -> Mapping[str, bytes]:
+        await self._server.turn()
+        return dict(self._server.hashes.get(f"{prefix_of(run)}:run:{run}", {})) if is_run_id(run) else {}
+
+    async def checking_body(self, run: str) -> bytes | None:
+        await self._server.turn()
+        return self._server.bodies.get(f"{prefix_of(run)}:body:{run}")
+
+    async def frames(self, run: str, epoch: int, after: int, count: int) -> Sequence[StoredFrame]:
+        await self._server.turn()
+        stream = self._server.streams.get(f"{prefix_of(run)}:reply:{run}")
+        rows = list(stream.after((epoch, after)))[:count] if stream else []
+        return [
+            StoredFrame(
+                epoch=id[0],
+                sequence=id[1],
+                kind=fields[b"k"].decode(),
+                events=int(fields[b"n"]),
+                payload=fields[b"d"],
+                headers=fields.get(b"h", b""),
+            )
+            for id, fields in rows
+        ]
+
+
+class MemoryPush:
+    """Twin of runtime.push.RedisPush. Nothing is ever missed, unless `break_off` says so."""
+
+    def __init__(self, server: MemoryServer) -> None:
+        self._server = server
+        self._missed: list[Callable[[], None]] = []
+
+    async def listen(self, channels: Sequence[str], listener: Listener, missed: Callable[[], None]) -> None:
+        await self._server.turn()
+        for channel in channels:
+            self._server.subscribe(channel, listener)
+        self._missed.append(missed)
+
+    def break_off(self) -> None:
+        """As after a reconnection: every listener is told that it missed something."""
+        for missed in self._missed:
+            missed()
