@@ -1,7 +1,8 @@
 """Named crash points, for tests of what survives: FAULT=<stage>:<point>:<nth>[:exit|hang|raise].
 
 Points: P1 after an entry was read, P2 after the handler's side effect, P3 before the acknowledging script, P4 after it;
-a stage is a group's name, or `ingress`. Without the variable every call is one comparison with None.
+a stage is a group's name, or `ingress`. FAULT_ONCE=<file>: the fault strikes once over all restarts; the file remembers.
+Without the variable every call is one comparison with None.
 """
 
 from __future__ import annotations
@@ -45,8 +46,19 @@ def hit(stage: str, point: str) -> None:
 
 def _strike(fault: Fault) -> None:
     fault.nth -= 1
-    if fault.nth != 0:
+    if fault.nth != 0 or not _first_time(os.environ.get("FAULT_ONCE", "")):
         return
     if fault.kind == "raise":
         raise InjectedFault(f"{fault.stage}:{fault.point}")
     os.kill(os.getpid(), signal.SIGKILL if fault.kind == "exit" else signal.SIGSTOP)
+
+
+def _first_time(file: str) -> bool:
+    """Whether this fault has not struck before; without a file it always may."""
+    if not file:
+        return True
+    try:
+        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError:
+        return False
+    return True

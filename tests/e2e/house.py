@@ -1,0 +1,190 @@
+"""A whole Headrace as a user starts it, for tests: `headrace up` in a process of its own, and scripted engines.
+
+Everything is reached through what users have: HTTP, the connection file, the command line, signals.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from console.embedded.ports import free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+_START_S = 90.0  # on a busy machine
+
+
+def until(what: Callable[[], Any], seconds: float = 20.0, pause: float = 0.05) -> Any:
+    """The first true value of `what()`, asked again and again; AssertionError when it stays false."""
+    end = time.monotonic() + seconds
+    while True:
+        found = what()
+        if found:
+            return found
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        time.sleep(pause)
+
+
+class Engine:
+    """A scripted engine (bench/mock_engine.py); faults are asked for in the prompt."""
+
+    def __init__(self, port: int, process: subprocess.Popen[bytes]) -> None:
+        self.port, self.process = port, process
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def stats(self) -> Mapping[str, int]:
+        """Requests, streams begun, finished, aborted, tokens."""
+        found: Mapping[str, int] = self._get("/_mock/stats")
+        return found
+
+    def set(self, **settings: int) -> None:
+        """ttft_ms, itl_ms, tokens for the requests that follow."""
+        self._get("/_mock/set?" + "&".join(f"{name}={value}" for name, value in settings.items()))
+
+    def ledger(self, name: str) -> Any:
+        """What was sent for the requests that said `@@id=<name>`, attempt by attempt."""
+        return self._get(f"/_mock/ledger?id={name}")
+
+    def _get(self, path: str) -> Any:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as reply:
+            return json.loads(reply.read())
+
+
+@contextmanager
+def scripted_engine(*arguments: str) -> Iterator[Engine]:
+    """An engine of its own on a free port."""
+    port = free_port()
+    process = subprocess.Popen([sys.executable, "-m", "bench.mock_engine", "--port", str(port), *arguments], cwd=ROOT)
+    engine = Engine(port, process)
+    try:
+        until(lambda: _answers(f"http://127.0.0.1:{port}/health"))
+        yield engine
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as reply:
+            return bool(reply.status == 200)
+    except OSError:
+        return False
+
+
+class House:
+    """A running Headrace."""
+
+    def __init__(self, folder: Path, process: subprocess.Popen[bytes]) -> None:
+        self.folder, self.process = folder, process
+
+    @property
+    def connection(self) -> dict[str, Any]:
+        """connection.json as it is now."""
+        found: dict[str, Any] = json.loads((self.folder / "connection.json").read_text())
+        return found
+
+    @property
+    def base_url(self) -> str:
+        return str(self.connection["base_url"])
+
+    @property
+    def key(self) -> str:
+        return str(self.connection["api_key"])
+
+    def pid(self, room: str) -> int:
+        """The process a room or server runs in now."""
+        return int(self.connection["pids"][room])
+
+    def kill(self, room: str, number: int = signal.SIGKILL) -> int:
+        """Signal a room's process; its pid."""
+        pid = self.pid(room)
+        os.kill(pid, number)
+        return pid
+
+    def restarted(self, room: str, old: int) -> None:
+        """Wait until the supervisor has put another process in its place."""
+
+        def other() -> bool:
+            try:
+                return self.pid(room) != old and room in self.connection["health_ports"]
+            except (OSError, KeyError, ValueError):
+                return False
+
+        until(other, 30)
+
+    def request(
+        self, path: str, body: Any = None, *, key: str | None = None, method: str = "", timeout: float = 60
+    ) -> tuple[int, Any]:
+        """(status, JSON) of a call to the API, or to the admin API for paths under /admin."""
+        admin = path.startswith("/admin")
+        connection = self.connection
+        base = connection["admin_url"] if admin else connection["base_url"]
+        secret = key if key is not None else connection["admin_key" if admin else "api_key"]
+        data = None if body is None else json.dumps(body).encode()
+        call = urllib.request.Request(str(base) + path, data=data, method=method or ("GET" if data is None else "POST"))
+        call.add_header("authorization", f"Bearer {secret}")
+        call.add_header("content-type", "application/json")
+        try:
+            with urllib.request.urlopen(call, timeout=timeout) as reply:
+                return reply.status, json.loads(reply.read() or b"null")
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read() or b"null")
+
+    def logs(self) -> str:
+        """Everything its processes have written."""
+        return "\n".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("logs/*.log")))
+
+    def stop(self) -> int:
+        """Ctrl-C, as a user; the exit code."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(60)
+
+
+@contextmanager
+def headrace(
+    folder: Path,
+    *arguments: str,
+    settings: str = "",
+    engines: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] | None = None,
+    rooms: Sequence[str] = (),
+) -> Iterator[House]:
+    """`headrace up --data folder` until the block ends. settings: text of a headrace.yaml."""
+    folder.mkdir(parents=True, exist_ok=True)
+    words = [sys.executable, "-m", "console.cli.main", "up", "--data", str(folder), "--port", str(free_port())]
+    for name, url in (engines or {}).items():
+        words += ["--engine", f"{name}={url}"]
+    if settings:
+        (folder / "headrace.yaml").write_text(settings)
+        words += ["--config", str(folder / "headrace.yaml")]
+    log = open(folder / "up.log", "ab")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE")}
+    process = subprocess.Popen(
+        [*words, *arguments], cwd=ROOT, stdout=log, stderr=log, env={**kept, **(environment or {})}
+    )
+    house = House(folder, process)
+    try:
+        until(lambda: (folder / "connection.json").exists() or _ended(process, folder), _START_S)
+        yield house
+    finally:
+        if process.poll() is None:
+            house.stop()
+        log.close()
+
+
+def _ended(process: subprocess.Popen[bytes], folder: Path) -> bool:
+    assert process.poll() is None, "up ended:\n" + (folder / "up.log").read_text()
+    return False
