@@ -17,7 +17,7 @@ from providers.errors import ConnectFailed, EngineError, FirstByteTimeout, IdleT
 from schemas.errors import Code, Failure
 from schemas.records import EndpointRecord
 from schemas.verdicts import Grant
-from workers.router.strategies import Candidate, Strategy
+from workers.router.strategies import Strategy
 
 #: Statuses by which an engine says that the request itself is wrong: passed on, never tried again.
 _REQUEST_FAULTS = frozenset({400, 413, 422})
@@ -47,13 +47,13 @@ def choose(
     fit = [one for one in endpoints if one.up and one.endpoint not in tried]
     if not fit:
         return Absent.none
-    free = [one for one in fit if in_use.get(one.endpoint, 0) < one.slots]
+    used = in_use.get
+    free = [one for one in fit if used(one.endpoint, 0) < one.slots]
     if resting:
         free = [one for one in free if one.endpoint not in resting] or free
     if not free:
         return Absent.busy
-    candidates = [Candidate(max(one.weight, 1), in_use.get(one.endpoint, 0)) for one in free]
-    return free[strategy(candidates, turn)]
+    return free[strategy([one.weight or 1 for one in free], [used(one.endpoint, 0) for one in free], turn)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from workers.router.strategies.candidate import Candidate
 
-
-def least_inflight(candidates: Sequence[Candidate], turn: int) -> int:
+def least_inflight(weights: Sequence[int], in_use: Sequence[int], turn: int) -> int:
     """The index with the smallest load after one more request, by weight; ties go round with `turn`."""
-    loads = [(in_use + 1) / weight for weight, in_use in candidates]
+    loads = [(used + 1) / weight for weight, used in zip(weights, in_use, strict=True)]
     least = min(loads)
-    equals = [index for index, load in enumerate(loads) if load == least]
-    return equals[turn % len(equals)]
+    equals = loads.count(least)
+    index = loads.index(least)
+    for _ in range(turn % equals):
+        index = loads.index(least, index + 1)
+    return index

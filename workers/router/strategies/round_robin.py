@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from functools import lru_cache
 from math import gcd
 
-from workers.router.strategies.candidate import Candidate
-
 #: Turns in one cycle at most; larger weights are scaled down to it.
 _LONGEST = 4096
 
 
-def round_robin(candidates: Sequence[Candidate], turn: int) -> int:
-    """The index whose turn it is."""
-    cycle = _cycle(tuple([weight for weight, _ in candidates]))
+def round_robin(weights: Sequence[int], in_use: Sequence[int], turn: int) -> int:
+    """The index whose turn it is. `in_use` does not matter."""
+    cycle = _cycle(tuple(weights))
     return cycle[turn % len(cycle)]
 
 
