@@ -6,6 +6,7 @@ gets an empty Valkey (flushed) and a database of its own; tests that stop or kil
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import shutil
 import tempfile
@@ -22,12 +23,21 @@ TEST_PASSWORD = "only-for-tests"
 _numbers = itertools.count(1)
 
 
+@contextlib.contextmanager
+def short_folder() -> Iterator[Path]:
+    """A temporary folder that is removed whatever happens."""
+    folder = Path(tempfile.mkdtemp(prefix="hr-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 @pytest.fixture(scope="session")
 def server_folder() -> Iterator[Path]:
     """A folder with a short path (unix sockets allow 107 bytes), removed at the end."""
-    folder = Path(tempfile.mkdtemp(prefix="hr-"))
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    with short_folder() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")
@@ -75,23 +85,21 @@ def valkey_cluster(valkey_cluster_server: EmbeddedValkey) -> str:
 @pytest.fixture
 def spare_valkey() -> Iterator[EmbeddedValkey]:
     """A Valkey of this test alone, to be stopped, killed and started again (`os.kill(server.pid, ...)`, `start()`)."""
-    folder = Path(tempfile.mkdtemp(prefix="hr-"))
-    server = EmbeddedValkey(folder, ValkeySettings(TEST_PASSWORD, fsync="always", tied=True))
-    server.start()
-    yield server
-    server.stop()
-    shutil.rmtree(folder, ignore_errors=True)
+    with short_folder() as folder:
+        server = EmbeddedValkey(folder, ValkeySettings(TEST_PASSWORD, fsync="always", tied=True))
+        server.start()
+        yield server
+        server.stop()
 
 
 @pytest.fixture
 def spare_postgres() -> Iterator[EmbeddedPostgres]:
     """A PostgreSQL of this test alone, with fsync, to be stopped, killed and started again."""
-    folder = Path(tempfile.mkdtemp(prefix="hr-"))
-    server = EmbeddedPostgres(folder / "postgres", PostgresSettings(TEST_PASSWORD, tied=True))
-    server.start()
-    yield server
-    server.stop()
-    shutil.rmtree(folder, ignore_errors=True)
+    with short_folder() as folder:
+        server = EmbeddedPostgres(folder / "postgres", PostgresSettings(TEST_PASSWORD, tied=True))
+        server.start()
+        yield server
+        server.stop()
 
 
 @pytest.fixture

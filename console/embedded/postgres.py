@@ -132,12 +132,18 @@ class EmbeddedPostgres:
         found = [] if self._identity is None else [self._identity]
         self._identity = None
         lines = self._lock_file()
-        if lines and lines[0].strip().isdigit():
-            stray = processes.identify(int(lines[0]))
-            if stray is not None and processes.works_in(stray.pid, self.data):
+        owner = int(lines[0]) if lines and lines[0].strip().isdigit() else 0
+        if owner:
+            processes.reap(owner)
+            stray = processes.identify(owner)
+            if stray is not None and processes.works_in(owner, self.data):
                 found.append(stray)
         for known in found:
             processes.stop(known, gently=signal.SIGINT, seconds=STOP_SECONDS, then=signal.SIGQUIT)
+        # A killed postmaster's children end by themselves. Its lock file counts for PostgreSQL while a zombie has the
+        # pid, which an init that reaps nobody keeps for ever; with nobody left in the folder it is stale.
+        if owner and processes.wait_until(lambda: not processes.working_in(self.data), STOP_SECONDS):
+            (self.data / "postmaster.pid").unlink(missing_ok=True)
 
     def _remembered_copy(self) -> Path | None:
         """The copy of the programs that an earlier start had to make."""

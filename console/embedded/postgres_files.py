@@ -40,6 +40,7 @@ class Owner:
 def choose_owner(data: Path) -> Owner:
     """Ourselves; as root the data's present owner, else the first unprivileged user of the machine."""
     if os.geteuid() != 0:
+        _check_name(os.geteuid())
         return Owner(os.geteuid(), os.getegid(), drop=False)
     if data.exists() and data.stat().st_uid != 0:
         return Owner(data.stat().st_uid, data.stat().st_gid, drop=True)
@@ -50,6 +51,16 @@ def choose_owner(data: Path) -> Owner:
             continue
         return Owner(found.pw_uid, found.pw_gid, drop=True)
     raise EmbeddedError("PostgreSQL does not run as root and there is no user nobody: run headrace as an ordinary user")
+
+
+def _check_name(uid: int) -> None:
+    """PostgreSQL's initdb wants its user to have a name; containers run with bare numbers at times."""
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        raise EmbeddedError(
+            f"PostgreSQL needs a user name for uid {uid}: add a line for it to /etc/passwd, or run as a named user"
+        ) from None
 
 
 def bundled() -> Path:

@@ -80,6 +80,18 @@ def works_in(pid: int, folder: Path) -> bool:
         return False
 
 
+def working_in(folder: Path) -> list[int]:
+    """Every live process with `folder` as its working directory, as far as we may look."""
+    pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+    return [pid for pid in pids if works_in(pid, folder) and identify(pid) is not None]
+
+
+def reap(pid: int) -> None:
+    """Collect the status of an ended child; nothing happens for anybody else's process."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+
+
 def write_record(path: Path, known: Identity) -> None:
     """Write the record at once and whole, mode 0600."""
     write_private(path, json.dumps(asdict(known)))
@@ -150,8 +162,7 @@ def stop(known: Identity, *, gently: int, seconds: float, then: int = signal.SIG
 
 def gone(known: Identity) -> bool:
     """Whether the process has ended; collects its status when it was our child, so that no zombie stays."""
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(known.pid, os.WNOHANG)
+    reap(known.pid)
     return not is_alive(known)
 
 
