@@ -1,0 +1,73 @@
+"""headrace doctor, topology, version: what works without a running server."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from console.cli.output import DATA, Data, Json, show_json, show_rows
+
+topology = typer.Typer(help="The streams and groups of streams.yaml.", no_args_is_help=True)
+
+Config = Annotated[Path | None, typer.Option(help="Settings file [./headrace.yaml when there is one].")]
+File = Annotated[Path | None, typer.Option("--file", help="Another streams.yaml [the installed one].")]
+
+
+def doctor(config: Config = None, data: Data = DATA, as_json: Json = False) -> None:
+    """Look for what would keep Headrace from running well. Exit code 1 when something must be mended."""
+    from console.doctor import examine
+
+    found = [finding.shape() for finding in examine(data, config)]
+    if as_json:
+        show_json({"data": found})
+    else:
+        show_rows(found, (("", "mark"), ("WHAT", "name"), ("FOUND", "detail"), ("REMEDY", "remedy")), "")
+    raise typer.Exit(1 if any(row["verdict"] == "bad" for row in found) else 0)
+
+
+@topology.command()
+def check(file: File = None, as_json: Json = False) -> None:
+    """Every mistake of streams.yaml at once, with its line."""
+    from console.topology import mistakes
+
+    found = mistakes(file)
+    if as_json:
+        show_json({"mistakes": found})
+    elif found:
+        typer.echo("\n".join(found), err=True)
+    else:
+        typer.echo("The topology is sound.")
+    raise typer.Exit(2 if found else 0)
+
+
+@topology.command()
+def apply(config: Config = None, as_json: Json = False) -> None:
+    """Create the declared groups on the server of the settings, drop those no longer declared."""
+    from console.topology import apply_to_server
+
+    done = apply_to_server(config)
+    if as_json:
+        return show_json({"done": done})
+    return typer.echo("\n".join(done) or "Everything was there.")
+
+
+@topology.command()
+def show(file: File = None, as_json: Json = False) -> None:
+    """Streams, who may write and who reads."""
+    from console.topology import rows
+
+    found = rows(file)
+    columns = (("STREAM", "stream"), ("KEY", "key"), ("WRITTEN BY", "publishers"), ("READ BY", "groups"))
+    return show_json({"data": found}) if as_json else show_rows(found, columns, "")
+
+
+def version(as_json: Json = False) -> None:
+    """Which version this is."""
+    try:
+        found = metadata.version("headrace")
+    except metadata.PackageNotFoundError:
+        found = "from a checkout, not installed"
+    return show_json({"version": found}) if as_json else typer.echo(f"headrace {found}")

@@ -1,0 +1,77 @@
+"""streams.yaml for the command line: check it, apply it to a server, show it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from base.clock import SystemClock
+from base.ids import SystemRandom
+from base.settings import SettingsError
+from console import config
+from console.cli.client import CliError
+from runtime import topology
+from runtime.client import Address, Client
+from schemas.errors import HeadraceError
+
+
+def mistakes(file: Path | None) -> list[str]:
+    """Every mistake, one line each; empty when the file is sound."""
+    try:
+        _load(file)
+    except topology.TopologyError as error:
+        return str(error).splitlines()
+    return []
+
+
+def rows(file: Path | None) -> list[dict[str, Any]]:
+    """Every stream as one row. CliError when the file has mistakes."""
+    try:
+        found = _load(file)
+    except topology.TopologyError as error:
+        raise CliError(f"{str(error).splitlines()[0]}; `headrace topology check` shows all") from None
+    return [
+        {
+            "stream": name,
+            "key": stream.key,
+            "publishers": [f"{who}: {', '.join(kinds)}" for who, kinds in stream.publishers.items()],
+            "groups": list(stream.groups),
+            "retention": stream.retention,
+            "description": stream.description,
+        }
+        for name, stream in found.streams.items()
+    ]
+
+
+def apply_to_server(file: Path | None) -> list[str]:
+    """Make the server of the settings have what the topology declares; what was done. CliError."""
+    try:
+        settings = config.load(file)
+    except SettingsError as error:
+        raise CliError("; ".join(map(str, error.issues))) from None
+    try:
+        return asyncio.run(_apply(settings))
+    except HeadraceError as error:
+        raise CliError(f"{error}; check redis.url") from None
+
+
+async def _apply(settings: config.Settings) -> list[str]:
+    client = Client(Address.parse(settings.redis.url), SystemClock(), SystemRandom(), name="topology")
+    await client.connect()
+    try:
+        problems = topology.unsafe(await topology.server_facts(client), allow_no_aof=settings.redis.allow_no_aof)
+        if problems:
+            raise CliError("; ".join(problems))
+        return await topology.apply(topology.load(), settings.partitions, client)
+    finally:
+        await client.close()
+
+
+def _load(file: Path | None) -> topology.Topology:
+    if file is None:
+        return topology.load()
+    try:
+        return topology.load(file.read_text(), str(file))
+    except OSError as error:
+        raise CliError(f"{file} cannot be read: {error.strerror}") from None
