@@ -22,6 +22,7 @@ from runtime.app import Stage
 from runtime.door import StreamDoor
 from runtime.names import prefix, push_channel
 from schemas.records import EndpointRecord
+from workers.audit.app import build as build_audit
 from workers.authorization.app import build as build_authorization
 from workers.guardrails.app import build as build_guardrails
 from workers.provisioner.app import build as build_provisioner
@@ -120,6 +121,12 @@ async def _ingress(house: House) -> None:
     house.after.append(start)
 
 
+async def _audit(house: House) -> None:
+    house.stages += build_audit(
+        house.context, house.store.requests, house.shared.limits, house.settings.audit
+    )
+
+
 async def _provisioner(house: House) -> None:
     transport = HttpTransport(house.context.clock)
     house.stops.add("probes", transport.close, 5.0)
@@ -151,6 +158,7 @@ ROOMS: Mapping[str, Callable[[House], Awaitable[None]]] = {
     "rules": _guardrails("rules"),
     "persons": _guardrails("persons"),
     "router": _router,
+    "audit": _audit,
     "provisioner": _provisioner,
     "console": _console,
 }

@@ -45,7 +45,9 @@ _UNKNOWN_LIFE_MS = 86_400_000  # an entry of unknown version without a deadline 
 class Spec:
     """One group on one kind of stream, as streams.yaml declares it. allowed: publisher kinds; `script` = unsigned.
 
-    single: every entry is a task of its own (long work); else the handler gets what was read as one batch."""
+    single: every entry is a task of its own (long work); else the handler gets what was read as one batch.
+    pace_ms: pause after a read that brought something, so that a group which nobody waits for works in larger batches.
+    """
 
     stream: str
     group: str
@@ -55,6 +57,7 @@ class Spec:
     idle_ms: int = 15000
     max_starts: int = 3
     single: bool = False
+    pace_ms: int = 0
 
     def with_concurrency(self, most: int) -> Spec:
         """The same group taking at most `most` entries at once."""
@@ -202,6 +205,8 @@ class Engine:
             faults.hit(self.spec.group, "P1")
             for work in [[item] for item in fresh] if self.spec.single else [fresh]:
                 self._start(work)
+            if self.spec.pace_ms:
+                await self.clock.sleep(self.spec.pace_ms / 1000)
 
     def _open(self, row: Row, starts: int) -> _Item | None:
         """Decode and verify; what cannot be handled is disposed of on the side."""

@@ -32,7 +32,8 @@ class TopologyError(HeadraceError):
 
 
 class Group(BaseModel):
-    """One consumer group. idle_limit in ms: how long a silent consumer keeps its entries."""
+    """One consumer group. idle_limit in ms: how long a silent consumer keeps its entries. pace in ms: pause between
+    reads, for larger batches where nobody waits."""
 
     model_config = _STRICT
     room: str
@@ -41,6 +42,7 @@ class Group(BaseModel):
     concurrency: int = Field(ge=1, le=100_000)
     idle_limit: int = Field(ge=100, le=600_000)
     max_starts: int = Field(ge=1, le=20)
+    pace: int = Field(default=0, ge=0, le=10_000)
 
 
 class Stream(BaseModel):
@@ -105,6 +107,7 @@ class Topology(BaseModel):
             idle_ms=found.idle_limit,
             max_starts=found.max_starts,
             single=stream == "cleared",
+            pace_ms=found.pace,
         )
 
     def group_stream(self, group: str) -> str:
