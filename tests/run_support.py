@@ -48,7 +48,7 @@ class World(Protocol):
 
     async def live(self, p: str) -> dict[str, int]: ...
 
-    async def bytes(self, p: str) -> int: ...
+    async def kept_bytes(self, p: str) -> int: ...
 
     async def lanes(self, p: str) -> set[str]: ...
 
@@ -72,8 +72,9 @@ class MemoryWorld:
 
     def __init__(self, server: MemoryServer) -> None:
         self.server = server
-        self.scripts = MemoryScripts(server, RETENTION_MS)
-        self.runs, self.push = MemoryRuns(server), MemoryPush(server)
+        self.scripts: Scripts = MemoryScripts(server, RETENTION_MS)
+        self.runs: Runs = MemoryRuns(server)
+        self.push: Push = MemoryPush(server)
 
     async def groups(self) -> Groups:
         return MemoryGroups(self.server)
@@ -92,7 +93,7 @@ class MemoryWorld:
     async def live(self, p: str) -> dict[str, int]:
         return dict(self.server.live.get(p, {}))
 
-    async def bytes(self, p: str) -> int:
+    async def kept_bytes(self, p: str) -> int:
         return self.server.bytes.get(p, 0)
 
     async def lanes(self, p: str) -> set[str]:
@@ -130,7 +131,7 @@ class RedisWorld:
         self.address = Address.parse(url)
         self.redis = Client(self.address, CLOCK, CHANCE, name="test")
         self.scripts: Scripts = RedisScripts(self.redis, RETENTION_MS)
-        self.runs = RedisRuns(self.redis)
+        self.runs: Runs = RedisRuns(self.redis)
         self._push = RedisPush(self.address, CLOCK, CHANCE, "test")
         self.push: Push = self._push
         self._readers: list[Client] = []
@@ -169,7 +170,7 @@ class RedisWorld:
         rows = await self.redis.execute("ZRANGE", f"{p}:live", 0, -1, "WITHSCORES")
         return {run.decode(): int(score) for run, score in rows}
 
-    async def bytes(self, p: str) -> int:
+    async def kept_bytes(self, p: str) -> int:
         return int(await self.redis.execute("GET", f"{p}:bytes") or 0)
 
     async def lanes(self, p: str) -> set[str]:
@@ -230,7 +231,7 @@ async def until(done: Callable[[], Any], seconds: float = 20.0) -> None:
 
 def signed(text: str) -> Signed:
     """Something that looks signed; scripts never look inside."""
-    return Signed(text.encode(), b"t1:" + text.encode().hex().encode())
+    return Signed(text.encode(), b"signature of " + text.encode())
 
 
 def acceptance(run: str, **changes: Any) -> Acceptance:
@@ -262,8 +263,15 @@ def ending(kind: str, run: str, outcome: str = "completed") -> Ending:
 
 def answer(run: str, family: str, outcome: str = "pass", entry: str = "") -> Answer:
     """What a family's acts would send."""
-    grant = {"pool": POOL, "lane": LANE, "tenant": "org"} if family == "authorization" and outcome != "refuse" else {}
-    refusal = {"frame": f"no of {family}".encode(), "ending": ending("RequestRefused", f"{run} {family}", "refused")}
+    grant: dict[str, Any] = {}
+    if family == "authorization" and outcome != "refuse":
+        grant = {"pool": POOL, "lane": LANE, "tenant": "org"}
+    refusal: dict[str, Any] = {}
+    if outcome == "refuse":
+        refusal = {
+            "frame": f"no of {family}".encode(),
+            "ending": ending("RequestRefused", f"{run} {family}", "refused"),
+        }
     return Answer(
         run=run,
         family=family,
@@ -271,7 +279,7 @@ def answer(run: str, family: str, outcome: str = "pass", entry: str = "") -> Ans
         outcome=outcome,
         stored=f"verdict {family} {outcome}".encode(),
         **grant,
-        **(refusal if outcome == "refuse" else {}),  # type: ignore[arg-type]
+        **refusal,
     )
 
 
@@ -368,7 +376,7 @@ class Hands:
             "reply expires": await self.world.expires(self.reply),
             "facts": sorted({f[b"e"] for _, f in await self.world.entries(self.facts)}),
             "live": sorted(live),
-            "bytes": await self.world.bytes(p),
+            "bytes": await self.world.kept_bytes(p),
             "body": await self.world.body(self.run),
             "lanes": await self.world.lanes(p),
             "cleared": sorted({f[b"e"] for _, f in await self.world.entries(self.lane)}),

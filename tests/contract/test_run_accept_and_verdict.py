@@ -18,7 +18,7 @@ async def test_accepted_run_is_whole(world: World, hands: Hands) -> None:
     assert (fields["state"], fields["seq"], fields["epoch"]) == (b"checking", b"0", b"0")
     assert fields["families"].decode().split() == list(FAMILIES)
     assert await world.runs.checking_body(hands.run) == b"b" * 100
-    assert await world.bytes(hands.p) == 100
+    assert await world.kept_bytes(hands.p) == 100
     assert set(fields["a"].decode().split()) == {"accepted", hands.run}
     (entry,) = await world.entries(hands.requests)
     assert set(entry[1]) == {b"e", b"s"}
@@ -38,7 +38,7 @@ async def test_accepting_again_is_the_same_run(world: World, hands: Hands) -> No
     await hands.accept()
     assert await hands.accept() == (True, 1)
     assert len(await world.entries(hands.requests)) == 1
-    assert await world.bytes(hands.p) == 100
+    assert await world.kept_bytes(hands.p) == 100
 
 
 async def test_bound_by_count_refuses_and_writes_nothing(world: World, hands: Hands) -> None:
@@ -63,7 +63,7 @@ async def test_bound_by_bytes_refuses_only_what_does_not_fit(world: World, hands
 async def test_ended_run_makes_room_again(world: World, hands: Hands) -> None:
     await hands.accept(most_runs=1, most_bytes=100)
     await world.scripts.verdict(answer(hands.run, "authorization", "refuse"))
-    assert await world.bytes(hands.p) == 0
+    assert await world.kept_bytes(hands.p) == 0
     assert await Hands(world).accept(most_runs=1, most_bytes=100) == (True, 1)
 
 

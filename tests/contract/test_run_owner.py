@@ -148,7 +148,7 @@ async def test_end_leaves_answer_and_fact_and_nothing_else(world: World, hands: 
     assert await hands.end("1-1") == "ok"
     assert (await hands.state(), await hands.field("outcome"), await hands.field("seq")) == ("ended", "completed", "2")
     assert await world.body(hands.run) is None
-    assert await world.live(hands.p) == {} and await world.bytes(hands.p) == 0
+    assert await world.live(hands.p) == {} and await world.kept_bytes(hands.p) == 0
     assert await world.entries(hands.lane) == [] and await world.pending(hands.lane, "router") == {}
     assert await world.expires(hands.hash) and await world.expires(hands.reply)
     last = (await world.runs.frames(hands.run, 0, 0, 10))[-1]
