@@ -191,7 +191,8 @@ async def test_a_scanner_that_raises_is_a_failure_and_its_log_quotes_nothing(cap
     body = user("canary-text")
     guard = persons_guard(policies(actions={"persons": "flag"}), Shelf(r1=body), SystemClock(), Quoting(), 1000)
     assert (await answer(guard, body)).verdict.outcome == REFUSE
-    assert "RuntimeError" in caplog.text and "canary-text" not in caplog.text
+    assert "a scanner raised" in caplog.text
+    assert "canary-text" not in "".join(str(record.__dict__) for record in caplog.records)
 
 
 def test_a_verdict_is_a_value_of_the_schema() -> None:

@@ -9,13 +9,12 @@ through by accident and never kills the worker.
 from __future__ import annotations
 
 import asyncio
-import logging
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
-from base import metrics
+from base import logs, metrics
 from base.clock import Clock
 from base.crypto import digest
 from schemas.errors import Unavailable
@@ -39,7 +38,7 @@ from workers.guardrails.scanners.finding import KINDS, Finding
 from workers.guardrails.scanners.person_names import chunks, persons, regroup
 from workers.guardrails.text import Part, parts, unescape
 
-log = logging.getLogger(__name__)
+log = logs.room("guardrails")
 
 #: Bodies from here on are scanned in a thread, so that the loop goes on with its heartbeats; bytes.
 IN_THREAD = 64 * 1024
@@ -80,11 +79,9 @@ class Guard:
                 found = await self._find(list(parts(msgspec.json.decode(body))), policy)
             return decide(found, policy, event.body_digest)
         except (TimeoutError, TookTooLong, Unavailable) as error:
-            log.warning("guard %s could not judge run %s: %s", self.family, event.run, type(error).__name__)
+            log.warning("a family could not judge", family=self.family, run=event.run, reason=type(error).__name__)
         except Exception as error:
-            log.error(
-                "guard %s failed on run %s: %s at %s", self.family, event.run, type(error).__name__, _where(error)
-            )
+            log.error("a scanner raised", family=self.family, run=event.run, reason=_where(error))
         if family.fail == "open":
             return Decision(outcome=SKIP, found={})
         return Decision(outcome=REFUSE, failure=unavailable(self.family), found={})
@@ -112,9 +109,9 @@ class Guard:
 
 
 def _where(error: Exception) -> str:
-    """File and line that raised. Never the message: it may quote the text under scan."""
+    """What was raised, in which file and line. Never the message: it may quote the text under scan."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{frame.filename.rpartition('/')[2]}:{frame.lineno}"
+    return f"{type(error).__name__} at {frame.filename.rpartition('/')[2]}:{frame.lineno}"
 
 
 def rules_guard(policies: Policies, bodies: Bodies, clock: Clock) -> Guard:
