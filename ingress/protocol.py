@@ -8,6 +8,7 @@ socket closes. The transport is handed to the application as an ASGI extension, 
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from typing import Any
 
@@ -18,6 +19,8 @@ from ingress.routes.chat import TRANSPORT
 from ingress.settings import ServerSettings
 from schemas.errors import Code, Failure
 
+_OFFER = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
+_UNSENT = 128 * 1024  # bytes the kernel may hold that it could not send yet
 _BROKEN = error_body(Failure(code=Code.invalid_request.value, message="This is not an HTTP/1.1 request."))
 _HEAD = error_body(Failure(code=Code.request_too_large.value, message="The request's headers are too large."))
 
@@ -44,7 +47,7 @@ class DoorProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
             self._arm()
-        super().data_received(data)
+        super().data_received(without_offer(data) if self._head_timer is not None else data)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -103,12 +106,23 @@ class DoorProtocol(HttpToolsProtocol):
             self.transport.close()
 
 
+def without_offer(data: bytes) -> bytes:
+    """The bytes of a head without an offer to change the protocol: the parser would drop the body of a request that
+    makes one, and some clients offer h2c with every request."""
+    end = data.find(b"\r\n\r\n")
+    found = _OFFER.search(data, 0, end + 2 if end >= 0 else len(data))
+    return data if found is None else data[: found.start()] + b"\r\nx-upgrade:" + data[found.end() :]
+
+
 def tune(sock: socket.socket | None, stall_limit: float) -> None:
-    """No delay for small writes; the kernel drops a peer that acknowledges nothing for the stall limit (this frees what
-    is left of an answer after its handler is done)."""
+    """No delay for small writes. Where the kernel can: it keeps little that is unsent (a slow reader is felt early and
+    costs little), and drops a peer that acknowledges nothing for the stall limit (this frees what is left of an answer
+    after its handler is done)."""
     if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
         return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(stall_limit * 1000))
 

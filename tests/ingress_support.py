@@ -242,7 +242,7 @@ def new_parts(door: PlayedDoor, settings: ServerSettings, keys: MemoryKeys, ring
 @contextlib.asynccontextmanager
 async def gateway(script: Script | None = None, **changes: object) -> AsyncIterator[Gateway]:
     """A door on a free port, stopped at the end."""
-    settings = ServerSettings(**{"port": 0, "drain_limit": 1, "idle_timeout": 5, **changes})  # type: ignore[arg-type]
+    settings = ServerSettings(**{"port": 0, "drain_limit": 1, "idle_timeout": 5, **changes})
     ring = KeyRing([RingKey("k1", b"1" * 32)])
     minted, record = new_key(ring)
     door, keys = PlayedDoor(script), MemoryKeys([record])
@@ -364,5 +364,5 @@ async def read_chunk(reader: asyncio.StreamReader) -> bytes:
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for a condition, with a deadline."""
     async with asyncio.timeout(PATIENCE_S):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 (what is waited for tells nobody)
             await asyncio.sleep(0.005)

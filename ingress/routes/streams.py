@@ -44,9 +44,11 @@ def router(parts: Parts) -> APIRouter:
         parts.refuse_if_draining()
         return (await allow(dict(request.scope["headers"]), parts)).key
 
+    known = Depends(caller)
+
     @routes.get("/v1/streams/{run}", summary="Read a run's events again, from any of them")
     async def read_stream(
-        run: str, request: Request, after: int | None = Query(None, ge=0), key: KeyRecord = Depends(caller)
+        run: str, request: Request, after: int | None = Query(None, ge=0), key: KeyRecord = known
     ) -> Response:
         status = await _status(parts, run, key)
         begin = after if after is not None else _last_event_id(dict(request.scope["headers"]))
