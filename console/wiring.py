@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from base.credentials import open_credential
 from base.crypto import CryptoError, Sealer, Verifier
 from console.admin.serve import open_room as open_admin
+from console.admin.serve import open_room as open_admin
 from console.rooms import House, repeat
 from ingress.app import Ingress
 from ingress.parts import Parts

@@ -1,8 +1,11 @@
-"""Named crash points, for tests of what survives: FAULT=<stage>:<point>:<nth>[:exit|hang|raise].
+"""Named crash points, for tests of what survives.
+
+    FAULT=<stage>:<point>:<nth>[:exit|hang|raise]     armed for the life of the process
+    FAULT_FILE=<file>                                 the same words in a file, looked up at every passage; striking
+                                                      removes the file, so it strikes once over all processes
 
 Points: P1 after an entry was read, P2 after the handler's side effect, P3 before the acknowledging script, P4 after it;
-a stage is a group's name, or `ingress`. FAULT_ONCE=<file>: the fault strikes once over all restarts; the file remembers.
-Without the variable every call is one comparison with None.
+a stage is a group's name, or `ingress`. Without the variables every call is one comparison.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import dataclass
+from pathlib import Path
 
 
 class InjectedFault(Exception):
@@ -18,6 +22,8 @@ class InjectedFault(Exception):
 
 @dataclass(slots=True)
 class Fault:
+    """One fault, and how many passages are left until it strikes."""
+
     stage: str
     point: str
     nth: int
@@ -25,10 +31,10 @@ class Fault:
 
 
 def parse(text: str) -> Fault | None:
-    """The fault that FAULT describes. ValueError when it is malformed."""
-    if not text:
+    """The fault that the words describe. ValueError when they are malformed."""
+    if not text.strip():
         return None
-    stage, point, nth, *kind = text.split(":")
+    stage, point, nth, *kind = text.strip().split(":")
     fault = Fault(stage, point, int(nth), kind[0] if kind else "exit")
     if fault.kind not in ("exit", "hang", "raise"):
         raise ValueError(f"FAULT kind {fault.kind!r} must be exit, hang or raise")
@@ -36,29 +42,38 @@ def parse(text: str) -> Fault | None:
 
 
 _armed = parse(os.environ.get("FAULT", ""))
+_file = Path(os.environ["FAULT_FILE"]) if os.environ.get("FAULT_FILE") else None
+_active = _armed is not None or _file is not None
 
 
 def hit(stage: str, point: str) -> None:
     """Die, hang or raise here if this is the nth passage of the armed point."""
-    if _armed is not None and _armed.stage == stage and _armed.point == point:
-        _strike(_armed)
+    if _active:
+        _look(stage, point)
+
+
+def _look(stage: str, point: str) -> None:
+    if _armed is not None and (_armed.stage, _armed.point) == (stage, point):
+        _armed.nth -= 1
+        if _armed.nth == 0:
+            _strike(_armed)
+    if _file is not None:
+        _look_into(_file, stage, point)
+
+
+def _look_into(file: Path, stage: str, point: str) -> None:
+    """The file's fault strikes the first passage, whoever removes the file."""
+    try:
+        fault = parse(file.read_text())
+        if fault is None or (fault.stage, fault.point) != (stage, point):
+            return
+        file.unlink()
+    except FileNotFoundError:
+        return
+    _strike(fault)
 
 
 def _strike(fault: Fault) -> None:
-    fault.nth -= 1
-    if fault.nth != 0 or not _first_time(os.environ.get("FAULT_ONCE", "")):
-        return
     if fault.kind == "raise":
         raise InjectedFault(f"{fault.stage}:{fault.point}")
     os.kill(os.getpid(), signal.SIGKILL if fault.kind == "exit" else signal.SIGSTOP)
-
-
-def _first_time(file: str) -> bool:
-    """Whether this fault has not struck before; without a file it always may."""
-    if not file:
-        return True
-    try:
-        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    except FileExistsError:
-        return False
-    return True
