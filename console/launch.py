@@ -204,6 +204,8 @@ def bring_up(machine: Machine, wiring: Wiring, signals: Signals, say: Say, clock
         machine.supervisor.servers.append(server)
         with timed(f"{server.name} under {server.folder}"):
             server.start()
+        if server.adopted:
+            say(f"{server.name} was left by an earlier run and is taken over (pid {server.pid})")
         signals.check()
     _point_to_servers(machine)
     closing = (*signals.descriptors,)

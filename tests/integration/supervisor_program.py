@@ -33,6 +33,8 @@ def run_rooms(rooms: list[str], source: Source, ready_fd: int) -> None:
     assert str(source.overrides["redis.url"]).startswith(("redis://", "unix://"))
     name = rooms[0] if len(rooms) == 1 else "workers"
     forks.write_message(ready_fd, {"rooms": rooms, "pid": os.getpid(), "health_port": 1})
+    while "--stubborn" in sys.argv:
+        signal.pause()
     signal.sigwait({signal.SIGTERM})
     note(f"{name}:stopping")
     note(f"{name}:stopped")
@@ -43,6 +45,8 @@ def prepare(plan: Plan, say: Say) -> None:
     if "--refuse" in sys.argv:
         raise ValueError("the database is from the future")
     say("preparing")
+    while "--slow" in sys.argv:
+        signal.pause()
 
 
 def finish(plan: Plan, say: Say) -> Access:
@@ -53,7 +57,7 @@ def finish(plan: Plan, say: Say) -> Access:
 def main() -> int:
     """The same error border as console/cli/up.py."""
     layout = LAYOUTS["split" if "--split" in sys.argv else "merged"]
-    options = Options(data=DATA, port=0, layout=layout, local_model=False, drain_seconds=5.0)
+    options = Options(data=DATA, port=0, layout=layout, local_model=False, drain_seconds=600.0)
     wiring = Wiring(run_rooms=run_rooms, prepare=prepare, finish=finish)
     try:
         launch(options, wiring, lambda text: print(text, flush=True), SystemClock(), SystemRandom())

@@ -102,6 +102,23 @@ def test_ingress_drains_before_the_workers_end(start: Callable[..., Run]) -> Non
     assert deeds.index("ingress:stopped") < deeds.index("workers:stopping")
 
 
+def test_second_ctrl_c_does_not_wait_for_a_room_that_never_ends(start: Callable[..., Run]) -> None:
+    run = start("--stubborn")
+    pids = run.until_ready()["pids"]
+    run.process.send_signal(signal.SIGINT)
+    run.until(lambda: "Stopping" in run.output.read_text())
+    assert run.end(signal.SIGINT) == 0
+    assert alive(pids) == set()
+
+
+def test_ctrl_c_during_the_start_stops_what_was_started(start: Callable[..., Run]) -> None:
+    run = start("--slow")
+    run.until(lambda: "preparing" in run.output.read_text())
+    pids = {name: json.loads((run.data / name / "server.json").read_text())["pid"] for name in ("valkey", "postgres")}
+    assert run.end(signal.SIGINT) == 130
+    assert alive(pids) == set()
+
+
 def test_killed_room_comes_back_and_connection_json_names_its_new_process(start: Callable[..., Run]) -> None:
     run = start("--split")
     before = run.until_ready()["pids"]
@@ -128,6 +145,7 @@ def test_killed_supervisor_leaves_servers_that_the_next_up_adopts(start: Callabl
     second = start()
     second.until(lambda: "Ready:" in second.output.read_text() or second.process.poll() is not None)
     after = second.connection()["pids"]
+    assert "taken over" in second.output.read_text()
     assert (after["valkey"], after["postgres"]) == (before["valkey"], before["postgres"])
     assert alive({name: before[name] for name in ("ingress", "router")}) == set()
 
