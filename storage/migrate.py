@@ -70,11 +70,14 @@ def pending(files: Sequence[Migration], applied: Mapping[int, str], phase: str |
     return [item for item in files if item.number not in applied and phase in (None, item.phase)]
 
 
-async def migrate(dsn: str, *, phase: str | None = None, timeout_s: float = 5.0) -> list[str]:
+async def migrate(
+    dsn: str, *, phase: str | None = None, files: Sequence[Migration] | None = None, timeout_s: float = 5.0
+) -> list[str]:
     """Run what is pending as the owner of the database; the names of what ran. phase: None = all, PRE or POST.
+    files: other than the package's own.
 
     Unavailable when the server does not answer, MigrationError when a migration fails (nothing of it stays)."""
-    files = read_migrations()
+    files = read_migrations() if files is None else files
     try:
         connection = await asyncpg.connect(dsn, timeout=timeout_s)
     except FOREIGN as error:

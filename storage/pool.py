@@ -17,7 +17,7 @@ import asyncpg
 import msgspec
 
 from storage.access import Access
-from storage.errors import FOREIGN, translate
+from storage.errors import FOREIGN, StoreRefused, translate
 from storage.queries import QUERIES
 
 ROLE = "headrace_app"
@@ -44,8 +44,11 @@ class Transaction:
         await self._connection.fetch(QUERIES[query], *values)
 
     async def copy(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """Rows into a staging table by COPY."""
-        await self._connection.copy_records_to_table(table, records=rows, columns=columns)
+        """Rows into a staging table by COPY. StoreRefused when a value does not fit its column."""
+        try:
+            await self._connection.copy_records_to_table(table, records=rows, columns=columns)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise StoreRefused(f"a row for {table} does not fit: {error}") from error
 
 
 class Pool:
@@ -67,7 +70,7 @@ class Pool:
                 await connection.fetch(QUERIES["enter"], access.name, "operator" if access.operator else "")
                 yield Transaction(connection)
         except FOREIGN as error:
-            raise translate(error, gone=connection.is_closed()) from error
+            raise translate(error, gone=_is_gone(connection)) from error
         finally:
             await self._pool.release(connection)
 
@@ -95,7 +98,9 @@ async def open_pool(
 ) -> Pool:
     """A pool of up to `size` connections; connects lazily. dsn: postgresql://user:password@host:port/database.
 
-    ValueError when the dsn can't be read."""
+    ValueError when the dsn is not one."""
+    if not dsn.startswith(("postgresql://", "postgres://")):
+        raise ValueError("postgres.dsn must read postgresql://user:password@host:port/database")
     pool = asyncpg.create_pool(
         dsn,
         min_size=0,
@@ -107,10 +112,7 @@ async def open_pool(
         init=_set_codecs,
         reset=_keep,
     )
-    try:
-        await pool
-    except asyncpg.InterfaceError as error:  # ClientConfigurationError
-        raise ValueError(f"postgres.dsn is not usable: {error}") from None
+    await pool
     return Pool(pool, acquire_s)
 
 
@@ -124,12 +126,21 @@ async def _ending(connection: Connection) -> AsyncIterator[None]:
         yield
         await work.commit()
     except (OSError, TimeoutError, asyncio.CancelledError, GeneratorExit):
-        connection.terminate()
+        if not _is_gone(connection):
+            connection.terminate()
         raise
     except BaseException:
-        if not connection.is_closed():
+        if not _is_gone(connection):
             await work.rollback()
         raise
+
+
+def _is_gone(connection: Connection) -> bool:
+    """Closed, or taken from us by the pool, which it does at once when the server hangs up."""
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        return True
 
 
 async def _set_codecs(connection: asyncpg.Connection[asyncpg.Record]) -> None:

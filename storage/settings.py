@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from base.settings import Section
 
 
-class PostgresSettings(BaseModel):
+class PostgresSettings(Section):
     """Where the record lies and how long anybody waits for it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     dsn: str = Field(
         default="",
