@@ -339,3 +339,10 @@ async def test_an_endless_unary_answer_is_cut() -> None:
 def fact_of(lease: MemoryLease) -> RequestFailed:
     assert isinstance(lease.fact, RequestFailed) and lease.sent[-1].kind == ERROR
     return lease.fact
+
+
+async def test_an_answer_without_text_and_without_counts_bills_its_prompt_as_estimated() -> None:
+    script: Script = [Head(), Piece(sse(chunk())), Delay(0.01), Piece(sse(chunk(finish="stop"), "[DONE]"))]
+    lease = await Stage(script).run(cleared_run())
+    assert isinstance(lease.fact, RequestCompleted)
+    assert lease.fact.usage == Usage(prompt_tokens=11, estimated=True)

@@ -100,6 +100,11 @@ def stream_usage(stream: ChatStream, prompt_tokens: int) -> Usage | None:
     return Usage(prompt_tokens=prompt_tokens, completion_tokens=stream.pieces, estimated=True)
 
 
+def nothing_usage(prompt_tokens: int) -> Usage:
+    """A whole answer without text and without the engine's counts."""
+    return Usage(prompt_tokens=prompt_tokens, estimated=True)
+
+
 def unary_usage(answer: Answered, prompt_tokens: int) -> Usage:
     """The engine's counts, else four bytes of text a token."""
     if answer.usage is not None:

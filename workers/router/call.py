@@ -14,7 +14,7 @@ from providers.openai_openai import ChatStream, answer, request
 from providers.ports import Timeouts, Transport, UpstreamResponse
 from schemas.frames import END
 from schemas.records import EndpointRecord
-from workers.router.attempt import OK, Work, stream_usage, taken_over_usage, unary_usage
+from workers.router.attempt import OK, Work, nothing_usage, stream_usage, unary_usage
 from workers.router.interrupt import Interrupt, Stopped
 from workers.router.ports import Credentials
 from workers.router.relay import Pace, Relay
@@ -118,7 +118,7 @@ class Caller:
         now = self._clock.monotonic()
         work.first_at = relay.first_at or now
         work.note(called, now, OK, response.status)
-        work.usage = stream_usage(stream, accepted.prompt_tokens) or taken_over_usage(work.lease)
+        work.usage = stream_usage(stream, accepted.prompt_tokens) or nothing_usage(accepted.prompt_tokens)
         fact = work.completed(work.usage, stream.finish_reason, work.lease.sequence + events + 1, now)
         await work.lease.end(END, payload + last, events + 1, fact, None if work.lease.sequence else headers)
 
