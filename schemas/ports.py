@@ -127,6 +127,7 @@ class RunLease(Protocol):
     verdicts: Mapping[str, bytes]  #: as stored; verify with schemas.verdicts.open_verdict
     deadline_s: float  #: seconds left at the claim
     cancelled: asyncio.Event  #: set when someone cancels, the deadline was swept or the lease was lost
+    by: str  #: who cancelled, as RequestCancelled names them: client | lost | operator
 
     async def flush(self, payload: bytes, events: int, headers: Mapping[str, str] | None = None) -> None:
         """Store one data frame and push it to the watchers, atomically. events >= 1 whole SSE events."""

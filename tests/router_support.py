@@ -82,6 +82,7 @@ class MemoryLease:
     sent: list[Sent] = field(default_factory=list)
     fact: Terminal | None = None
     run: str = ""
+    by: str = "client"
 
     def __post_init__(self) -> None:
         self.run = self.accepted.run

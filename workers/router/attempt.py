@@ -80,7 +80,7 @@ class Work:
         """Nobody waits for it; what was generated is billed."""
         return RequestCancelled(
             run=self.lease.run,
-            by=getattr(self.lease, "by", "client"),
+            by=self.lease.by,
             model=self.lease.accepted.model,
             endpoint=self.endpoint,
             usage=self.usage,

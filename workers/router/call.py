@@ -63,6 +63,7 @@ class Caller:
             raise
         finally:
             metrics.inc("headrace_upstream_attempts_total", endpoint=endpoint.endpoint, outcome=outcome)
+            metrics.observe("headrace_stage_duration_seconds", self._clock.monotonic() - started, stage="upstream")
             if response is not None:
                 response.close()
 
