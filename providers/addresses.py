@@ -7,6 +7,7 @@ redirect, no plain HTTP to a public address.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from urllib.parse import urlsplit
 
@@ -34,6 +35,7 @@ def refuse_address(text: str, private: bool) -> str:
     return ""
 
 
+@lru_cache(maxsize=1024)
 def refuse_url(url: str, credential: bool, private: bool) -> str:
     """Why this base address may not be called, or "". The text never repeats what stands before an @."""
     if not url.isascii() or any(ord(sign) <= 32 or sign in '\\<>"^`{|}' or ord(sign) == 127 for sign in url):

@@ -158,10 +158,11 @@ class HttpResponse:
 
     async def drain(self, seconds: float) -> None:
         """See providers.ports.UpstreamResponse."""
-        with suppress(UpstreamFault, TimeoutError):
-            async with asyncio.timeout(seconds):
-                while await self.read():
-                    pass
+        if not self._answer.content.at_eof():
+            with suppress(UpstreamFault, TimeoutError):
+                async with asyncio.timeout(seconds):
+                    while await self.read():
+                        pass
         self.close()
 
     def close(self) -> None:
