@@ -28,6 +28,7 @@ from schemas.errors import Code, Failure, HeadraceError
 
 #: What answers without a key. Everything else must refuse with 401; a test walks the routes.
 PUBLIC = frozenset({"/livez", "/readyz", "/metrics", "/openapi.json"})
+RUN = "headrace.run"  # where a cold request's scope has its x-request-id
 log = logs.room("ingress")
 
 
@@ -53,6 +54,7 @@ class Ingress:
     async def _cold(self, scope: Scope, receive: Receive, send: Send) -> None:
         run, clock = self._parts.door.mint(), self._parts.clock
         started = clock.monotonic()
+        scope[RUN] = run
 
         async def named(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -124,8 +126,11 @@ async def _invalid(_: Request, error: Exception) -> Response:
     )
 
 
-async def _ours(_: Request, error: Exception) -> Response:
-    return respond(failure_of(error))
+async def _ours(request: Request, error: Exception) -> Response:
+    failure = failure_of(error)
+    if failure is INTERNAL:
+        log.error("request failed", run=request.scope[RUN], path=request.url.path, reason=repr(error))
+    return respond(failure)
 
 
 async def _internal(_: Request, error: Exception) -> Response:

@@ -22,7 +22,7 @@ from ingress.stalls import Stalls
 from policy.api_keys import ENTROPY_BYTES, Minted, mint
 from schemas.errors import Code, Failure, Refusal
 from schemas.frames import DATA, END, ERROR, Frame, encode_failure
-from schemas.ports import NewRun, RunStatus
+from schemas.ports import Door, NewRun, RunStatus
 from schemas.records import KeyRecord, ModelRecord
 from state.memory import MemoryCatalog, MemoryKeys
 
@@ -222,11 +222,11 @@ def new_key(ring: KeyRing, **changes: object) -> tuple[Minted, KeyRecord]:
     return minted, KeyRecord(**fields)  # type: ignore[arg-type]
 
 
-def new_parts(door: PlayedDoor, settings: ServerSettings, keys: MemoryKeys, ring: KeyRing) -> Parts:
+def new_parts(door: Door, settings: ServerSettings, keys: MemoryKeys, ring: KeyRing, name: str = "door-1") -> Parts:
     clock = SystemClock()
     models = (ModelRecord(name="tiny", pool="tiny", created=7), ModelRecord(name="org/big:1", pool="big"))
     return Parts(
-        name="door-1",
+        name=name,
         settings=settings,
         door=door,
         keys=keys,

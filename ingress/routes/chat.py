@@ -18,7 +18,7 @@ from base import logs, metrics
 from base.crypto import digest
 from ingress.body import ChatRequest, ClientGone, parse_chat, read_body
 from ingress.credentials import credential_of
-from ingress.errors import failure_of
+from ingress.errors import INTERNAL, failure_of
 from ingress.exchange import Exchange
 from ingress.headers import client_request_id, deadline_ms, traceparent
 from ingress.parts import Parts
@@ -113,9 +113,10 @@ class ChatCompletions:
 
 async def fail(out: Exchange, error: Exception) -> None:
     """Tell the client, and the log where it is our fault."""
-    if not isinstance(error, HeadraceError):
+    failure = failure_of(error)
+    if failure is INTERNAL:
         log.exception("request failed", run=out.run)
-    await out.fail(failure_of(error), error.headers if isinstance(error, RunFailed) else None)
+    await out.fail(failure, error.headers if isinstance(error, RunFailed) else None)
 
 
 async def _leave(watch: Watch) -> None:

@@ -1,0 +1,197 @@
+"""The door on real delivery: the twin first, then a cluster-enabled Valkey with four partitions."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import openai
+import pytest
+import pytest_asyncio
+from openai import AsyncOpenAI
+
+from ingress.app import Ingress
+from ingress.serve import IngressServer
+from ingress.settings import ServerSettings
+from runtime.door import Bounds, StreamDoor
+from runtime.names import prefix, push_channel
+from runtime.scripts import Answer
+from runtime.seals import Seals
+from schemas import envelope as wire
+from schemas.errors import Code, Failure
+from schemas.events import RequestAccepted, RequestCompleted, RequestRefused, Usage
+from state.memory import MemoryKeys
+from tests.ingress_support import chat_body, chunk, chunk_json, connected, head, new_key, new_parts, post, raw
+from tests.run_support import CHANCE, CLOCK, PARTITIONS, RING, Hands, World, answer, open_world, until
+
+FAMILIES = ("authorization", "rules")
+
+
+@pytest_asyncio.fixture(params=["memory", "valkey"])
+async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    url = request.getfixturevalue("valkey_cluster") if request.param == "valkey" else ""
+    async with open_world(request.param, lambda: url) as opened:
+        yield opened
+
+
+@dataclass
+class Doorway:
+    """One ingress on real delivery."""
+
+    port: int
+    token: str
+    url: str
+    server: IngressServer
+
+
+def seals(publisher: str) -> Seals:
+    return Seals(RING, publisher, CLOCK, CHANCE)
+
+
+@contextlib.asynccontextmanager
+async def doorway(world: World, keys: MemoryKeys, token: str, name: str, most: int = 100) -> AsyncIterator[Doorway]:
+    bounds = Bounds(most_runs=most, most_bytes=1_000_000)
+    door = StreamDoor(name, PARTITIONS, world.scripts, world.runs, seals("ingress"), CLOCK, CHANCE, bounds)
+    channels = [push_channel(prefix(number), name) for number in range(PARTITIONS)]
+    await world.push.listen(channels, door.hub.hear, door.hub.missed)
+    settings = ServerSettings(port=0, drain_limit=1)
+    parts = new_parts(door, settings, keys, RING, name)
+    server = IngressServer(Ingress(parts), settings, parts.health, CLOCK)
+    await server.start()
+    try:
+        yield Doorway(server.port, token, f"http://127.0.0.1:{server.port}", server)
+    finally:
+        await server.stop()
+
+
+@pytest_asyncio.fixture
+async def door(world: World) -> AsyncIterator[Doorway]:
+    minted, record = new_key(RING)
+    async with doorway(world, MemoryKeys([record]), minted.token, "door-1") as opened:
+        yield opened
+
+
+async def accepted(world: World) -> Hands:
+    """The run that was accepted, wherever it lies, its signature checked."""
+    found: list[Hands] = []
+
+    async def look() -> bool:
+        for number in range(PARTITIONS):
+            for _, fields in await world.entries(f"{prefix(number)}:requests"):
+                signed = wire.Signed(fields[b"e"], fields[b"s"])
+                envelope, event = wire.verify(seals("router").verifier, "requests", {"ingress"}, signed)
+                assert isinstance(event, RequestAccepted) and len(fields[b"e"]) < 1024
+                found.append(Hands(world, envelope.run))
+        return bool(found)
+
+    await until(look)
+    return found[0]
+
+
+async def claimed(world: World) -> Hands:
+    """The accepted run, cleared by all families and owned."""
+    hands = await accepted(world)
+    for family in FAMILIES:
+        await world.scripts.verdict(answer(hands.run, family))
+    (entry,) = await hands.read(hands.lane, "router", "r1")
+    assert (await world.scripts.claim(hands.run, hands.lane, entry, "r1", "r1:a")).state == "ok"
+    return hands
+
+
+async def say(world: World, hands: Hands, last: int, *texts: str) -> None:
+    payload = b"".join(chunk(text) for text in texts)
+    frame = seals("router").frame(hands.run, 1, last, "data", len(texts), payload, {"x-headrace-endpoint": "e1"})
+    assert await world.scripts.flush(hands.run, "r1:a", last, frame) in ("ok", "")
+
+
+async def finish(world: World, hands: Hands, last: int) -> None:
+    frame = seals("router").frame(hands.run, 1, last, "end", 1, b"data: [DONE]\n\n", None)
+    fact = RequestCompleted(run=hands.run, model="tiny", endpoint="e1", usage=Usage())
+    state = await world.scripts.end(hands.run, "owner", "r1:a", f"1-{last - 1}", frame, seals("router").ending(fact, 1))
+    assert state == "ok"
+
+
+async def test_a_stream_comes_through_and_can_be_read_again_at_another_door(world: World, door: Doorway) -> None:
+    async def play() -> Hands:
+        hands = await claimed(world)
+        await say(world, hands, 2, "He", "l")
+        await say(world, hands, 3, "lo")
+        await finish(world, hands, 4)
+        return hands
+
+    playing = asyncio.create_task(play())
+    client = AsyncOpenAI(base_url=f"{door.url}/v1", api_key=door.token, max_retries=0, timeout=20)
+    chat = client.chat.completions.with_streaming_response
+    async with client, chat.create(model="tiny", messages=[{"role": "user", "content": "hi"}], stream=True) as response:
+        assert response.headers["x-headrace-endpoint"] == "e1"
+        texts = [piece.choices[0].delta.content or "" async for piece in await response.parse()]
+    assert "".join(texts) == "Hello"
+    hands = await playing
+    minted, record = new_key(RING, tenant="org")
+    async with doorway(world, MemoryKeys([record]), minted.token, "door-2") as other:
+        again = await raw(other.port, head("GET", f"/v1/streams/{hands.run}?after=1", minted.token))
+    whole = [chunk_json("l"), chunk_json("lo"), b"[DONE]"]
+    assert again.body == b"".join(b"id: %d\ndata: %b\n\n" % (n, data) for n, data in enumerate(whole, 2))
+
+
+async def test_a_refusal_of_a_family_is_the_status(world: World, door: Doorway) -> None:
+    async def refuse() -> None:
+        hands = await accepted(world)
+        failure = Failure(code=Code.content_policy_violation, message="a card number")
+        fact = RequestRefused(run=hands.run, family="rules", failure=failure)
+        no = Answer(
+            run=hands.run,
+            family="rules",
+            entry="",
+            outcome="refuse",
+            stored=b"verdict",
+            frame=seals("rules").error(hands.run, 0, 1, failure).payload,
+            ending=seals("rules").ending(fact, 0),
+        )
+        await world.scripts.verdict(answer(hands.run, "authorization"))
+        await world.scripts.verdict(no)
+
+    refusing = asyncio.create_task(refuse())
+    async with AsyncOpenAI(base_url=f"{door.url}/v1", api_key=door.token, max_retries=0, timeout=20) as client:
+        with pytest.raises(openai.BadRequestError) as caught:
+            await client.chat.completions.create(
+                model="tiny", messages=[{"role": "user", "content": "hi"}], stream=True
+            )
+    assert caught.value.code == "content_policy_violation"
+    await refusing
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_leaving_while_it_is_checked_ends_the_run(world: World, door: Doorway, stream: bool) -> None:
+    async with connected(door.port) as (_, writer):
+        writer.write(post(door.token, chat_body(stream=stream)))
+        hands = await accepted(world)
+
+    async def ended() -> bool:
+        return await hands.state() == "ended"
+
+    await until(ended)
+    assert await hands.kinds() == ["RequestCancelled"]
+
+
+async def test_leaving_in_mid_stream_asks_the_owner_to_stop(world: World, door: Doorway) -> None:
+    async with connected(door.port) as (reader, writer):
+        writer.write(post(door.token, chat_body(stream=True)))
+        hands = await claimed(world)
+        await say(world, hands, 1, "a")
+        await reader.readuntil(chunk("a"))
+
+    async def flagged() -> bool:
+        return "cancel" in await world.runs.fields(hands.run)
+
+    await until(flagged)
+
+
+async def test_over_the_bound_of_live_runs_the_door_says_when_to_come_back(world: World) -> None:
+    minted, record = new_key(RING)
+    async with doorway(world, MemoryKeys([record]), minted.token, "door-1", most=0) as full:
+        refused = await raw(full.port, post(minted.token, chat_body()))
+    assert (refused.status, refused.error["code"]) == (503, "server_is_overloaded")
+    assert int(refused.headers["retry-after"]) >= 1
