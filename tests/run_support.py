@@ -58,6 +58,8 @@ class World(Protocol):
 
     async def consumers(self, stream: str, group: str) -> set[str]: ...
 
+    async def unread(self, stream: str, group: str) -> int: ...
+
     async def add(self, stream: str, fields: Mapping[str, bytes]) -> str: ...
 
     async def delete(self, stream: str, entry: str) -> None: ...
@@ -108,6 +110,10 @@ class MemoryWorld:
     async def consumers(self, stream: str, group: str) -> set[str]:
         found = self.server.group(stream, group)
         return set(found.consumers) if found else set()
+
+    async def unread(self, stream: str, group: str) -> int:
+        found = self.server.group(stream, group)
+        return len(list(self.server.streams[stream].after(found.last))) if found else -1
 
     async def add(self, stream: str, fields: Mapping[str, bytes]) -> str:
         return self.server.add(stream, fields)
@@ -186,6 +192,14 @@ class RedisWorld:
     async def consumers(self, stream: str, group: str) -> set[str]:
         rows = await self.redis.execute("XINFO", "CONSUMERS", stream, group)
         return {row[b"name"].decode() for row in rows}
+
+    async def unread(self, stream: str, group: str) -> int:
+        if not await self.redis.execute("EXISTS", stream):
+            return -1
+        for row in await self.redis.execute("XINFO", "GROUPS", stream):
+            if row[b"name"] == group.encode():
+                return len(await self.redis.execute("XRANGE", stream, b"(" + row[b"last-delivered-id"], "+"))
+        return -1
 
     async def add(self, stream: str, fields: Mapping[str, bytes]) -> str:
         flat = [part for name, value in fields.items() for part in (name.encode(), value)]
