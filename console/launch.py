@@ -36,7 +36,7 @@ class LaunchError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line asked for. port 0: any free one."""
+    """What the command line asked for. port 0: any free one. drain: see Supervisor."""
 
     data: Path
     port: int
@@ -46,7 +46,7 @@ class Options:
     engines: tuple[tuple[str, str], ...] = ()
     local_model: bool = True
     host: str = "127.0.0.1"
-    drain_seconds: float = DRAIN_SECONDS
+    drain: tuple[float, float] = (DRAIN_SECONDS, DRAIN_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,7 @@ def assemble(
         chance=chance,
         say=say,
         closing=(lock,),
-        drain_seconds=options.drain_seconds,
+        drain=options.drain,
     )
     supervisor.end_leftovers()
     check_port(options.port)

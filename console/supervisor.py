@@ -138,9 +138,10 @@ class Supervisor:
         chance: Random,
         say: Say,
         closing: Sequence[int] = (),
-        drain_seconds: float = DRAIN_SECONDS,
+        drain: tuple[float, float] = (DRAIN_SECONDS, DRAIN_SECONDS),
     ) -> None:
-        """folder: logs and records; closing: descriptors that no child may keep (the lock of the data folder)."""
+        """folder: logs and records; closing: descriptors that no child may keep (the lock of the data folder).
+        drain: seconds the door and the other rooms may take to end after SIGTERM."""
         logs = folder / "logs"
         logs.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.rooms = [RoomProcess(rooms, logs / f"{_log_name(rooms)}.log") for rooms in layout]
@@ -148,7 +149,7 @@ class Supervisor:
         self.on_change: Callable[[], None] = lambda: None
         self._run, self._source, self._record = run, source, folder / "rooms"
         self._signals, self._clock, self._chance, self._say = signals, clock, chance, say
-        self._closing, self._drain = tuple(closing), drain_seconds
+        self._closing, self._drain = tuple(closing), drain
         self._record.mkdir(mode=0o700, exist_ok=True)
 
     def end_leftovers(self) -> None:
@@ -156,7 +157,7 @@ class Supervisor:
         left = [known for path in self._record.glob("*.json") if (known := processes.read_record(path))]
         if left:
             self._say(f"Waiting for {len(left)} process(es) of an earlier run to drain")
-        self._end(left, hurry_at=1)
+        self._end(left, max(self._drain), hurry_at=1)
 
     def start(self, seconds: float) -> None:
         """Fork every process and wait until all rooms are ready. StartError, Stopped."""
@@ -183,8 +184,8 @@ class Supervisor:
         """
         doors = [process for process in self.rooms if "ingress" in process.rooms]
         others = [process for process in self.rooms if "ingress" not in process.rooms]
-        for group in (doors, others):
-            self._end([process.known for process in group if process.known is not None], hurry_at=2)
+        for group, seconds in zip((doors, others), self._drain, strict=True):
+            self._end([process.known for process in group if process.known is not None], seconds, hurry_at=2)
         for process in self.rooms:
             self._forget(process)
 
@@ -271,14 +272,14 @@ class Supervisor:
             return
         self.on_change()
 
-    def _end(self, wanted: Sequence[processes.Identity], hurry_at: int) -> None:
-        """SIGTERM to all, wait for the drain time, SIGKILL to what is left. hurry_at: so many requests to stop make
-        the drain time a second."""
+    def _end(self, wanted: Sequence[processes.Identity], drain: float, hurry_at: int) -> None:
+        """SIGTERM to all, wait for `drain` seconds, SIGKILL to what is left. hurry_at: so many requests to stop make
+        it a second."""
         begun = self._clock.monotonic()
         for known in wanted:
             processes.send(known, signal.SIGTERM)
         while left := [known for known in wanted if not processes.gone(known)]:
-            patience = HURRY_SECONDS if self._signals.asked >= hurry_at else self._drain
+            patience = HURRY_SECONDS if self._signals.asked >= hurry_at else drain
             if self._clock.monotonic() - begun > patience:
                 break
             self._signals.wait(0.05)

@@ -62,7 +62,7 @@ def choose(
         engines=tuple(parse_engine(text) for text in engines),
         local_model=not bare,
         host=settings.server.host,
-        drain_seconds=settings.server.drain_limit + 10,
+        drain=(settings.server.drain_limit + 10, settings.runs.drain_s + 15),
     )
 
 

@@ -57,7 +57,7 @@ def finish(plan: Plan, say: Say) -> Access:
 def main() -> int:
     """The same error border as console/cli/up.py."""
     layout = LAYOUTS["split" if "--split" in sys.argv else "merged"]
-    options = Options(data=DATA, port=0, layout=layout, local_model=False, drain_seconds=600.0)
+    options = Options(data=DATA, port=0, layout=layout, local_model=False, drain=(600.0, 600.0))
     wiring = Wiring(run_rooms=run_rooms, prepare=prepare, finish=finish)
     try:
         launch(options, wiring, lambda text: print(text, flush=True), SystemClock(), SystemRandom())
