@@ -98,6 +98,7 @@ class StreamWatch:
         if frame.terminal:
             self._finished = True
             self.close()
+            self._hub.ended()
         return frame
 
     async def _wait(self, seconds: float) -> None:
@@ -141,10 +142,11 @@ class StreamWatch:
 
 
 class Hub:
-    """All watches of one process. `leave` is what happens when a watcher's client is gone."""
+    """All watches of one process. `leave` is what happens when a watcher's client is gone, `ended` when a watch has
+    handed out its last frame."""
 
-    def __init__(self, runs: Runs, seals: Seals, leave: Leave) -> None:
-        self.runs, self.seals, self.leave = runs, seals, leave
+    def __init__(self, runs: Runs, seals: Seals, leave: Leave, ended: Callable[[], None]) -> None:
+        self.runs, self.seals, self.leave, self.ended = runs, seals, leave, ended
         self._watches: dict[str, set[StreamWatch]] = {}
 
     def watch(self, run: str, watcher: str, *, after: int = 0, behind: bool = False) -> StreamWatch:
