@@ -31,7 +31,7 @@ from tests.audit_support import (
     verdicts,
 )
 from workers.audit import rules
-from workers.audit.opening import Opened, open_fact
+from workers.audit.opening import Opened, open_fact, open_grant
 
 PRICES = (Price(model="sm*", prompt=150_000, completion=600_000, cached=75_000),)
 
@@ -224,14 +224,22 @@ def test_a_fact_without_its_companions_is_still_recorded() -> None:
     assert (found.run, found.outcome, found.unverified) == (run_id(), "completed", ("acceptance", "times"))
 
 
+def held(end: End) -> rules.Settlement | None:
+    return rules.settlement(*open_grant(end.delivery(), VERIFIER, PUBLISHERS))
+
+
 def test_what_was_reserved_is_given_back() -> None:
-    assert rules.settlement(opened(End())) == rules.Settlement(
-        tenant="acme", run=run_id(), scopes=("key:00000000000000aa",)
-    )
+    assert held(End()) == rules.Settlement(tenant="acme", run=run_id(), scopes=("key:00000000000000aa",))
 
 
 def test_nothing_is_given_back_on_an_unproven_word() -> None:
-    assert rules.settlement(opened(End(rings={"authorization": STRANGER}))) is None
+    assert held(End(rings={"authorization": STRANGER})) is None
+    assert held(End(verdicts=verdicts(run_id(2)))) is None
+
+
+def test_nothing_is_given_back_on_a_false_fact() -> None:
+    with pytest.raises(SignatureError):
+        held(End(rings={"router": STRANGER}))
 
 
 def test_facts_of_one_run_differ_by_kind_and_attempt() -> None:

@@ -9,5 +9,6 @@
     Owns     the tables facts and requests; the price list
 
 The tour: opening.py (a delivery -> what in it can be believed), rules.py (that + prices -> rows, settlement),
-handlers.py (one class per group), measures.py (metrics of ended runs), app.py (the wiring).
+handlers.py (one class per group), batches.py (one transaction for all that arrives within a moment), measures.py
+(metrics of ended runs), app.py (the wiring).
 """

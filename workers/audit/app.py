@@ -10,6 +10,7 @@ from __future__ import annotations
 from base.crypto import Verifier
 from runtime.app import Context, Stage
 from schemas.ports import Limits
+from workers.audit.batches import Batches
 from workers.audit.handlers import Audit, Ledger
 from workers.audit.ports import Record
 from workers.audit.settings import AuditSettings
@@ -19,6 +20,7 @@ def build(context: Context, record: Record, limits: Limits, settings: AuditSetti
     """The room's stages over the process's record (storage.ports.Store.requests) and limits (state.shared.Shared)."""
     verifier = Verifier(context.ring)
     publishers = context.topology.streams["facts"].publishers
-    audit = Audit(verifier, publishers, record, settings.price_list(), context.clock)
+    batches = Batches(record, context.clock, settings.linger_ms / 1000)
+    audit = Audit(verifier, publishers, batches, settings.price_list(), context.clock)
     ledger = Ledger(verifier, publishers, limits)
     return [Stage(group="audit", handler=audit.handle), Stage(group="ledger", handler=ledger.handle)]

@@ -7,7 +7,8 @@ against them; no request waits for either group.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from base import logs, metrics
 from base.clock import Clock
@@ -19,27 +20,23 @@ from schemas.ports import Limits
 from schemas.records import FactRecord, RequestRecord
 from workers.audit import rules
 from workers.audit.measures import measure
-from workers.audit.opening import Opened, open_fact
+from workers.audit.opening import Opened, open_fact, open_grant
 from workers.audit.ports import Record
 
 log = logs.room("audit")
+T = TypeVar("T")
 
 _NEWER_S = 5.0  # before a fact with a part newer than this process is looked at again
 
 
-class _Opener:
-    """Opens deliveries; the outcome of those that can't be opened."""
-
-    def __init__(self, verifier: VerifierPort, publishers: Mapping[str, list[str]]) -> None:
-        self._verifier, self._publishers = verifier, publishers
-
-    def open(self, delivery: Delivery) -> Opened | Outcome:
-        try:
-            return open_fact(delivery, self._verifier, self._publishers)
-        except (SignatureError, DecodeError) as error:
-            return Dead(f"{type(error).__name__}: {error}")
-        except UnknownVersion as error:
-            return Again(_NEWER_S, str(error))
+def _opened(read: Callable[[Delivery], T], delivery: Delivery) -> T | Outcome:
+    """What can be read of a delivery, or the outcome of one that can't be."""
+    try:
+        return read(delivery)
+    except (SignatureError, DecodeError) as error:
+        return Dead(f"{type(error).__name__}: {error}")
+    except UnknownVersion as error:
+        return Again(_NEWER_S, str(error))
 
 
 class Audit:
@@ -53,12 +50,12 @@ class Audit:
         prices: Sequence[Price],
         clock: Clock,
     ) -> None:
-        self._opener = _Opener(verifier, publishers)
+        self._read = lambda delivery: open_fact(delivery, verifier, publishers)
         self._record, self._prices, self._clock = record, tuple(prices), clock
 
     async def handle(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
         """Done for what is in the record, Dead for what is not to be believed. Unavailable while PostgreSQL is away."""
-        opened = [self._opener.open(item) for item in deliveries]
+        opened = [_opened(self._read, item) for item in deliveries]
         pairs = [rules.rows(item, self._prices) for item in opened if isinstance(item, Opened)]
         for _, request in pairs:
             if request.unverified:
@@ -84,13 +81,12 @@ class Ledger:
     """Group `ledger`: frees what ended runs held. Unproven holds are left to expire."""
 
     def __init__(self, verifier: VerifierPort, publishers: Mapping[str, list[str]], limits: Limits) -> None:
-        self._opener, self._limits = _Opener(verifier, publishers), limits
+        self._read = lambda delivery: rules.settlement(*open_grant(delivery, verifier, publishers))
+        self._limits = limits
 
     async def handle(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
         """Done for what was settled or held nothing. Unavailable while Redis is away."""
-        opened = [self._opener.open(item) for item in deliveries]
-        wanted = [rules.settlement(item) for item in opened if isinstance(item, Opened)]
-        await asyncio.gather(
-            *(self._limits.settle(item.tenant, item.run, item.scopes) for item in wanted if item is not None)
-        )
-        return [Done() if isinstance(item, Opened) else item for item in opened]
+        wanted = [_opened(self._read, item) for item in deliveries]
+        held = [item for item in wanted if isinstance(item, rules.Settlement)]
+        await asyncio.gather(*(self._limits.settle(item.tenant, item.run, item.scopes) for item in held))
+        return [Done() if item is None or isinstance(item, rules.Settlement) else item for item in wanted]

@@ -33,6 +33,7 @@ _FAMILY = b"v:"
 _times = msgspec.json.Decoder(FactTimes)
 
 ACCEPTANCE, TIMES = "acceptance", "times"
+AUTHORIZATION = "authorization"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +54,7 @@ class Opened:
     @property
     def grant(self) -> Grant | None:
         """What authorization found out about the caller; None when it never said, or not provably."""
-        said = self.verdicts.get("authorization")
+        said = self.verdicts.get(AUTHORIZATION)
         return said.grant if said else None
 
 
@@ -71,6 +72,16 @@ def open_fact(delivery: Delivery, verifier: VerifierPort, publishers: Mapping[st
         times=_read_times(delivery, failed),
         unverified=tuple(failed),
     )
+
+
+def open_grant(
+    delivery: Delivery, verifier: VerifierPort, publishers: Mapping[str, list[str]]
+) -> tuple[str, Grant | None]:
+    """Only the run and what authorization said of its caller, for the ledger. Raises like open_fact."""
+    envelope, _ = _fact(delivery, verifier, publishers)
+    stored = delivery.fields.get(_FAMILY + AUTHORIZATION.encode())
+    said = _verdict(verifier, AUTHORIZATION, stored) if stored else None
+    return envelope.run, said.grant if said and _about(said, AUTHORIZATION, envelope.run, None) else None
 
 
 def _fact(delivery: Delivery, verifier: VerifierPort, publishers: Mapping[str, list[str]]) -> tuple[Envelope, Terminal]:

@@ -25,7 +25,7 @@ from schemas.events import (
     Usage,
 )
 from schemas.records import FactRecord, RequestRecord
-from schemas.verdicts import Verdict
+from schemas.verdicts import Grant, Verdict
 from workers.audit.opening import Opened
 
 _OUTCOMES: dict[type[Any], str] = {
@@ -120,12 +120,11 @@ def request_row(opened: Opened, prices: Sequence[Price]) -> RequestRecord:
     )
 
 
-def settlement(opened: Opened) -> Settlement | None:
+def settlement(run: str, grant: Grant | None) -> Settlement | None:
     """What the ledger gives back; None when nothing was held, or nobody can prove whose it was (it expires then)."""
-    grant = opened.grant
     if grant is None or not grant.scopes:
         return None
-    return Settlement(tenant=grant.tenant, run=opened.run, scopes=grant.scopes)
+    return Settlement(tenant=grant.tenant, run=run, scopes=grant.scopes)
 
 
 def name(text: str) -> str:

@@ -26,6 +26,13 @@ class AuditSettings(Section):
         default=(), description="The price list. A model without a price is free."
     )
 
+    linger_ms: int = Field(
+        default=50,
+        ge=0,
+        le=5_000,
+        description="Milliseconds for which ended requests are gathered into one transaction.",
+    )
+
     def price_list(self) -> tuple[Price, ...]:
         """As policy.prices wants it."""
         return tuple(
