@@ -63,6 +63,7 @@ class Lease:
             raise OwnerLost(f"flush of {self.run} at {self.epoch}-{last}: {state}")
         self.sequence = last
         self.hear(state)
+        faults.hit("router", "P2")
 
     async def end(
         self, kind: str, payload: bytes, events: int, fact: Terminal, headers: Mapping[str, str] | None = None
@@ -72,9 +73,7 @@ class Lease:
         place, last = f"{self.epoch}-{self.sequence}", self.sequence + events
         frame = self._seals.frame(self.run, self.epoch, last, kind, events, payload, headers)
         ending = self._seals.ending(fact, self.epoch)
-        state = await self._insist(
-            lambda: self._scripts.end(self.run, "owner", self._owner, place, frame, ending)
-        )
+        state = await self._insist(lambda: self._scripts.end(self.run, "owner", self._owner, place, frame, ending))
         if state == "lost":
             raise OwnerLost(f"end of {self.run}")
         self.sequence = last
@@ -138,9 +137,6 @@ class Leases:
     async def _claim(self, delivery: Delivery, owner: str) -> Claim:
         while True:
             try:
-                return await self._scripts.claim(
-                    delivery.run, delivery.stream, delivery.entry, self._consumer, owner
-                )
+                return await self._scripts.claim(delivery.run, delivery.stream, delivery.entry, self._consumer, owner)
             except Unavailable:
                 await self._clock.sleep(self._chance.uniform(*_BACKOFF))
-
