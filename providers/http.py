@@ -15,6 +15,7 @@ import ssl
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 
 import aiohttp
 from aiohttp.client_exceptions import ClientConnectorError
@@ -92,7 +93,7 @@ class HttpTransport:
                     data=body or None,
                     headers={"accept-encoding": "identity", "user-agent": "headrace", **headers},
                     allow_redirects=False,
-                    timeout=_connect_only(timeouts),
+                    timeout=_connect_only(timeouts.connect_s),
                 )
         except (aiohttp.ClientError, OSError) as error:
             raise (_late(timeouts) if type(error) is TimeoutError else _translate(error)) from None
@@ -129,7 +130,7 @@ class HttpResponse:
     def __init__(self, answer: aiohttp.ClientResponse, timeouts: Timeouts, clock: Clock, started: float) -> None:
         self._answer, self._timeouts, self._clock = answer, timeouts, clock
         self.status = answer.status
-        self.headers: Mapping[str, str] = {name.lower(): value for name, value in answer.headers.items()}
+        self.headers: Mapping[str, str] = answer.headers
         self._end = started + timeouts.total_s
         self._first = started + timeouts.connect_s + timeouts.first_byte_s
         self._begun = False
@@ -207,9 +208,10 @@ class HttpResponse:
         self._answer.close()
 
 
-def _connect_only(timeouts: Timeouts) -> aiohttp.ClientTimeout:
+@lru_cache(maxsize=64)
+def _connect_only(seconds: float) -> aiohttp.ClientTimeout:
     """aiohttp keeps the connect limit; the others are ours."""
-    return aiohttp.ClientTimeout(total=None, connect=timeouts.connect_s)
+    return aiohttp.ClientTimeout(total=None, connect=seconds)
 
 
 def _late(timeouts: Timeouts) -> UpstreamFault:

@@ -28,7 +28,7 @@ class UpstreamResponse(Protocol):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Names in lower case; the last of several wins."""
+        """Ask with names in lower case; of several the first is given."""
         ...
 
     async def read(self) -> bytes:

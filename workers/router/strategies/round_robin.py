@@ -8,6 +8,7 @@ from math import gcd
 
 #: Turns in one cycle at most; larger weights are scaled down to it.
 _LONGEST = 4096
+_GOLDEN = 0.6180339887498949
 
 
 def round_robin(weights: Sequence[int], in_use: Sequence[int], turn: int) -> int:
@@ -18,9 +19,12 @@ def round_robin(weights: Sequence[int], in_use: Sequence[int], turn: int) -> int
 
 @lru_cache(maxsize=256)
 def _cycle(weights: tuple[int, ...]) -> tuple[int, ...]:
-    """One cycle: index i stands in it weights[i] times; its k-th turn is due at (k + 1/2) / weight."""
+    """One cycle: index i stands in it weights[i] times, its turns 1/weight apart; where it begins is spread by the
+    golden ratio, so that light endpoints don't come all at once."""
     shared = gcd(*weights)
     scale = max(1.0, sum(weights) / shared / max(_LONGEST, len(weights)))
     shares = [max(1, round(weight / shared / scale)) for weight in weights]
-    turns = [((k + 0.5) / share, index) for index, share in enumerate(shares) for k in range(share)]
+    turns = [
+        ((k + (index + 1) * _GOLDEN % 1) / share, index) for index, share in enumerate(shares) for k in range(share)
+    ]
     return tuple(index for _, index in sorted(turns))
