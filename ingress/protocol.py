@@ -1,8 +1,10 @@
 """uvicorn's HTTP/1.1 connection with the limits it lacks: heads that are too large or too slow, endless uploads.
 
 A head over its limits is 431, bytes that are no HTTP are 400, both in OpenAI's shape; a head that does not arrive in
-time closes the socket. What a client still uploads after its answer is thrown away for the same time, then the
-socket closes. The transport is handed to the application as an ASGI extension, so that a stalled reader can be cut.
+time closes the socket. What a client still uploads after its answer is thrown away for the same time, then the socket
+closes. A request sent before the one ahead of it was answered is left to another connection: this one closes after the
+first answer, as HTTP allows, because uvicorn would not notice that such a client has left. The transport is handed to
+the application as an ASGI extension, so that a stalled reader can be cut.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ class DoorProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._head_timer: asyncio.TimerHandle | None = None
         self._head_bytes = self._head_count = 0
+        self._deaf = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -45,6 +48,8 @@ class DoorProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            return
         if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
             self._arm()
         super().data_received(without_offer(data) if self._head_timer is not None else data)
@@ -65,16 +70,22 @@ class DoorProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._disarm()
-        if not self.transport.is_closing():
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._deaf = True
+            self.cycle.keep_alive = False
+        if self._listening():
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        if self.cycle is not None and not self.transport.is_closing():
+        if self.cycle is not None and self._listening():
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        if self.cycle is not None and not self.transport.is_closing():
+        if self.cycle is not None and self._listening():
             super().on_message_complete()
+
+    def _listening(self) -> bool:
+        return not self._deaf and not self.transport.is_closing()
 
     def send_400_response(self, msg: str) -> None:
         """uvicorn's hook for bytes that are no HTTP; `msg` is its own wording."""

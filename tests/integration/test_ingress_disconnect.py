@@ -58,6 +58,16 @@ async def test_leaving_in_mid_stream_is_heard() -> None:
         await until(lambda: signed_off(run))
 
 
+async def test_leaving_is_heard_though_another_request_was_sent_ahead() -> None:
+    async with gateway() as up:
+        async with connected(up.port) as (reader, writer):
+            writer.write(post(up.token, chat_body(stream=True)) * 2)
+            run = await up.door.first()
+            await run.data("a")
+            await read_head(reader)
+        await until(lambda: signed_off(run))
+
+
 async def test_a_reset_is_heard_like_a_farewell() -> None:
     async with gateway() as up:
         reader, writer = await asyncio.open_connection("127.0.0.1", up.port)

@@ -131,6 +131,14 @@ async def test_a_request_that_offers_another_protocol_is_answered_in_this_one() 
         assert (await raw(up.port, post(up.token, chat_body(), *lines))).status == 200
 
 
+async def test_a_request_sent_ahead_of_its_turn_is_left_to_another_connection() -> None:
+    async with gateway(answer) as up, connected(up.port) as (reader, writer):
+        writer.write(post(up.token, chat_body()) * 3)
+        assert (await read_answer(reader)).status == 200
+        assert await reader.read() == b""
+        assert len(up.door.runs) == 1
+
+
 async def test_small_writes_are_not_delayed() -> None:
     async with gateway(answer) as up, connected(up.port) as (reader, writer):
         writer.write(post(up.token, chat_body()))
