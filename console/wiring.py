@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from base.credentials import open_credential
 from base.crypto import CryptoError, Sealer, Verifier
 from console.admin.serve import open_room as open_admin
-from console.admin.serve import open_room as open_admin
 from console.rooms import House, repeat
 from ingress.app import Ingress
 from ingress.parts import Parts
@@ -26,6 +25,7 @@ from schemas.records import EndpointRecord
 from workers.audit.app import build as build_audit
 from workers.authorization.app import build as build_authorization
 from workers.guardrails.app import build as build_guardrails
+from workers.guardrails.policy import Policies
 from workers.provisioner.app import build as build_provisioner
 from workers.router.app import make_router
 
@@ -33,9 +33,14 @@ _DOOR_BEAT_S = 5.0
 
 
 async def _authorization(house: House) -> None:
-    shared = house.shared
+    shared, policies = house.shared, Policies(house.settings.guardrails)
+
+    def fail_policy(model: str, key_id: str, family: str) -> str:
+        """The guardrails' policy says what a missing verdict means; authorization writes it into the grant."""
+        return policies.find(model, key_id).families[family].fail
+
     house.stages += build_authorization(
-        house.context, shared.keys, shared.catalog, shared.limits, house.settings.authorization
+        house.context, shared.keys, shared.catalog, shared.limits, house.settings.authorization, fail_policy
     )
 
 
@@ -123,9 +128,7 @@ async def _ingress(house: House) -> None:
 
 
 async def _audit(house: House) -> None:
-    house.stages += build_audit(
-        house.context, house.store.requests, house.shared.limits, house.settings.audit
-    )
+    house.stages += build_audit(house.context, house.store.requests, house.shared.limits, house.settings.audit)
 
 
 async def _provisioner(house: House) -> None:

@@ -26,7 +26,9 @@ from schemas.ports import NewRun, Redis, RunStatus, Watch
 
 log = logs.room("runtime")
 
-_CANCELLED = Failure(code=Code.cancelled, message="The request was cancelled before it was answered.", should_retry=False)
+_CANCELLED = Failure(
+    code=Code.cancelled, message="The request was cancelled before it was answered.", should_retry=False
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

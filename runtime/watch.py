@@ -19,6 +19,7 @@ from schemas.frames import Frame
 _BUFFER = 256 * 1024  # bytes queued for one reader
 _SILENCE_S = 3.0  # after this long without a push the stream is asked
 _PAGE = 64  # frames per catch-up read
+_AWAY_S = 0.1  # between two tries while Redis is away
 
 Leave = Callable[[str, str, str], Awaitable[None]]
 
@@ -88,7 +89,9 @@ class StreamWatch:
         self._queued -= len(stored.payload)
         first = stored.sequence - stored.events + 1
         if stored.epoch > self._epoch and first <= self._sequence:
-            raise Refusal.of(Code.upstream_interrupted, "The answer was started again elsewhere; this stream ends here.")
+            raise Refusal.of(
+                Code.upstream_interrupted, "The answer was started again elsewhere; this stream ends here."
+            )
         self._epoch, self._sequence = stored.epoch, stored.sequence
         if stored.sequence <= self._after:
             return None
@@ -121,7 +124,7 @@ class StreamWatch:
         except Unavailable:
             if asyncio.get_running_loop().time() >= until:
                 raise
-            await asyncio.sleep(0.1)
+            await self._wait(_AWAY_S)
             return
         if not page:
             self._behind = self._ring.is_set()

@@ -55,11 +55,9 @@ def test_a_key_without_limits_has_nothing_for_the_ledger_to_settle() -> None:
 
 
 def test_the_fail_policy_names_every_guard_family_of_the_run_and_never_authorization() -> None:
-    families = ("authorization", "rules", "persons")
-    assert rules.fail_policy(families, {"persons": "open", "unused": "open"}, "closed") == {
-        "rules": "closed",
-        "persons": "open",
-    }
+    run = replace(RUN, families=("authorization", "rules", "persons"))
+    found = rules.fail_policy(run, lambda model, key, family: "open" if family == "persons" else "closed")
+    assert found == {"rules": "closed", "persons": "open"}
 
 
 def test_a_rate_limit_says_its_figure_and_when_to_come_back() -> None:
@@ -79,9 +77,8 @@ def test_a_concurrency_limit_says_how_many_may_be_in_flight() -> None:
 def test_the_policy_version_changes_with_the_settings_only() -> None:
     first = AuthorizationSettings()
     assert first.policy == AuthorizationSettings().policy
-    assert first.policy != AuthorizationSettings(fail={"rules": "open"}).policy
-    assert first.policy != AuthorizationSettings(fail_default="open").policy
+    assert first.policy != AuthorizationSettings(reservation_grace_ms=1).policy
 
 
 def test_guards_fail_closed_unless_told_otherwise() -> None:
-    assert AuthorizationSettings().fail_default == "closed"
+    assert set(rules.fail_policy(RUN, rules.closed).values()) <= {"closed"}

@@ -28,6 +28,7 @@ from schemas.ports import Catalog, Keys, Limits, Reserved
 from schemas.records import KeyRecord, ModelRecord
 from schemas.verdicts import Verdict
 from workers.authorization import rules
+from workers.authorization.rules import FailPolicy
 from workers.authorization.settings import AuthorizationSettings
 
 _RETRY_S = 0.2  # before a run whose store was away is tried alone
@@ -48,10 +49,17 @@ class Authorization:
     """The handler of group `authorization`."""
 
     def __init__(
-        self, keys: Keys, catalog: Catalog, limits: Limits, clock: Clock, settings: AuthorizationSettings
+        self,
+        keys: Keys,
+        catalog: Catalog,
+        limits: Limits,
+        clock: Clock,
+        settings: AuthorizationSettings,
+        fail_policy: FailPolicy = rules.closed,
     ) -> None:
         self._keys, self._catalog, self._limits = keys, catalog, limits
         self._clock, self._settings, self._policy = clock, settings, settings.policy
+        self._fail_policy = fail_policy
 
     async def handle(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
         """One outcome per delivery, in order."""
@@ -112,7 +120,7 @@ class Authorization:
             metrics.inc("headrace_limit_rejections_total", limit=reserved.limit)
             caller = rules.known_caller(judged.key, reserved)
             return rules.verdict(run, self._policy, rules.over_limit(judged.key, reserved), caller, took_us)
-        fail = rules.fail_policy(run.families, self._settings.fail, self._settings.fail_default)
+        fail = rules.fail_policy(run, self._fail_policy)
         return rules.verdict(run, self._policy, None, rules.grant(run, judged, reserved, fail), took_us)
 
 

@@ -5,7 +5,7 @@ policy.decision says who may do what; this file makes of it the reservation, the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 
 from policy.api_keys import Credential
 from policy.decision import Allowed, Need, Refused, decide
@@ -17,6 +17,8 @@ from schemas.records import INFERENCE, KeyRecord, ModelRecord
 from schemas.verdicts import PASS, REFUSE, Grant, Verdict
 
 FAMILY = "authorization"
+#: (model, key id, family) -> open | closed: what a verdict that never came means. The guardrails' own policy.
+FailPolicy = Callable[[str, str, str], str]
 BATCH = "batch"
 
 
@@ -36,9 +38,14 @@ def lane(key: str, asked: str) -> str:
     return BATCH if BATCH in (key, asked) else key
 
 
-def fail_policy(families: Sequence[str], named: Mapping[str, str], default: str) -> dict[str, str]:
+def closed(model: str, key_id: str, family: str) -> str:
+    """The fail policy where nobody says otherwise."""
+    return "closed"
+
+
+def fail_policy(run: RequestAccepted, policy: FailPolicy) -> dict[str, str]:
     """Per guard family of this run: open or closed when its verdict never comes."""
-    return {family: named.get(family, default) for family in families if family != FAMILY}
+    return {family: policy(run.model, run.key_id, family) for family in run.families if family != FAMILY}
 
 
 def grant(run: RequestAccepted, allowed: Allowed, reserved: Reserved, fail: dict[str, str]) -> Grant:
