@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -12,6 +14,7 @@ import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI
 
+from console.embedded.valkey import EmbeddedValkey
 from ingress.app import Ingress
 from ingress.serve import IngressServer
 from ingress.settings import ServerSettings
@@ -195,3 +198,31 @@ async def test_over_the_bound_of_live_runs_the_door_says_when_to_come_back(world
         refused = await raw(full.port, post(minted.token, chat_body()))
     assert (refused.status, refused.error["code"]) == (503, "server_is_overloaded")
     assert int(refused.headers["retry-after"]) >= 1
+
+
+async def test_while_the_store_is_away_new_requests_are_told_and_afterwards_served(
+    spare_valkey: EmbeddedValkey,
+) -> None:
+    minted, record = new_key(RING)
+    request = post(minted.token, chat_body())
+    async with (
+        open_world("valkey", lambda: spare_valkey.url) as world,
+        doorway(world, MemoryKeys([record]), minted.token, "door-1") as up,
+    ):
+        pid = spare_valkey.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        refused = await raw(up.port, request)
+        assert (refused.status, refused.error["code"]) == (503, "store_unavailable")
+        assert int(refused.headers["retry-after-ms"]) > 0
+        spare_valkey.start()
+
+        async def served() -> bool:
+            async with connected(up.port) as (reader, writer):
+                writer.write(request)
+                with contextlib.suppress(TimeoutError):
+                    return b"503" not in await asyncio.wait_for(reader.readline(), 0.3)
+            return True  # no answer yet: it was accepted and waits
+
+        await until(served)
+        await accepted(world)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.types import Message, Receive
 
 from ingress.body import ClientGone, parse_chat, read_body
@@ -110,6 +113,31 @@ def test_escapes_and_line_separators_arrive_as_the_characters_they_mean() -> Non
 def test_the_newer_bound_of_tokens_wins() -> None:
     assert parse_chat(chat_body(max_tokens=5, max_completion_tokens=9)).max_tokens == 9
     assert parse_chat(chat_body(max_tokens=5)).max_tokens == 5
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+)
+FIELDS = st.sampled_from(["model", "messages", "stream", "n", "max_tokens", "stream_options", "tools", "x"])
+
+
+@given(st.binary() | st.dictionaries(FIELDS, JSON).map(lambda value: json.dumps(value).encode()))
+def test_any_bytes_are_a_request_or_a_refusal(raw: bytes) -> None:
+    try:
+        parse_chat(raw)
+    except Refusal as refusal:
+        assert refusal.failure.code in (Code.invalid_request, Code.missing_required_parameter)
+
+
+@given(st.dictionaries(st.text(max_size=8), JSON, max_size=4))
+def test_what_goes_on_reads_the_same_when_it_is_read_again(extra: dict[str, object]) -> None:
+    known = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+    try:
+        once = parse_chat(json.dumps({"extra": extra, **known}).encode())
+    except Refusal:
+        return  # NaN and the like
+    assert parse_chat(once.body) == once
 
 
 def arriving(*messages: Message) -> Receive:
