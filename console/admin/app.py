@@ -49,6 +49,8 @@ async def _unknown(request: Request, error: Exception) -> Response:
 async def _http(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     path = f"{request.method} {request.url.path[:200]}"
+    if status == 400:
+        return _respond(Failure(code=Code.invalid_request.value, message="The body is no JSON that can be read."))
     if status == 405:
         return _respond(Failure(code=Code.method_not_allowed.value, message=f"{path}: this path has other methods."))
     return _respond(Failure(code=Code.not_found.value, message=f"{path}: there is no such path in {PREFIX}."))
