@@ -159,25 +159,27 @@ CREATE TABLE endpoints (
 );
 CREATE INDEX endpoints_pool ON endpoints (pool, endpoint);
 
+-- The settings stand in subqueries, so they are read once a statement, and the planner does not take the operator's view
+-- for a narrow one (it would choose to sort the whole table for a page).
 ALTER TABLE tenants ENABLE ROW LEVEL SECURITY;
 ALTER TABLE tenants FORCE ROW LEVEL SECURITY;
-CREATE POLICY of_tenant ON tenants USING (tenant = NULLIF(current_setting('app.tenant', true), ''));
-CREATE POLICY of_operator ON tenants USING (current_setting('app.scope', true) = 'operator');
+CREATE POLICY of_tenant ON tenants USING (tenant = (SELECT NULLIF(current_setting('app.tenant', true), '')));
+CREATE POLICY of_operator ON tenants USING ((SELECT current_setting('app.scope', true) = 'operator'));
 
 ALTER TABLE keys ENABLE ROW LEVEL SECURITY;
 ALTER TABLE keys FORCE ROW LEVEL SECURITY;
-CREATE POLICY of_tenant ON keys USING (tenant = NULLIF(current_setting('app.tenant', true), ''));
-CREATE POLICY of_operator ON keys USING (current_setting('app.scope', true) = 'operator');
+CREATE POLICY of_tenant ON keys USING (tenant = (SELECT NULLIF(current_setting('app.tenant', true), '')));
+CREATE POLICY of_operator ON keys USING ((SELECT current_setting('app.scope', true) = 'operator'));
 
 ALTER TABLE facts ENABLE ROW LEVEL SECURITY;
 ALTER TABLE facts FORCE ROW LEVEL SECURITY;
-CREATE POLICY of_tenant ON facts USING (tenant = NULLIF(current_setting('app.tenant', true), ''));
-CREATE POLICY of_operator ON facts USING (current_setting('app.scope', true) = 'operator');
+CREATE POLICY of_tenant ON facts USING (tenant = (SELECT NULLIF(current_setting('app.tenant', true), '')));
+CREATE POLICY of_operator ON facts USING ((SELECT current_setting('app.scope', true) = 'operator'));
 
 ALTER TABLE requests ENABLE ROW LEVEL SECURITY;
 ALTER TABLE requests FORCE ROW LEVEL SECURITY;
-CREATE POLICY of_tenant ON requests USING (tenant = NULLIF(current_setting('app.tenant', true), ''));
-CREATE POLICY of_operator ON requests USING (current_setting('app.scope', true) = 'operator');
+CREATE POLICY of_tenant ON requests USING (tenant = (SELECT NULLIF(current_setting('app.tenant', true), '')));
+CREATE POLICY of_operator ON requests USING ((SELECT current_setting('app.scope', true) = 'operator'));
 
 GRANT USAGE ON SCHEMA public TO headrace_app;
 GRANT SELECT, INSERT ON tenants, facts, requests TO headrace_app;

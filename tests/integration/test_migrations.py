@@ -23,8 +23,12 @@ from schemas.records import (
     ModelRecord,
     RequestRecord,
 )
+from storage.access import tenant
 from storage.migrate import POST, PRE, Migration, MigrationError, migrate, pending, read_migrations
+from storage.pool import open_pool
+from storage.requests import PostgresRequests
 from storage.rows import Table
+from tests.storage_support import REQUEST
 
 STORAGE = Path(__file__).parents[2] / "storage"
 TABLES: dict[str, type[Any]] = {
@@ -144,3 +148,16 @@ def test_stray_names_and_gaps_are_refused(tmp_path: Path, names: list[str]) -> N
         (tmp_path / name).write_text("SELECT 1")
     with pytest.raises(MigrationError):
         read_migrations(tmp_path)
+
+
+async def test_an_owner_who_is_no_superuser_can_migrate_and_serve(spare_postgres: EmbeddedPostgres) -> None:
+    spare_postgres.sql("CREATE ROLE house LOGIN CREATEROLE PASSWORD 'only-for-tests'")
+    spare_postgres.sql("CREATE DATABASE house OWNER house")
+    spare_postgres.sql("REVOKE TEMPORARY ON DATABASE house FROM PUBLIC")
+    dsn = f"postgresql://house:only-for-tests@127.0.0.1:{spare_postgres.port}/house"
+    await migrate(dsn)
+    pool = await open_pool(dsn)
+    assert await PostgresRequests(pool).write([], [REQUEST]) == {REQUEST.run}
+    assert await PostgresRequests(pool).find(tenant("zeta"), REQUEST.run) is None
+    await pool.close()
+    assert await _one(dsn, "SELECT count(*) FROM requests") == 0  # the owner, too, must say on whose behalf
