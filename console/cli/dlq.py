@@ -55,10 +55,10 @@ def purge(
     as_json: Json = False,
 ) -> None:
     """Drop letters for good."""
-    server = admin(data)
     chosen = list(ids or ())
     if bool(chosen) == all:
         raise CliError("name the letters to purge, or say --all; `headrace dlq list` shows them")
+    server = admin(data)
     if all:
         chosen = [row["id"] for row in server.ask("GET", "/dlq", query={"count": 1000})["data"]]
     found = server.ask("POST", "/dlq/purge", {"ids": chosen}) if chosen else {"purged": 0}

@@ -66,7 +66,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _complain(text: str) -> int:
     if text:  # nothing is left to say where the help was shown instead
-        typer.echo(f"error: {text}", err=True)
+        typer.echo(f"error: {' '.join(text.split())}", err=True)
     return 2
 
 

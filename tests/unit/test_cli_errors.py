@@ -1,0 +1,165 @@
+"""The command line without a server: one line that says what to do, exit code 2, and what works all the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from console.cli import main
+from console.cli.client import Server, connection
+from console.cli.output import moment
+
+
+@pytest.fixture(autouse=True)
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty folder, no server named."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("HEADRACE_ADMIN_URL", "HEADRACE_ADMIN_KEY", "HEADRACE_BASE_URL", "HEADRACE_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code, stdout, stderr."""
+    code = main.run(arguments)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+COMMANDS = [
+    ("keys", "create", "app"),
+    ("keys", "list"),
+    ("keys", "rotate", "k"),
+    ("keys", "revoke", "k"),
+    ("models", "add", "m", "--url", "http://127.0.0.1:1/v1"),
+    ("models", "list"),
+    ("models", "remove", "m"),
+    ("deployments", "create", "m", "--url", "http://127.0.0.1:1/v1"),
+    ("deployments", "list"),
+    ("deployments", "stop", "d"),
+    ("deployments", "logs", "d"),
+    ("requests", "list"),
+    ("requests", "show", "r"),
+    ("trace", "r"),
+    ("dlq", "list"),
+    ("dlq", "show", "0:1-0"),
+    ("dlq", "replay", "0:1-0"),
+    ("dlq", "purge", "--all"),
+    ("lag",),
+    ("guardrails", "test", "hello"),
+    ("chat", "hello"),
+]
+
+
+@pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
+def test_without_a_server_every_command_says_how_to_get_one(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+) -> None:
+    for more in ((), ("--json",)):
+        code, out, err = said(capsys, *arguments, *more)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "`headrace up`" in err
+        assert "--data DIR" in err
+
+
+def test_a_server_that_does_not_answer_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADRACE_ADMIN_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("HEADRACE_ADMIN_KEY", "canary")
+    code, _, err = said(capsys, "keys", "list")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "no answer from http://127.0.0.1:9" in err
+    assert "canary" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (("keys", "lisst"), "list"),
+        (("keys", "create"), "'name'"),
+        (("lag", "--frob"), "--frob"),
+        (("requests", "list", "--limit", "x"), "--limit"),
+        (("models", "add", "m"), "--url URL"),
+        (("models", "add", "m", "--url", "http://x/v1", "--api-key-env", "NOT_SET"), "NOT_SET is not set"),
+        (("dlq", "purge"), "--all"),
+    ],
+)
+def test_a_mistyped_command_is_one_line_with_a_hint(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], hint: str
+) -> None:
+    code, _, err = said(capsys, *arguments)
+    assert (code, err.count("\n")) == (2, 1)
+    assert hint in err
+
+
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        ("{", "writes it anew"),
+        ('{"admin_url": "ftp://x"}', "admin_url must be an http(s) address"),
+        ("{}", "admin_url"),
+    ],
+)
+def test_a_broken_connection_file_is_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, content: str, hint: str
+) -> None:
+    (tmp_path / "connection.json").write_text(content)
+    code, _, err = said(capsys, "keys", "list", "--data", str(tmp_path))
+    assert (code, err.count("\n")) == (2, 1)
+    assert hint in err
+
+
+def test_the_connection_file_of_another_folder_is_used(tmp_path: Path) -> None:
+    (tmp_path / "connection.json").write_text('{"admin_url": "http://127.0.0.1:1", "admin_key": "k"}')
+    assert connection(tmp_path)["admin_key"] == "k"
+
+
+def test_a_key_is_not_shown_with_a_server() -> None:
+    assert "canary" not in str(Server("http://x", "canary").url)
+
+
+def test_version_topology_and_doctor_work_without_a_server(capsys: pytest.CaptureFixture[str]) -> None:
+    assert said(capsys, "version")[0] == 0
+    assert said(capsys, "topology", "check")[:2] == (0, "The topology is sound.\n")
+    code, out, _ = said(capsys, "topology", "show", "--json")
+    assert code == 0
+    assert "requests" in [row["stream"] for row in json.loads(out)["data"]]
+    code, out, _ = said(capsys, "doctor", "--json")
+    found = {row["name"]: row for row in json.loads(out)["data"]}
+    assert {"python", "packages", "spacy", "disk", "data folder", "settings", "port"} <= set(found)
+    assert found["python"]["verdict"] == "good"
+
+
+def test_every_mistake_of_a_topology_is_named_with_its_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "streams.yaml"
+    file.write_text("version: 1\nfamilies: []\nstreams:\n  facts:\n    kye: x\n")
+    code, _, err = said(capsys, "topology", "check", "--file", str(file))
+    assert code == 2
+    assert f"{file}:5:" in err
+    assert len(err.splitlines()) > 2
+
+
+def test_doctor_names_what_must_be_mended(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "headrace.yaml").write_text("serverr: {}\nredis: {url: 'redis://127.0.0.1:9'}\n")
+    loose = tmp_path / "data"
+    loose.mkdir(mode=0o755)
+    code, out, _ = said(capsys, "doctor", "--data", str(loose), "--json")
+    bad = {row["name"]: row for row in json.loads(out)["data"] if row["verdict"] == "bad"}
+    assert (code, set(bad)) == (1, {"settings", "data folder"})
+    assert bad["data folder"]["remedy"] == f"chmod go-rwx {loose}"
+    (tmp_path / "headrace.yaml").write_text("redis: {url: 'redis://127.0.0.1:9'}\n")
+    code, out, _ = said(capsys, "doctor", "--json")
+    assert (code, [row["name"] for row in json.loads(out)["data"] if row["verdict"] == "bad"]) == (1, ["redis"])
+
+
+def test_topology_apply_says_when_the_server_is_away(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "headrace.yaml").write_text("redis: {url: 'redis://127.0.0.1:9'}\n")
+    code, _, err = said(capsys, "topology", "apply")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "check redis.url" in err
+
+
+def test_times_are_shown_in_utc_and_never_as_zero() -> None:
+    assert (moment(1_700_000_000_000), moment(0), moment(None)) == ("2023-11-14 22:13:20", "-", "-")
