@@ -44,6 +44,17 @@ HOSTILE: dict[str, bytes] = {
 }
 
 
+@pytest.mark.parametrize("value", [b"[]", b"{}", b'""'])
+def test_a_body_of_millions_of_tiny_values_is_refused_unparsed(value: bytes) -> None:
+    failure = refused(b'{"x":[' + (value + b",") * 3_000_000 + b"1]}")
+    assert (failure.code, "too many values" in failure.message) == (Code.invalid_request, True)
+
+
+def test_a_long_text_is_taken_whatever_stands_in_it() -> None:
+    text = 'if (a[0] == "x") { f(); }\n' * 100_000
+    assert len(parse_chat(chat_body(text=text)).body) > 2_000_000
+
+
 def refused(raw: bytes) -> Failure:
     with pytest.raises(Refusal) as caught:
         parse_chat(raw)
