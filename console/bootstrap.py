@@ -9,13 +9,12 @@ Both are idempotent: a second `up` changes nothing that stands.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 
 from base.clock import SystemClock
 from base.crypto import KeyRing, Sealer
 from base.ids import Random, SystemRandom
-from console import entries
 from console.config import Settings, load
+from console.desks import ModelDesk
 from console.embedded import engine
 from console.entries import ModelEntry
 from console.stack import Access, Plan, Say
@@ -83,7 +82,7 @@ async def _finish(plan: Plan, settings: Settings, say: Say) -> Access:
         store = postgres_store(pool)
         keys = await _first_keys(store, context.ring, context.chance, plan)
         wanted = _wanted(plan, settings)
-        await _publish(context, store, wanted)
+        await _desk(context, store).apply(wanted, prune=plan.prune)
         records = await _healthy(store, wanted, say)
     finally:
         await pool.close()
@@ -135,15 +134,14 @@ def _wanted(plan: Plan, settings: Settings) -> list[ModelEntry]:
     return wanted
 
 
-async def _publish(context: Context, store: Store, wanted: Iterable[ModelEntry]) -> None:
-    """One command per entry that does not stand yet; there is no other way to a model."""
-    known = {record.deployment: record for record in await store.deployments.list()}
-    sealer = Sealer(context.ring, context.chance)
-    publisher = context.publisher("console")
-    for entry in wanted:
-        command = entries.deploy(entry, known.get(entry.id), context.ring, sealer)
-        if command is not None:
-            await publisher.publish("commands", command, id=command.command_id)
+def _desk(context: Context, store: Store) -> ModelDesk:
+    """The way every model takes: a command, the provisioner, the catalog."""
+    return ModelDesk(
+        deployments=store.deployments,
+        publisher=context.publisher("console"),
+        ring=context.ring,
+        sealer=Sealer(context.ring, context.chance),
+    )
 
 
 async def _healthy(store: Store, wanted: list[ModelEntry], say: Say) -> list[DeploymentRecord]:

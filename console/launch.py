@@ -45,6 +45,7 @@ class Options:
     dotenv: Path | None = None
     engines: tuple[tuple[str, str], ...] = ()
     local_model: bool = True
+    prune: bool = False
     host: str = "127.0.0.1"
     drain: tuple[float, float] = (DRAIN_SECONDS, DRAIN_SECONDS)
 
@@ -191,6 +192,7 @@ def make_plan(options: Options, source: Source, base_url: str, admin_url: str) -
         admin_url=admin_url,
         engines=options.engines,
         local_model=engine.MODEL if local else "",
+        prune=options.prune,
         known_api_key=str(kept.get("api_key", "")),
         known_admin_key=str(kept.get("admin_key", "")),
     )

@@ -33,10 +33,11 @@ def up(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Settings file [./headrace.yaml when there is one].")] = None,
     no_model: Annotated[bool, typer.Option("--no-model", help="Do not start the small local model.")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Stop deployments that nothing asks for any more.")] = False,
 ) -> None:
     """Start servers, rooms and a small model on this machine; Ctrl-C stops them and keeps the data."""
     try:
-        options = choose(data, port, engine or (), processes, config, no_model)
+        options = choose(data, port, engine or (), processes, config, no_model, prune)
         launch(options, wiring(), make_say(), SystemClock(), SystemRandom())
     except EXPECTED as error:
         typer.echo(str(error), err=True)
@@ -46,7 +47,13 @@ def up(
 
 
 def choose(
-    data: Path | None, port: int | None, engines: Sequence[str], processes: str | None, config: Path | None, bare: bool
+    data: Path | None,
+    port: int | None,
+    engines: Sequence[str],
+    processes: str | None,
+    config: Path | None,
+    bare: bool,
+    prune: bool,
 ) -> Options:
     """Command line over settings. SettingsError, LayoutError, LaunchError before anything is started."""
     from console.config import load
@@ -61,6 +68,7 @@ def choose(
         config=found,
         engines=tuple(parse_engine(text) for text in engines),
         local_model=not bare,
+        prune=prune,
         host=settings.server.host,
         drain=(settings.server.drain_limit + 10, settings.runs.drain_s + 15),
     )
