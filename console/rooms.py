@@ -63,7 +63,7 @@ class House:
 
 
 def run(rooms: list[str], source: Source, ready_fd: int) -> None:
-    """Serve `rooms` until SIGTERM. Implements console.stack.RunRooms; what keeps it from starting is one line, exit 2."""
+    """Serve `rooms` until SIGTERM. Implements console.stack.RunRooms; what hinders the start is one line, exit 2."""
     settings = load_settings(source.file, overrides=source.overrides)
     logs.setup(settings.log.level, form=settings.log.form, process=rooms[0] if len(rooms) == 1 else "workers")
     try:

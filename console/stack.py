@@ -87,7 +87,8 @@ class Plan:
     """What bootstrap has to reach: servers up, settings, models to publish through the pipeline.
 
     engines: (name, url) of --engine. local_model: the embedded model's name, "" for none; its command is
-    `console.embedded.engine.command()`. prune: stop deployments that nothing wants any more. known_api_key/known_admin_key: of an earlier start, "" for the first.
+    `console.embedded.engine.command()`. prune: stop deployments that nothing wants any more. known_api_key and
+    known_admin_key: of an earlier start, "" for the first.
     """
 
     source: Source

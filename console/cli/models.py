@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -83,6 +84,32 @@ def add(
         return show_json(found)
     word = "is ready" if wait else "was asked for; `headrace deployments list` tells how it goes"
     return typer.echo(f"{name} {word}.")
+
+
+@app.command()
+def apply(
+    config: Annotated[Path | None, typer.Option(help="Settings file [./headrace.yaml].")] = None,
+    prune: Annotated[bool, typer.Option("--prune", help="Stop deployments that the file does not name.")] = False,
+    data: Data = DATA,
+    as_json: Json = False,
+) -> None:
+    """Read `models:` of headrace.yaml again and ask for what it says; what stands already is left alone."""
+    from console.config import SettingsError, load
+
+    try:
+        entries = load(config).models
+    except SettingsError as error:
+        raise CliError(str(error)) from None
+    server = admin(data)
+    bodies = [{**entry.model_dump(mode="json"), "api_key": entry.api_key.get_secret_value()} for entry in entries]
+    wanted = [server.ask("POST", "/models", body)["deployment"] for body in bodies]
+    found = server.ask("GET", "/deployments")["data"] if prune else []
+    stopped = [row["deployment"] for row in found if row["deployment"] not in wanted]
+    for name in stopped:
+        server.ask("DELETE", f"/deployments/{segment(name)}")
+    if as_json:
+        return show_json({"deployments": wanted, "stopping": stopped})
+    return typer.echo(f"Asked for: {', '.join(wanted) or 'nothing'}. Stopping: {', '.join(stopped) or 'nothing'}.")
 
 
 @app.command("list")
