@@ -63,6 +63,8 @@ def _resolve(body: Any, pointer: str) -> tuple[Any, Any]:
     for part in pointer.split("/")[1:]:
         holder = holder[key]
         token = part.replace("~1", "/").replace("~0", "~")
+        if not isinstance(holder, dict) and not (isinstance(holder, list) and token.isdecimal()):
+            raise LookupError(f"the pointer {pointer!r} leads nowhere")
         key = int(token) if isinstance(holder, list) else token
     holder[key]
     return holder, key
