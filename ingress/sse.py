@@ -12,12 +12,16 @@ from dataclasses import dataclass
 
 from ingress.exchange import Exchange
 from ingress.headers import frame_headers
-from schemas.errors import Code, Refusal
+from schemas.errors import Code, Failure, Refusal
 from schemas.frames import ERROR, Frame, decode_failure
 from schemas.ports import Watch
 
 #: Seconds past a run's deadline after which the door speaks for itself: the sweeper should have ended the run by then.
 OVERDUE_S = 5.0
+#: Not to be sent again by itself: nobody knows here what was done and will be billed.
+_OVERDUE = Failure(
+    code=Code.deadline_exceeded.value, message="The request was not answered within its deadline.", should_retry=False
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,4 +92,4 @@ async def _bridge(out: Exchange, pace: Pace) -> None:
 
 def _give_up(out: Exchange, pace: Pace) -> None:
     if out.elapsed() >= pace.give_up:
-        raise Refusal.of(Code.deadline_exceeded, "The request was not answered within its deadline.")
+        raise Refusal(_OVERDUE)

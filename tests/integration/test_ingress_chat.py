@@ -297,6 +297,7 @@ async def test_a_run_that_nobody_ends_is_given_up_after_its_deadline(
     async with gateway() as up:
         answer = await raw(up.port, post(up.token, chat_body(stream=stream), "x-stainless-read-timeout: 0.05"))
         assert (answer.status, answer.error["code"]) == (504, "deadline_exceeded")
+        assert answer.headers["x-should-retry"] == "false"
         run = await up.door.first()
         await until(lambda: run.left == ["left"])
 
