@@ -14,6 +14,7 @@ import socket
 import ssl
 from collections.abc import Mapping
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -37,6 +38,10 @@ from providers.ports import Timeouts
 KEEP_ALIVE_S = 3.0
 #: Bytes read ahead of the reader before the socket is paused.
 READ_AHEAD = 64 * 1024
+#: Kept connections that may turn out to be dead before a call gives up.
+_STALE = 5
+#: Filled by the socket factory: whether the present call got a connection of its own.
+_made: ContextVar[list[bool]] = ContextVar("made")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +63,8 @@ class _Sockets:
         reason = refuse_address(str(place[0]), self._private)
         if reason:
             raise OSError(reason)
+        if (marks := _made.get(None)) is not None:
+            marks.append(True)
         made = socket.socket(family, kind, proto)
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -87,14 +94,7 @@ class HttpTransport:
         started = self._clock.monotonic()
         try:
             async with asyncio.timeout(min(timeouts.connect_s + timeouts.first_byte_s, timeouts.total_s)):
-                answer = await self._sessions[private].request(
-                    method,
-                    url,
-                    data=body or None,
-                    headers={"accept-encoding": "identity", "user-agent": "headrace", **headers},
-                    allow_redirects=False,
-                    timeout=_connect_only(timeouts.connect_s),
-                )
+                answer = await self._send(self._sessions[private], method, url, headers, body, timeouts)
         except (aiohttp.ClientError, OSError) as error:
             raise (_late(timeouts) if type(error) is TimeoutError else _translate(error)) from None
         response = HttpResponse(answer, timeouts, self._clock, started)
@@ -102,6 +102,31 @@ class HttpTransport:
             response.close()
             raise BadResponse("the engine compressed its answer although it was asked not to")
         return response
+
+    async def _send(
+        self,
+        session: aiohttp.ClientSession,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        timeouts: Timeouts,
+    ) -> aiohttp.ClientResponse:
+        """Some engines close a kept connection without saying so (llama.cpp after each stream), just as the next
+        request goes out. A kept connection that ends before any byte of an answer is such a one: try another."""
+        sent = {"accept-encoding": "identity", "user-agent": "headrace", **headers}
+        limit = _connect_only(timeouts.connect_s)
+        for _ in range(_STALE):
+            made: list[bool] = []
+            _made.set(made)
+            try:
+                return await session.request(
+                    method, url, data=body or None, headers=sent, allow_redirects=False, timeout=limit
+                )
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+                if made or isinstance(error, ClientConnectorError):
+                    raise
+        raise aiohttp.ServerDisconnectedError
 
     async def close(self) -> None:
         for session in self._sessions.values():

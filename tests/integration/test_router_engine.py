@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from providers.fake import JSON, Delay, Head, Piece, Script
+from providers.fake import JSON, Cut, Delay, Head, Piece, Script
 from providers.http import HttpTransport
 from schemas.events import RequestCancelled, RequestCompleted, RequestFailed
 from schemas.frames import DATA
@@ -168,3 +168,39 @@ async def test_the_engine_is_not_asked_for_compression_and_not_told_who_asks() -
         await serve(router, cleared_run(stream=False))
     head = server.requests[0][0].lower()
     assert b"accept-encoding: identity" in head and b"authorization" not in head and b"user-agent: headrace\r" in head
+
+
+async def test_a_kept_connection_that_the_engine_closed_unannounced_costs_nothing() -> None:
+    """As llama.cpp does after each stream: the close meets the next request."""
+    answer = (
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(completion())
+    ) + completion()
+    served = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal served
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))
+        await reader.readexactly(int(length.split(b":")[1]))
+        served += 1
+        writer.write(answer)
+        await reader.read(1)
+        writer.transport.abort()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with routing(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1") as router:
+        for _ in range(5):
+            lease = await serve_one(router)
+            assert isinstance(lease.fact, RequestCompleted) and len(lease.fact.attempts) == 1
+    server.close()
+    assert served == 5
+
+
+async def test_an_engine_that_answers_nothing_on_a_new_connection_is_called_once() -> None:
+    async with script_server([[Cut()]]) as server, routing(server.url) as router:
+        lease = await serve_one(router)
+        assert isinstance(lease.fact, RequestFailed) and len(server.requests) == 1
+
+
+async def serve_one(router: Router) -> MemoryLease:
+    return await serve(router, cleared_run(stream=False))
