@@ -25,6 +25,7 @@ _COLUMNS = (
     ("URL", "url"),
     ("POOL", "pool"),
     ("SLOTS", "slots"),
+    ("PID", "pid"),
     ("KEY", "credential"),
     ("REASON", "reason"),
 )

@@ -19,6 +19,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a tabl
 Data = Annotated[Path, typer.Option("--data", help="Folder of the server that `headrace up` started.")]
 DATA = DEFAULT_DATA
 
+_SPANS = ("ttft_ms", "duration_ms", "oldest_ms")  # milliseconds that are no moments
+
 #: (heading, field) of one column; dots lead into nested values, `_ms` fields are shown as times.
 Column = tuple[str, str]
 
@@ -48,7 +50,7 @@ def show_fields(found: Mapping[str, Any]) -> None:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name in found:
-        table.add_row(name.removesuffix("_ms"), _cell(found, name))
+        table.add_row(name if name in _SPANS else name.removesuffix("_ms"), _cell(found, name))
     console().print(table)
 
 
@@ -73,7 +75,7 @@ def _cell(row: Mapping[str, Any], field: str) -> str:
     value: Any = row
     for part in field.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
-    if field.endswith("_ms") and field not in ("ttft_ms", "duration_ms", "oldest_ms"):
+    if field.endswith("_ms") and field not in _SPANS:
         return moment(value)
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value)) if all(isinstance(item, str) for item in value) else json.dumps(value)

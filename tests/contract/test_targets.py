@@ -54,6 +54,7 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 async def end_all(target: LocalTarget) -> None:
     for handle in await target.running():
         await target.stop(handle)
+    target.close()
 
 
 async def up(place: Place) -> Health:

@@ -44,6 +44,7 @@ class Machine:
             self.deployments, {"local": self.local}, self.catalog, self.said, lambda _, s: s, self.clock, settings
         )
         self._handlers = Handlers(self.deployments, self.clock, loop.wake)
+        self.local.on_exit = loop.wake
         self._task = asyncio.create_task(loop.run())
 
     async def die(self) -> None:
@@ -51,6 +52,7 @@ class Machine:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        self.local.close()
 
     async def order(self, command: object) -> None:
         await self._handlers.handle([delivery(command)])
@@ -98,6 +100,16 @@ async def test_an_engine_killed_with_9_is_restarted(machine: Machine) -> None:
     [endpoint] = await machine.catalog.endpoints("small")
     [handle] = await machine.local.running()
     assert (handle.pid, handle.url) == (second, endpoint.url)
+
+
+async def test_the_end_of_an_engine_is_heard_without_waiting_for_the_next_look(machine: Machine) -> None:
+    await machine.die()
+    handle = await machine.local.start(SPEC)
+    heard = asyncio.Event()
+    machine.local.on_exit = heard.set
+    os.kill(handle.pid, signal.SIGKILL)
+    await asyncio.wait_for(heard.wait(), 10)
+    assert not await machine.local.running()
 
 
 async def test_an_engine_outlives_its_provisioner_and_is_adopted(machine: Machine) -> None:

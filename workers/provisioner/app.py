@@ -26,11 +26,13 @@ from workers.provisioner.targets.local import LocalTarget
 class Room:
     """The stages, and the loop beside them. Start the loop with the stages, end it before the connections close."""
 
-    def __init__(self, stages: list[Stage], reconciler: Reconciler) -> None:
-        self.stages, self.reconciler = stages, reconciler
+    def __init__(self, stages: list[Stage], reconciler: Reconciler, local: LocalTarget) -> None:
+        self.stages, self.reconciler, self._local = stages, reconciler, local
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
+        """Look once, so that no state of an earlier life is taken for the present one; then go on looking."""
+        await self.reconciler.try_look()
         self._task = asyncio.create_task(self.reconciler.run(), name="provisioner:reconcile")
 
     async def stop(self) -> None:
@@ -38,6 +40,7 @@ class Room:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        self._local.close()
 
 
 def build(
@@ -51,17 +54,16 @@ def build(
     """The room over the process's shared parts. data: the data directory; engines log under data/engines."""
     fetch = TransportFetch(transport, settings.probe_timeout_s)
     sealer = Sealer(context.ring, context.chance)
+    local = LocalTarget(data / "engines", fetch, context.clock, stop_grace_s=settings.stop_grace_s)
     reconciler = Reconciler(
         deployments,
-        {
-            LOCAL: LocalTarget(data / "engines", fetch, context.clock, stop_grace_s=settings.stop_grace_s),
-            EXTERNAL: ExternalTarget(fetch),
-        },
+        {LOCAL: local, EXTERNAL: ExternalTarget(fetch)},
         catalog,
         context.publisher("provisioner"),
         lambda deployment, sealed: open_credential(sealer, deployment, sealed),
         context.clock,
         settings,
     )
+    local.on_exit = reconciler.wake
     handlers = Handlers(deployments, context.clock, reconciler.wake)
-    return Room([Stage(group="provisioner", handler=handlers.handle)], reconciler)
+    return Room([Stage(group="provisioner", handler=handlers.handle)], reconciler, local)

@@ -62,16 +62,20 @@ class Reconciler:
         """Until cancelled. Engines are left running: the next process adopts them."""
         while True:
             self._woken.clear()
-            try:
-                await self.look()
-            except Exception:
-                log.exception("a look at the deployments failed; the next one repeats it")
+            await self.try_look()
             pause = self._settings.starting_interval_s if self._busy() else self._settings.interval_s
             try:
                 async with asyncio.timeout(pause):
                     await self._woken.wait()
             except TimeoutError:
                 continue
+
+    async def try_look(self) -> None:
+        """A look that may fail: the next one repeats it."""
+        try:
+            await self.look()
+        except Exception:
+            log.exception("a look at the deployments failed; the next one repeats it")
 
     async def look(self) -> None:
         """One round over all deployments and everything that runs."""

@@ -20,7 +20,7 @@ import re
 import shutil
 import signal
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -41,12 +41,19 @@ class LocalTarget:
     def __init__(self, directory: Path, fetch: Fetch, clock: Clock, *, stop_grace_s: float = 10.0) -> None:
         self._directory = directory.absolute()
         self._fetch, self._clock, self._grace = fetch, clock, stop_grace_s
+        self._watched: dict[int, int] = {}  # pid -> pidfd
+        self.on_exit: Callable[[], None] = lambda: None  # called when an engine ends by itself
 
     async def running(self) -> Sequence[Handle]:
-        return await asyncio.to_thread(self._find)
+        found = await asyncio.to_thread(self._find)
+        for handle in found:
+            self._watch(handle.pid)
+        return found
 
     async def start(self, spec: Spec) -> Handle:
-        return await asyncio.to_thread(self._start, spec)
+        handle = await asyncio.to_thread(self._start, spec)
+        self._watch(handle.pid)
+        return handle
 
     async def probe(self, spec: Spec, handle: Handle) -> Health:
         if not alive(handle.pid, handle.born):
@@ -64,6 +71,32 @@ class LocalTarget:
             while alive(handle.pid, handle.born) and self._clock.monotonic() < until:
                 await self._clock.sleep(_POLL_S)
         await asyncio.to_thread(self._kill_leftovers, handle.deployment)
+
+    def close(self) -> None:
+        """Watch nothing any more; engines run on."""
+        for pid in list(self._watched):
+            self._unwatch(pid)
+
+    def _watch(self, pid: int) -> None:
+        """Hear of its end at once: a pidfd becomes readable then (pidfd_open(2))."""
+        if pid in self._watched:
+            return
+        try:
+            fd = os.pidfd_open(pid)
+        except OSError:
+            return  # gone already, or a kernel before 5.3: the next look finds out
+        self._watched[pid] = fd
+        asyncio.get_running_loop().add_reader(fd, self._ended, pid)
+
+    def _ended(self, pid: int) -> None:
+        self._unwatch(pid)
+        alive(pid, 0)  # reaps it
+        self.on_exit()
+
+    def _unwatch(self, pid: int) -> None:
+        fd = self._watched.pop(pid)
+        asyncio.get_running_loop().remove_reader(fd)
+        os.close(fd)
 
     def _start(self, spec: Spec) -> Handle:
         program = self._check(spec)
