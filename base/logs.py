@@ -31,6 +31,7 @@ _VALUES = re.compile(
     r"|(?<=[Bb]earer )[A-Za-z0-9._~+/=-]+"
     r"|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"
 )
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a terminal would obey them
 _COLOURS = {"debug": "2", "info": "36", "warning": "33", "error": "31", "critical": "31;1"}
 
 Form = Literal["auto", "json", "text"]
@@ -147,4 +148,5 @@ class _TextLines(_Lines):
         trace = found.pop("error", "") if record.exc_info else ""
         mark = f"\033[{_COLOURS.get(level, '0')}m{level:<7}\033[0m" if self._colours else f"{level:<7}"
         rest = "".join(f" {name}={value}" for name, value in found.items())
-        return f"{time[11:23]} {mark} {room}: {event}{rest}" + (f"\n{trace}" if trace else "")
+        line = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", f"{room}: {event}{rest}")
+        return f"{time[11:23]} {mark} {line}" + (f"\n{trace}" if trace else "")

@@ -106,3 +106,11 @@ def test_on_a_terminal_a_line_is_for_people(out: io.StringIO) -> None:
     logs.setup("info", stream=stream, form="text")
     logs.room("router").bind(run="r1").warning("slow", took_ms=3)
     assert stream.getvalue().rstrip().endswith("warning router: slow run=r1 took_ms=3")
+
+
+def test_what_a_client_sent_cannot_command_the_terminal(out: io.StringIO) -> None:
+    stream = io.StringIO()
+    logs.setup("info", stream=stream, form="text")
+    logs.room("x").info("e", name="a\x1b[2J\nfake line")
+    assert stream.getvalue().count("\n") == 1
+    assert "\x1b" not in stream.getvalue()
