@@ -5,12 +5,15 @@ Everything is reached through what users have: HTTP, the connection file, the co
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from console.embedded.ports import free_port
+from console.embedded.processes import die_with_parent
 
 ROOT = Path(__file__).resolve().parents[2]
 _START_S = 90.0  # on a busy machine
@@ -66,7 +70,8 @@ class Engine:
 def scripted_engine(*arguments: str) -> Iterator[Engine]:
     """An engine of its own on a free port."""
     port = free_port()
-    process = subprocess.Popen([sys.executable, "-m", "bench.mock_engine", "--port", str(port), *arguments], cwd=ROOT)
+    words = [sys.executable, "-m", "bench.mock_engine", "--port", str(port), *arguments]
+    process = subprocess.Popen(words, cwd=ROOT, preexec_fn=die_with_parent)
     engine = Engine(port, process)
     try:
         until(lambda: _answers(f"http://127.0.0.1:{port}/health"))
@@ -143,6 +148,57 @@ class House:
         except urllib.error.HTTPError as error:
             return error.code, json.loads(error.read() or b"null")
 
+    def new_key(self, **wish: Any) -> dict[str, Any]:
+        """A key made through the admin API, with its `token` and `key_id`."""
+        status, made = self.request("/admin/v1/keys", {"name": "made by a test", **wish})
+        assert status == 201, made
+        return dict(made)
+
+    def record(self, run: str) -> dict[str, Any]:
+        """The row of an ended run, waited for."""
+
+        def row() -> Any:
+            status, found = self.request(f"/admin/v1/requests/{run}")
+            return found if status == 200 else None
+
+        found: dict[str, Any] = until(row)
+        return found
+
+    def post(
+        self, body: Any, *, key: str = "", headers: Mapping[str, str] | None = None, base_url: str = ""
+    ) -> http.client.HTTPConnection:
+        """Send a chat request (bytes as they are) on a connection of its own; the answer is not awaited."""
+        host = (base_url or self.base_url).partition("://")[2]
+        connection = http.client.HTTPConnection(host, timeout=60)
+        send(connection, body, key or self.key, headers)
+        return connection
+
+    @property
+    def valkey_url(self) -> str:
+        """Address of its Valkey, with the password."""
+        return f"redis://:{self._secret('valkey_password')}@127.0.0.1:{self._server_port('valkey')}/0"
+
+    @property
+    def postgres_dsn(self) -> str:
+        """Address of its PostgreSQL as the superuser."""
+        secret, port = self._secret("postgres_password"), self._server_port("postgres")
+        return f"postgresql://headrace:{secret}@127.0.0.1:{port}/headrace"
+
+    def overrides(self) -> dict[str, Any]:
+        """The settings of another process of this house: the same servers, data and key ring."""
+        return {
+            "redis.url": self.valkey_url,
+            "postgres.dsn": self.postgres_dsn,
+            "data.directory": str(self.folder),
+            "secrets.keyring": self._secret("keyring"),
+        }
+
+    def _secret(self, name: str) -> str:
+        return str(json.loads((self.folder / "secrets.json").read_text())[name])
+
+    def _server_port(self, name: str) -> int:
+        return int(json.loads((self.folder / name / "server.json").read_text())["port"])
+
     def logs(self) -> str:
         """Everything its processes have written."""
         return "\n".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("logs/*.log")))
@@ -153,19 +209,77 @@ class House:
         return self.process.wait(60)
 
 
+def send(connection: http.client.HTTPConnection, body: Any, key: str, headers: Mapping[str, str] | None = None) -> None:
+    """One chat request on an open connection."""
+    payload = body if isinstance(body, bytes) else json.dumps(body).encode()
+    lines = {"authorization": f"Bearer {key}", "content-type": "application/json", **(headers or {})}
+    connection.request("POST", "/v1/chat/completions", payload, lines)
+
+
+def read_event(response: http.client.HTTPResponse) -> bytes:
+    """The next event of a stream with its blank line, as soon as it is there; b"" at the end."""
+    lines: list[bytes] = []
+    while line := response.readline():
+        lines.append(line)
+        if not line.strip():
+            break
+    return b"".join(lines)
+
+
+_ROOMS_PROGRAM = """
+import json, sys
+from pathlib import Path
+from console import rooms
+from console.stack import Source
+given = json.loads(sys.stdin.readline())
+file = Path(given["file"]) if given["file"] else None
+rooms.run(given["rooms"], Source(file, None, given["overrides"]), given["ready"])
+"""
+
+
+@contextmanager
+def another_process(house: House, rooms: Sequence[str], **overrides: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of these rooms beside a running house, ready when the block begins."""
+    ready, told = os.pipe()
+    file = house.folder / "headrace.yaml"
+    given = {"rooms": list(rooms), "overrides": {**house.overrides(), **overrides}, "ready": told}
+    given["file"] = str(file) if file.exists() else ""
+    with open(house.folder / "logs" / "another.log", "ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _ROOMS_PROGRAM],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stderr=log,
+            pass_fds=[told],
+            preexec_fn=die_with_parent,
+        )
+    os.close(told)
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(given).encode() + b"\n")
+    process.stdin.close()
+    try:
+        assert select.select([ready], [], [], _START_S)[0] and os.read(ready, 4096), "the other process did not start"
+        yield process
+    finally:
+        os.close(ready)
+        process.terminate()
+        process.wait(30)
+
+
 @contextmanager
 def headrace(
     folder: Path,
     *arguments: str,
     settings: str = "",
-    engines: Mapping[str, str] | None = None,
+    engines: Mapping[str, str] | Sequence[tuple[str, str]] | None = None,
     environment: Mapping[str, str] | None = None,
     rooms: Sequence[str] = (),
 ) -> Iterator[House]:
     """`headrace up --data folder` until the block ends. settings: text of a headrace.yaml."""
     folder.mkdir(parents=True, exist_ok=True)
     words = [sys.executable, "-m", "console.cli.main", "up", "--data", str(folder), "--port", str(free_port())]
-    for name, url in (engines or {}).items():
+    named = engines.items() if isinstance(engines, Mapping) else engines or ()
+    for name, url in named:
         words += ["--engine", f"{name}={url}"]
     if settings:
         (folder / "headrace.yaml").write_text(settings)
@@ -173,7 +287,12 @@ def headrace(
     log = open(folder / "up.log", "ab")
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE")}
     process = subprocess.Popen(
-        [*words, *arguments], cwd=ROOT, stdout=log, stderr=log, env={**kept, **(environment or {})}
+        [*words, *arguments],
+        cwd=ROOT,
+        stdout=log,
+        stderr=log,
+        env={**kept, **(environment or {})},
+        preexec_fn=die_with_parent,  # a test run that is killed leaves nothing behind
     )
     house = House(folder, process)
     try:
