@@ -14,7 +14,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _MOST = 1_000  # label combinations of one metric
@@ -327,6 +335,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("headrace_build_info", "gauge", ("version", "room"), "1", "Which version runs in which room."),
 )
 
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series per counter that nobody draws
 REGISTRY = CollectorRegistry(auto_describe=False)
 ProcessCollector(registry=REGISTRY)
 

@@ -58,7 +58,12 @@ class MetricSettings(Section):
     """Where each process answers /livez, /readyz and /metrics."""
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 in a container.")
-    port: int = Field(0, ge=0, le=65535, description="First port; each process takes the next one. 0: any free ones.")
+    port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="Port of ingress; other processes add the place of their first room (authorization 1, rules 2 ...). 0: any free ones.",
+    )
 
 
 class AdminSettings(Section):

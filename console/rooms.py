@@ -8,6 +8,7 @@ file descriptor. Stop (SIGTERM): runtime/lifecycle.py.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 from collections.abc import Awaitable, Callable
@@ -23,7 +24,7 @@ from base.ids import SystemRandom, short_id
 from console.config import Settings
 from console.config import load as load_settings
 from console.forks import write_message
-from console.stack import Source
+from console.stack import ROOMS, Source
 from runtime.app import Context, Stage, Workers
 from runtime.broker import application
 from runtime.client import Client
@@ -148,7 +149,8 @@ async def _start(house: House, rooms: list[str]) -> None:
         await begin()
     metrics.gauge("headrace_build_info", 1, version=VERSION, room=house.health.room)
     house.health.add("redis", _redis_check(context))
-    await house.health.start(house.settings.metrics.host, house.settings.metrics.port)
+    first = house.settings.metrics.port
+    await house.health.start(house.settings.metrics.host, first + ROOMS.index(rooms[0]) if first else 0)
     stops.add("health", house.health.stop, 2.0)
 
 
@@ -231,6 +233,8 @@ def _redis_check(context: Context) -> Callable[[], Awaitable[str]]:
 
 
 def _say_ready(house: House, rooms: list[str], ready_fd: int) -> None:
+    gc.collect()
+    gc.freeze()  # what stands now stands till the end: the collector need not look at it again
     log.info("ready", rooms=rooms, health_port=house.health.port)
     for room in rooms:
         write_message(ready_fd, {"room": room, "pid": os.getpid(), "health_port": house.health.port})

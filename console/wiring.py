@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
+from base import metrics
 from base.credentials import open_credential
 from base.crypto import CryptoError, Sealer, Verifier
 from console.admin.serve import open_room as open_admin
@@ -20,6 +21,7 @@ from ingress.stalls import Stalls
 from providers.http import HttpTransport
 from runtime.app import Stage
 from runtime.door import StreamDoor
+from runtime.inspect import Inspector
 from runtime.names import prefix, push_channel
 from schemas.records import EndpointRecord
 from workers.audit.app import build as build_audit
@@ -30,6 +32,7 @@ from workers.provisioner.app import build as build_provisioner
 from workers.router.app import make_router
 
 _DOOR_BEAT_S = 5.0
+_GAUGES_S = 5.0
 
 
 async def _authorization(house: House) -> None:
@@ -153,6 +156,28 @@ async def _provisioner(house: House) -> None:
 
 async def _console(house: House) -> None:
     await open_admin(house, make_door(house, "console"))
+    _watch_streams(house)
+
+
+def _watch_streams(house: House) -> None:
+    """The operator's gauges, from the process that has the admin API."""
+    c = house.context
+    eyes = Inspector(c.redis, c.topology, c.partitions)
+
+    async def look() -> None:
+        for seen in await eyes.lags():
+            place = {"stream": seen.stream, "group": seen.group}
+            metrics.gauge("headrace_stream_length", seen.length, stream=seen.stream)
+            metrics.gauge("headrace_stream_lag", seen.lag, **place)
+            metrics.gauge("headrace_stream_pending", seen.pending, **place)
+            metrics.gauge("headrace_stream_oldest_pending_seconds", seen.oldest_ms / 1000, **place)
+        metrics.gauge("headrace_inflight", await eyes.live(), partition="all")
+        metrics.gauge("headrace_dlq_length", await eyes.dead(), partition="all")
+
+    async def start() -> None:
+        repeat(house, _GAUGES_S, look)
+
+    house.after.append(start)
 
 
 #: Every room by the name that `processes:` uses.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from runtime.consume import Spec
 from runtime.groups import Row
-from runtime.runs import Runs
+from runtime.runs import Runs, cut_short
 from runtime.scripts import Answer, DeadLetter, Ending, Scripts
 from runtime.seals import Seals
 from schemas import envelope as wire
 from schemas.errors import Code, DecodeError, Failure, SignatureError, UnknownVersion
-from schemas.events import RequestFailed, RequestRefused
+from schemas.events import RequestRefused
 from schemas.outcomes import Decided, Delivery
-from schemas.verdicts import REFUSE, seal_verdict
+from schemas.verdicts import REFUSE, limit_headers, seal_verdict
 
 _GAVE_UP = Failure(
     code=Code.internal_error,
@@ -29,11 +29,12 @@ class Acts:
     async def decided(self, delivery: Delivery, outcome: Decided) -> None:
         """Sign and store the verdict; the script acknowledges and moves the run on."""
         verdict = outcome.verdict
-        frame, ending = b"", None
+        frame, headers, ending = b"", b"", None
         if verdict.outcome == REFUSE:
             failure = verdict.failure or _GAVE_UP
             fact = outcome.ending or RequestRefused(run=verdict.run, family=verdict.family, failure=failure)
-            frame = self._seals.error(verdict.run, 0, 1, failure).payload
+            shown = self._seals.error(verdict.run, 0, 1, failure, limit_headers(verdict.grant) if verdict.grant else {})
+            frame, headers = shown.payload, shown.headers
             ending = self._seals.ending(fact, 0)
         grant = verdict.grant
         await self._scripts.verdict(
@@ -47,6 +48,7 @@ class Acts:
                 lane=grant.lane if grant else "",
                 tenant=grant.tenant if grant else "",
                 frame=frame,
+                headers=headers,
                 ending=ending,
             )
         )
@@ -89,5 +91,4 @@ class Acts:
             return "", b"", None
         epoch, sequence = int(fields["epoch"]), int(fields["seq"])
         frame = self._seals.error(run, epoch, sequence + 1, _GAVE_UP).payload
-        fact = RequestFailed(run=run, failure=_GAVE_UP, events=sequence)
-        return f"{epoch}-{sequence}", frame, self._seals.ending(fact, epoch)
+        return f"{epoch}-{sequence}", frame, self._seals.ending(cut_short(run, fields, _GAVE_UP), epoch)

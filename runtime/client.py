@@ -25,6 +25,7 @@ from typing import Any, cast
 import hiredis
 from redis.asyncio.connection import parse_url
 
+from base import metrics
 from base.clock import Clock
 from base.ids import Random
 from schemas.errors import HeadraceError, Unavailable
@@ -253,6 +254,7 @@ class Client:
     def _on_lost(self) -> None:
         self._wire = None
         self.losses += 1
+        metrics.inc("headrace_redis_losses_total", connection=self._name.rpartition(":")[2])
         self._dropped.set()
 
     async def _keep(self) -> None:

@@ -6,7 +6,6 @@ After a lost connection hints may have been missed, so the listener is told to f
 from __future__ import annotations
 
 import asyncio
-
 from collections.abc import Callable
 from typing import Any
 

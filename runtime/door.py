@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-
 import math
 from collections import deque
 from collections.abc import Coroutine
@@ -211,4 +210,4 @@ def run_status(run: str, fields: Any) -> RunStatus:
 
 def _private(name: str) -> bool:
     """Signed or sealed fields that nobody reads as text."""
-    return name in ("a", "as") or name.startswith(("v:", "rd:", "re:", "rs:"))
+    return name in ("a", "as") or name.startswith(("v:", "rd:", "rh:", "re:", "rs:"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+from base import metrics
 from base.clock import Clock
 from base.crypto import CryptoError
 from base.ids import Random, short_id
@@ -128,6 +129,7 @@ class Leases:
         if self.engine is not None:
             self.engine.hold(delivery, owner, lease.hear)
         self._live[delivery.run] = lease
+        _measure_wait(claim, lease.accepted.model)
         try:
             await self._handler(delivery, lease)
         finally:
@@ -140,3 +142,10 @@ class Leases:
                 return await self._scripts.claim(delivery.run, delivery.stream, delivery.entry, self._consumer, owner)
             except Unavailable:
                 await self._clock.sleep(self._chance.uniform(*_BACKOFF))
+
+
+def _measure_wait(claim: Claim, model: str) -> None:
+    """From cleared to claimed, by the server's clock."""
+    fields = claim.fields
+    now = int(fields.get("deadline", b"0")) - claim.left_ms
+    metrics.observe("headrace_queue_wait_seconds", max(0, now - int(fields.get("t:cleared", now))) / 1000, model=model)

@@ -8,6 +8,9 @@ from typing import Protocol
 
 from base.ids import is_run_id
 from runtime.names import prefix_of
+from schemas.envelope import decode
+from schemas.errors import DecodeError, Failure, UnknownVersion
+from schemas.events import RequestAccepted, RequestFailed, Usage
 from schemas.ports import Redis
 
 
@@ -60,6 +63,22 @@ class RedisRuns:
         key = f"{prefix_of(run)}:reply:{run}"
         rows = await self._redis.execute("XRANGE", key, start, "+", "COUNT", count)
         return [_stored(entry.decode(), flat) for entry, flat in rows]
+
+
+def cut_short(run: str, fields: Mapping[str, bytes], failure: Failure) -> RequestFailed:
+    """The terminal fact of a run that somebody else than its owner ends: billed, as an estimate, for the events that
+    its stream holds (the first of them names the speaker, the others carry text)."""
+    sequence = int(fields["seq"])
+    usage, model = None, ""
+    try:
+        accepted: RequestAccepted = decode(fields.get("a", b""))[1]
+    except (DecodeError, UnknownVersion):
+        pass
+    else:
+        model = accepted.model
+        if sequence:
+            usage = Usage(prompt_tokens=accepted.prompt_tokens, completion_tokens=max(sequence - 1, 0), estimated=True)
+    return RequestFailed(run=run, failure=failure, model=model, usage=usage, events=sequence + 1)
 
 
 def _stored(entry: str, flat: Sequence[bytes]) -> StoredFrame:

@@ -81,6 +81,7 @@ class Answer:
     lane: str = ""
     tenant: str = ""
     frame: bytes = b""
+    headers: bytes = b""
     ending: Ending | None = None
 
 
@@ -242,7 +243,7 @@ class RedisScripts:
                 fact.signed.e if fact else "",
                 fact.signed.s if fact else "",
                 self._retention,
-                "",
+                answer.headers,
             ),
         )
         return bool(reply[0]), reply[1].decode()
@@ -276,8 +277,19 @@ class RedisScripts:
         reply = await self._redis.script(
             source("end"),
             (f"{p}:run:{run}",),
-            (p, run, guard, value, frame.kind, frame.events, frame.payload, frame.headers)
-            + (ending.kind, ending.signed.e, ending.signed.s, ending.outcome, self._retention, place),
+            (
+                p,
+                run,
+                guard,
+                value,
+                frame.kind,
+                frame.events,
+                frame.payload,
+                frame.headers,
+                *(ending.kind, ending.signed.e, ending.signed.s, ending.outcome),
+                self._retention,
+                place,
+            ),
         )
         return str(reply[0].decode())
 
@@ -332,9 +344,20 @@ class RedisScripts:
         reply: bytes = await self._redis.script(
             source("dead"),
             (letter.stream, starts_key(letter.stream, letter.group), f"{p}dlq"),
-            (p.rstrip(":"), letter.group, letter.consumer, letter.entry, letter.starts, letter.sealed, letter.reason)
-            + (letter.run, letter.frame, fact.kind if fact else "", fact.signed.e if fact else "")
-            + (fact.signed.s if fact else "", self._retention, letter.place),
+            (
+                p.rstrip(":"),
+                letter.group,
+                letter.consumer,
+                letter.entry,
+                letter.starts,
+                letter.sealed,
+                letter.reason,
+                letter.run,
+                letter.frame,
+                *((fact.kind, fact.signed.e, fact.signed.s) if fact else ("", "", "")),
+                self._retention,
+                letter.place,
+            ),
         )
         return reply.decode()
 

@@ -53,9 +53,11 @@ class Seals:
             kind=kind, events=events, payload=sealed, headers=msgspec.json.encode(headers) if headers else b""
         )
 
-    def error(self, run: str, epoch: int, last: int, failure: Failure) -> SealedFrame:
+    def error(
+        self, run: str, epoch: int, last: int, failure: Failure, headers: Mapping[str, str] | None = None
+    ) -> SealedFrame:
         """An error frame: one event."""
-        return self.frame(run, epoch, last, ERROR, 1, encode_failure(failure), None)
+        return self.frame(run, epoch, last, ERROR, 1, encode_failure(failure), headers)
 
     def open_frame(
         self, run: str, epoch: int, last: int, kind: str, events: int, sealed: bytes, headers: bytes

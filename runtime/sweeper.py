@@ -7,19 +7,18 @@ script then checks that the run still stands where it was seen.
 from __future__ import annotations
 
 import asyncio
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from base import logs
+from base import logs, metrics
 from base.clock import Clock
 from base.ids import Random
 from runtime.names import prefix
-from runtime.runs import Runs
+from runtime.runs import Runs, cut_short
 from runtime.scripts import Answer, Scripts
 from runtime.seals import Seals
 from schemas.errors import Code, DecodeError, Failure, HeadraceError
-from schemas.events import RequestCancelled, RequestFailed
+from schemas.events import RequestCancelled
 from schemas.ports import Redis
 from schemas.verdicts import read_verdict
 
@@ -158,9 +157,11 @@ class Sweeper:
     async def _fail(self, run: str, fields: Mapping[str, bytes], failure: Failure) -> bool:
         epoch, sequence = int(fields["epoch"]), int(fields["seq"])
         frame = self._seals.error(run, epoch, sequence + 1, failure)
-        ending = self._seals.ending(RequestFailed(run=run, failure=failure, events=sequence), epoch)
+        ending = self._seals.ending(cut_short(run, fields, failure), epoch)
         state = fields["state"].decode()
-        return await self._scripts.end(run, "state", state, f"{epoch}-{sequence}", frame, ending) == "ok"
+        ended = await self._scripts.end(run, "state", state, f"{epoch}-{sequence}", frame, ending) == "ok"
+        metrics.inc("headrace_swept_total", int(ended), reason="deadline")
+        return ended
 
     async def _lost_doors(self, p: str, now: int) -> None:
         """Watchers of an ingress that is silent for the grace time have left; their runs follow their policy."""
@@ -182,3 +183,4 @@ class Sweeper:
             frame = self._seals.error(run, epoch, sequence + 1, failure)
             ending = self._seals.ending(RequestCancelled(run=run, by="lost"), epoch)
             await self._scripts.end(run, "unwatched", "", f"{epoch}-{sequence}", frame, ending)
+            metrics.inc("headrace_swept_total", reason="lost")

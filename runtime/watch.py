@@ -11,6 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 
+from base import metrics
 from runtime.runs import Runs, StoredFrame
 from runtime.seals import Seals
 from schemas.errors import Code, Refusal, Unavailable
@@ -56,6 +57,7 @@ class StreamWatch:
 
     def miss(self) -> None:
         """Something may be missing: forget what is queued and read the stream."""
+        metrics.inc("headrace_gaps_total")
         self._queue.clear()
         self._queued = 0
         self._behind = True

@@ -94,3 +94,24 @@ def read_verdict(content: bytes) -> Verdict:
         return _decoder.decode(content)
     except msgspec.MsgspecError as error:
         raise DecodeError(f"not a verdict: {error}", content) from None
+
+
+def limit_headers(grant: Grant) -> dict[str, str]:
+    """OpenAI's x-ratelimit headers for a caller with a limit of requests per minute, else none."""
+    if grant.limit_requests < 0:
+        return {}
+    return {
+        "x-ratelimit-limit-requests": str(grant.limit_requests),
+        "x-ratelimit-remaining-requests": str(max(grant.remaining_requests, 0)),
+        "x-ratelimit-reset-requests": span(grant.reset_requests_ms),
+    }
+
+
+def span(milliseconds: int) -> str:
+    """A duration as OpenAI writes it: 6ms, 1.5s, 1m30s, 1h0m0s."""
+    if milliseconds < 1000:
+        return f"{max(milliseconds, 0)}ms"
+    minutes, seconds = divmod(milliseconds / 1000, 60)
+    text = f"{seconds:.3f}".rstrip("0").rstrip(".") + "s"
+    hours, minutes = divmod(int(minutes), 60)
+    return (f"{hours}h" if hours else "") + (f"{minutes}m" if hours or minutes else "") + text

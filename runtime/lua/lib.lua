@@ -9,7 +9,7 @@
 --   outcome    completed | failed | refused | cancelled      (when ended)
 --   families   who must answer, space separated
 --   o:<family> pass | refuse | edits | skip | missing        v:<family> the signed verdict as stored
---   rd: re: rs:<family>  sealed error frame, terminal fact and its signature of a refusal that is held
+--   rd: rh: re: rs:<family>  sealed error frame, its headers, terminal fact and its signature of a refusal that is held
 --   owner      <consumer>:<nonce> of the present owner       epoch  how often it was claimed
 --   seq        last SSE event sent                           first  first sequence of the present epoch
 --   watchers   ingress#connection ..., space separated       policy what happens when the last one leaves

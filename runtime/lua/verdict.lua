@@ -32,6 +32,7 @@ if wanted and not r['o:' .. family] then
     put('rd:' .. family, ARGV[10])
     put('re:' .. family, ARGV[12])
     put('rs:' .. family, ARGV[13])
+    put('rh:' .. family, ARGV[15])
   end
   if family == 'authorization' then
     put('pool', ARGV[7])
@@ -43,7 +44,7 @@ if wanted and not r['o:' .. family] then
 end
 
 local function refuse(by)
-  local frame = {kind = 'error', n = 1, d = r['rd:' .. by], h = ARGV[15]}
+  local frame = {kind = 'error', n = 1, d = r['rd:' .. by], h = r['rh:' .. by] or ''}
   local fact = {kind = 'RequestRefused', e = r['re:' .. by], s = r['rs:' .. by], outcome = 'refused'}
   finish(p, run, r, frame, fact, ARGV[14])
 end

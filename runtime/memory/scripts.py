@@ -94,7 +94,7 @@ class MemoryScripts:
         refusing = [name for name in ("authorization", *due) if run.get(f"o:{name}") == REFUSE.encode()]
         if refusing:
             by = refusing[0]
-            frame = SealedFrame(kind="error", events=1, payload=run[f"rd:{by}"])
+            frame = SealedFrame(kind="error", events=1, payload=run[f"rd:{by}"], headers=run.get(f"rh:{by}", b""))
             signed = Signed(run[f"re:{by}"], run[f"rs:{by}"])
             self._finish(p, run_id, run, frame, Ending(kind="RequestRefused", signed=signed, outcome="refused"))
             return True
@@ -265,9 +265,9 @@ class MemoryScripts:
 
     async def beat(self, stream: str, group: str, consumer: str, held: Sequence[HeldEntry]) -> list[str]:
         await self._server.turn()
-        return [self._beat(self._group(stream, group), consumer, item) for item in held]
+        return [self._beat(stream, self._group(stream, group), consumer, item) for item in held]
 
-    def _beat(self, group: Group, consumer: str, item: HeldEntry) -> str:
+    def _beat(self, stream: str, group: Group, consumer: str, item: HeldEntry) -> str:
         if group.holder(id_of(item.entry)) != consumer:
             return "lost"
         state = "ok"
@@ -276,8 +276,15 @@ class MemoryScripts:
             if run.get("owner") != item.owner.encode() or run.get("state") != b"running":
                 return "lost"
             state = "cancel" if "cancel" in run else "ok"
-        group.pending[id_of(item.entry)].since_ms = self._server.now()
+        self._claim_again(stream, group, item.entry, self._server.now())
         return state
+
+    def _claim_again(self, stream: str, group: Group, entry: str, since_ms: int) -> None:
+        """XCLAIM by the holder: sets the idle time, or drops an entry that was deleted under it."""
+        if id_of(entry) in self._server.streams[stream].entries:
+            group.pending[id_of(entry)].since_ms = since_ms
+        else:
+            del group.pending[id_of(entry)]
 
     async def take(self, stream: str, group: str, consumer: str, idle_ms: int, entry: str) -> Taken:
         await self._server.turn()
@@ -309,7 +316,7 @@ class MemoryScripts:
                 counts[entry] = starts
             else:
                 counts.pop(entry, None)
-            found.pending[id_of(entry)].since_ms = self._server.now() - idle_ms
+            self._claim_again(stream, found, entry, self._server.now() - idle_ms)
             given += 1
         return given
 
@@ -367,6 +374,7 @@ def _store_answer(run: dict[str, bytes], answer: Answer) -> None:
     wanted: Values = {f"v:{family}": answer.stored}
     if answer.outcome == REFUSE:
         wanted[f"rd:{family}"] = answer.frame
+        wanted[f"rh:{family}"] = answer.headers
         wanted[f"re:{family}"] = ending.signed.e if ending else b""
         wanted[f"rs:{family}"] = ending.signed.s if ending else b""
     if family == "authorization":

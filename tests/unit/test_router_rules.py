@@ -15,9 +15,9 @@ from providers.errors import (
     UpstreamFault,
 )
 from schemas.errors import Code, status_of
-from schemas.verdicts import Grant
+from schemas.verdicts import Grant, span
 from tests.router_support import endpoint
-from workers.router.rules import Absent, RetryWindow, choose, flush_gap, judge, public_headers, span
+from workers.router.rules import Absent, RetryWindow, choose, flush_gap, judge, public_headers
 from workers.router.strategies.least_inflight import least_inflight
 
 ONE, TWO, THREE = (endpoint(name, slots=2) for name in ("e1", "e2", "e3"))

@@ -16,9 +16,19 @@ def measure(rows: Iterable[RequestRecord]) -> None:
         if row.ttft_ms:
             metrics.observe("gen_ai_server_time_to_first_token_seconds", row.ttft_ms / 1000, **_labels(row, model))
         if row.prompt_tokens or row.completion_tokens:
+            _measure_tokens(row, model)
             metrics.inc("headrace_tokens_total", row.prompt_tokens, model=model, type="input")
             metrics.inc("headrace_tokens_total", row.completion_tokens, model=model, type="output")
             metrics.inc("headrace_cost_micros_total", row.cost_micros, model=model)
+
+
+def _measure_tokens(row: RequestRecord, model: str) -> None:
+    labels = _labels(row, model)
+    metrics.observe("gen_ai_client_token_usage", row.prompt_tokens, **labels, gen_ai_token_type="input")
+    metrics.observe("gen_ai_client_token_usage", row.completion_tokens, **labels, gen_ai_token_type="output")
+    if row.stream and row.first_ms and row.completion_tokens > 1:
+        seconds = (row.ended_ms - row.first_ms) / 1000 / (row.completion_tokens - 1)
+        metrics.observe("gen_ai_server_time_per_output_token_seconds", seconds, **labels)
 
 
 def _labels(row: RequestRecord, model: str) -> dict[str, str]:

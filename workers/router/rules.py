@@ -16,7 +16,7 @@ from enum import Enum
 from providers.errors import ConnectFailed, EngineError, FirstByteTimeout, IdleTimeout, TotalTimeout, UpstreamFault
 from schemas.errors import Code, Failure
 from schemas.records import EndpointRecord
-from schemas.verdicts import Grant
+from schemas.verdicts import Grant, limit_headers
 from workers.router.strategies import Strategy
 
 #: Statuses by which an engine says that the request itself is wrong: passed on, never tried again.
@@ -175,21 +175,7 @@ def public_headers(grant: Grant, endpoint: str, stream: bool) -> dict[str, str]:
     headers = {"content-type": "text/event-stream; charset=utf-8" if stream else "application/json"}
     if endpoint:
         headers["x-headrace-endpoint"] = endpoint
-    if grant.limit_requests >= 0:
-        headers["x-ratelimit-limit-requests"] = str(grant.limit_requests)
-        headers["x-ratelimit-remaining-requests"] = str(max(grant.remaining_requests, 0))
-        headers["x-ratelimit-reset-requests"] = span(grant.reset_requests_ms)
-    return headers
-
-
-def span(milliseconds: int) -> str:
-    """A duration as OpenAI writes it: 6ms, 1.5s, 1m30s, 1h0m0s."""
-    if milliseconds < 1000:
-        return f"{max(milliseconds, 0)}ms"
-    minutes, seconds = divmod(milliseconds / 1000, 60)
-    text = f"{seconds:.3f}".rstrip("0").rstrip(".") + "s"
-    hours, minutes = divmod(int(minutes), 60)
-    return (f"{hours}h" if hours else "") + (f"{minutes}m" if hours or minutes else "") + text
+    return headers | limit_headers(grant)
 
 
 def strategy_of(names: Mapping[str, str], default: str, table: Mapping[str, Strategy]) -> Callable[[str], Strategy]:
