@@ -62,7 +62,8 @@ class MetricSettings(Section):
         0,
         ge=0,
         le=65535,
-        description="Port of ingress; other processes add the place of their first room (authorization 1, rules 2 ...). 0: any free ones.",
+        description="Port of ingress; other processes add the place of their first room (authorization 1, rules 2 "
+        "and so on). 0: any free ones.",
     )
 
 
