@@ -18,7 +18,7 @@ from runtime.consume import Engine, Handler
 from runtime.scripts import Claim, Scripts
 from runtime.seals import Seals
 from schemas import envelope as wire
-from schemas.errors import OwnerLost, Unavailable
+from schemas.errors import DecodeError, OwnerLost, SignatureError, Unavailable
 from schemas.events import RequestAccepted, Terminal
 from schemas.outcomes import Dead, Delivery, Outcome, Settled
 from schemas.ports import RunLease
@@ -126,6 +126,8 @@ class Leases:
             lease = Lease(delivery.run, owner, claim, self._scripts, self._seals, self._clock, self._chance)
         except CryptoError as error:
             return Dead(f"the body does not open: {error}")
+        except (DecodeError, SignatureError) as error:
+            return Dead(f"the acceptance does not hold: {error}")
         if self.engine is not None:
             self.engine.hold(delivery, owner, lease.hear)
         self._live[delivery.run] = lease

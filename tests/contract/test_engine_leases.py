@@ -16,7 +16,7 @@ from schemas.frames import END, ERROR, decode_failure
 from schemas.outcomes import Decided, Delivery, Outcome
 from schemas.ports import NewRun, RunLease, Watch
 from schemas.verdicts import PASS, REFUSE, Grant, Verdict
-from tests.engine_support import FACTS, LANE_KEY, House, P, request, seals
+from tests.engine_support import FACTS, FORGER, LANE_KEY, House, P, request, seals
 from tests.run_support import CHANCE, CLOCK, FAMILIES, LANE, POOL, MemoryWorld, RedisWorld, World, answer, until
 
 
@@ -173,6 +173,18 @@ async def test_body_that_does_not_open_is_dead_and_the_run_ends(world: World, ho
     await house.router(serve)
     await until(lambda: _outcome(world, run, "failed"))
     assert (await house.reasons())[0].startswith("the body does not open")
+
+
+async def test_run_whose_acceptance_was_forged_is_dead_and_serves_nobody(world: World, house: House) -> None:
+    async def serve(delivery: Delivery, lease: RunLease) -> None:
+        raise AssertionError("never called")
+
+    run = await house.accept(FORGER)
+    for family in FAMILIES:
+        await world.scripts.verdict(answer(run, family))
+    await house.router(serve)
+    await until(lambda: _outcome(world, run, "failed"))
+    assert (await house.reasons())[0].startswith("the acceptance does not hold")
 
 
 async def _spoil_body(world: World, run: str) -> None:
