@@ -22,7 +22,7 @@ from tests.e2e.scripted import Reply, ScriptedEngine, scripted
 
 SETTINGS = """
 server: {body_limit: 2097152}
-router: {idle_timeout_s: 2}
+router: {idle_timeout_s: 2, retry_floor: 1000}
 guardrails:
   banned_words: [project nightfall]
   models:
