@@ -71,7 +71,8 @@ def test_a_client_cannot_fill_the_memory_with_labels() -> None:
         metrics.inc("headrace_cost_micros_total", model=f"m{number}")
     rows = re.findall(r"^headrace_cost_micros_total\{.*", metrics.exposition().decode(), re.MULTILINE)
     assert len(rows) == 1_001
-    assert any('model="other"} 200.0' in row for row in rows)
+    other = next(float(row.rpartition(" ")[2]) for row in rows if 'model="other"' in row)
+    assert other >= 200  # more when another test of this session has counted models
 
 
 # --- health -----------------------------------------------------------------------------------------------------------
