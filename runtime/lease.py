@@ -44,6 +44,8 @@ class Lease:
         self.deadline_s = claim.left_ms / 1000
         self.cancelled = asyncio.Event()
         self.by = "client"
+        self.ended = False
+        self._lost = False
         self._owner, self._scripts, self._seals = owner, scripts, seals
         self._clock, self._chance = clock, chance
         if "cancel" in fields:
@@ -51,16 +53,18 @@ class Lease:
 
     def hear(self, state: str) -> None:
         """The beat, a flush or a push says: cancel or lost. Either way the work stops."""
+        self._lost = self._lost or state == "lost"
         if state in ("cancel", "lost"):
             self.cancelled.set()
 
     async def flush(self, payload: bytes, events: int, headers: Mapping[str, str] | None = None) -> None:
         """Store one data frame and push it to the watchers. OwnerLost when the run is another's."""
+        self._refuse_if_lost()
         last = self.sequence + events
         frame = self._seals.frame(self.run, self.epoch, last, "data", events, payload, headers)
         state = await self._insist(lambda: self._scripts.flush(self.run, self._owner, last, frame))
         if state in ("lost", "gap", "expired"):
-            self.cancelled.set()
+            self.hear("lost")
             raise OwnerLost(f"flush of {self.run} at {self.epoch}-{last}: {state}")
         self.sequence = last
         self.hear(state)
@@ -70,6 +74,7 @@ class Lease:
         self, kind: str, payload: bytes, events: int, fact: Terminal, headers: Mapping[str, str] | None = None
     ) -> None:
         """Store the last frame and the terminal fact, acknowledge, free. OwnerLost when the run is another's."""
+        self._refuse_if_lost()
         faults.hit("router", "P3")
         place, last = f"{self.epoch}-{self.sequence}", self.sequence + events
         frame = self._seals.frame(self.run, self.epoch, last, kind, events, payload, headers)
@@ -77,8 +82,13 @@ class Lease:
         state = await self._insist(lambda: self._scripts.end(self.run, "owner", self._owner, place, frame, ending))
         if state == "lost":
             raise OwnerLost(f"end of {self.run}")
-        self.sequence = last
+        self.sequence, self.ended = last, True
         faults.hit("router", "P4")
+
+    def _refuse_if_lost(self) -> None:
+        """Between the take-over of its entry and the claim of the new holder the hash still names this owner."""
+        if self._lost:
+            raise OwnerLost(f"{self.run} was taken over")
 
     async def _insist(self, call: Callable[[], Awaitable[str]]) -> str:
         while True:
@@ -136,6 +146,8 @@ class Leases:
             await self._handler(delivery, lease)
         finally:
             self._live.pop(delivery.run, None)
+        if not lease.ended:  # another's by now: its entry must not be acknowledged here
+            raise OwnerLost(f"{delivery.run} was left before its end")
         return Settled()
 
     async def _claim(self, delivery: Delivery, owner: str) -> Claim:
