@@ -40,6 +40,8 @@ KEEP_ALIVE_S = 3.0
 READ_AHEAD = 64 * 1024
 #: Kept connections that may turn out to be dead before a call gives up.
 _STALE = 5
+#: Seconds within which a dead connection shows; later the engine has worked on the request, which is an attempt.
+_STALE_S = 1.0
 #: Filled by the socket factory: whether the present call got a connection of its own.
 _made: ContextVar[list[bool]] = ContextVar("made")
 
@@ -119,12 +121,13 @@ class HttpTransport:
         for _ in range(_STALE):
             made: list[bool] = []
             _made.set(made)
+            begun = self._clock.monotonic()
             try:
                 return await session.request(
                     method, url, data=body or None, headers=sent, allow_redirects=False, timeout=limit
                 )
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-                if made or isinstance(error, ClientConnectorError):
+                if made or isinstance(error, ClientConnectorError) or self._clock.monotonic() - begun > _STALE_S:
                     raise
         raise aiohttp.ServerDisconnectedError
 
@@ -171,8 +174,10 @@ class HttpResponse:
         try:
             piece = await self._answer.content.readany()
         except (aiohttp.ClientError, OSError) as error:
-            self.close()
-            raise (self._fault or _translate(error)) from None
+            piece = self._unread()
+            if not piece:
+                self.close()
+                raise (self._fault or _translate(error)) from None
         finally:
             self._waiting_since = None
         if not self._begun:
@@ -181,6 +186,18 @@ class HttpResponse:
         if not piece:
             self.close()
         return piece
+
+    def _unread(self) -> bytes:
+        """What had arrived before the connection broke, which aiohttp would drop by raising first; then b""."""
+        content = self._answer.content
+        broke = content.exception()
+        if broke is None or self._fault is not None:
+            return b""
+        content.set_exception(None)  # type: ignore[arg-type]
+        try:
+            return content.read_nowait()
+        finally:
+            content.set_exception(broke)
 
     async def drain(self, seconds: float) -> None:
         """See providers.ports.UpstreamResponse."""
