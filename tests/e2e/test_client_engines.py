@@ -13,6 +13,7 @@ from tests.e2e.scripted import (
     CUT,
     DONE,
     HANG,
+    STREAM_HEAD,
     Reply,
     ScriptedEngine,
     chunk,
@@ -34,6 +35,7 @@ Two = tuple[ScriptedEngine, ScriptedEngine]
 
 BROKEN: dict[str, tuple[Reply, str]] = {
     "cut": (chunked(*PIECES, CUT), "upstream_interrupted"),
+    "cut with the last piece": ([STREAM_HEAD + chunk(b"".join(PIECES)), CUT], "upstream_interrupted"),
     "cut inside an event": ([*chunked(*PIECES)[:-1], HALF_CHUNK, 0.05, CUT], "upstream_interrupted"),
     "cut without chunks": ([PLAIN_HEAD, *PIECES, 0.05, CUT], "upstream_interrupted"),
     "clean end without done": (chunked(*PIECES), "upstream_interrupted"),
@@ -109,6 +111,18 @@ def test_connection_that_ends_before_any_byte_is_survived(client: OpenAI, pair: 
     answer: Any = client.chat.completions.create(model="pair", messages=USER, stream=stream)
     text = "".join(one.choices[0].delta.content or "" for one in answer) if stream else text_of(answer)
     assert text == "well" and sum(len(engine.requests) for engine in pair) == 2
+
+
+def test_engine_that_dies_while_it_works_is_not_asked_again(client: OpenAI, house: House, pair: Two) -> None:
+    """Only a connection that is dead at once was stale; a death later is an attempt, and another engine takes over."""
+    pair[0].play(whole_stream("warm"), whole_stream("warm"))
+    for _ in pair:
+        list(client.chat.completions.create(model="pair", messages=USER, stream=True))
+    pair[0].play([1.5, CUT], unary(completion("well")))
+    raw = client.chat.completions.with_raw_response.create(model="pair", messages=USER)
+    assert text_of(raw.parse()) == "well"
+    assert [len(engine.requests) for engine in pair] == [2, 2]
+    assert [one["outcome"] for one in house.record(raw.headers["x-request-id"])["attempts"]] == ["upstream_error", "ok"]
 
 
 def test_request_that_is_wrong_is_not_tried_elsewhere(client: OpenAI, pair: Two) -> None:
