@@ -1,7 +1,8 @@
 """The sweeper: ends what is past its deadline, lets go of lost watchers, trims what everyone acknowledged.
 
 Any process may run it; every step is idempotent. What to do with a run is decided by `judge`, a pure function; the end
-script then checks that the run still stands where it was seen.
+script then checks that the run still stands where it was seen. After its start and after an outage nobody is late for
+`calm_s`: doors beat and families answer first; only runs past their own deadline are ended meanwhile.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from schemas.verdicts import read_verdict
 log = logs.room("runtime")
 
 _PERIOD_S = 1.0
-_PAGE = 100  # runs per sweep and partition
+_PAGE = 100  # runs looked at in one read
+_PAGES = 100  # reads per round and partition
+_CALM_S = 8.0  # longer than a door's heartbeat and a family's idle limit
 _LOST_GRACE_MS = 30_000  # how long a run outlives its ingress, for a resume elsewhere
 
 
@@ -93,10 +96,12 @@ class Sweeper:
         chance: Random,
         partitions: int,
         trims: Mapping[str, tuple[str, ...]],
+        calm_s: float = _CALM_S,
     ) -> None:
         self._redis, self._scripts, self._runs, self._seals = redis, scripts, runs, seals
         self._clock, self._chance, self._partitions = clock, chance, partitions
-        self._trims = trims
+        self._trims, self._calm_s = trims, calm_s
+        self._calm_until = clock.monotonic() + calm_s
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -110,30 +115,57 @@ class Sweeper:
     async def _loop(self) -> None:
         while True:
             await self._clock.sleep(_PERIOD_S * self._chance.uniform(0.8, 1.2))
-            try:
-                await self.sweep()
-            except HeadraceError as error:
-                log.info("sweep put off", reason=str(error))
-            except Exception:
-                log.exception("sweep failed")
+            await self.round()
 
-    async def sweep(self) -> int:
-        """One round; how many runs it moved."""
+    async def round(self) -> None:
+        """One sweep; an outage that shows in it puts off what only lateness would decide."""
+        try:
+            await self.sweep(calm=self._clock.monotonic() >= self._calm_until)
+        except HeadraceError as error:
+            self._calm_until = self._clock.monotonic() + self._calm_s
+            log.info("sweep put off", reason=str(error))
+        except Exception:
+            log.exception("sweep failed")
+
+    async def sweep(self, calm: bool = True) -> int:
+        """One round; how many runs it moved. calm: whether silence counts as being late."""
         seconds, micros = await self._redis.execute("TIME")
         now = int(seconds) * 1000 + int(micros) // 1000
         moved = 0
         for number in range(self._partitions):
             p = prefix(number)
-            due = await self._redis.execute("ZRANGEBYSCORE", f"{p}:live", "-inf", now, "LIMIT", 0, _PAGE)
-            for run in due:
-                moved += await self._overdue(p, run.decode(), now)
-            await self._lost_doors(p, now)
+            moved += await self._all_overdue(p, now, calm)
+            if calm:
+                await self._lost_doors(p, now)
         for stream, groups in self._trims.items():
             await self._scripts.trim(stream, groups)
         return moved
 
-    async def _overdue(self, p: str, run: str, now: int) -> bool:
+    async def _all_overdue(self, p: str, now: int, calm: bool) -> int:
+        """Every run whose time is over; one that cannot be moved does not stand in the way of the others."""
+        moved = stuck = 0
+        for _ in range(_PAGES):
+            due = await self._redis.execute("ZRANGEBYSCORE", f"{p}:live", "-inf", now, "LIMIT", stuck, _PAGE)
+            for run in due:
+                done = await self._try(p, run.decode(), now, calm)
+                moved, stuck = moved + done, stuck + (not done)
+            if len(due) < _PAGE:
+                break
+        return moved
+
+    async def _try(self, p: str, run: str, now: int, calm: bool) -> bool:
+        try:
+            return await self._overdue(p, run, now, calm)
+        except HeadraceError as error:
+            log.info("a run was left for the next sweep", run=run, reason=str(error))
+        except Exception:
+            log.exception("a run cannot be swept", run=run)
+        return False
+
+    async def _overdue(self, p: str, run: str, now: int, calm: bool) -> bool:
         fields = await self._runs.fields(run)
+        if fields and not calm and int(fields["deadline"]) > now:
+            return False
         match judge(fields, now):
             case Drop():
                 await self._drop(p, run)
