@@ -48,7 +48,8 @@ class BadResponse(UpstreamFault):
 class EngineError(UpstreamFault):
     """The engine's own error, as a status before the answer or as an event inside it (status 0 when it gave none).
 
-    `type`, `code`, `message` and `param` are the engine's; retry_after_ms is what it asked for, None = nothing."""
+    `type`, `code`, `message` and `param` are the engine's words, for the client alone: engines repeat prompts in them,
+    so they are not in the exception's text. retry_after_ms is what it asked for, None = nothing."""
 
     def __init__(
         self,
@@ -60,7 +61,7 @@ class EngineError(UpstreamFault):
         param: str | None = None,
         retry_after_ms: int | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(f"the engine answered with status {status}" if status else "the engine reported an error")
         self.status, self.message = status, message
         self.type, self.code, self.param = type, code, param
         self.retry_after_ms = retry_after_ms

@@ -9,6 +9,7 @@ from schemas.errors import Failure
 from schemas.events import Attempt, RequestCancelled, RequestCompleted, RequestFailed, Usage
 from schemas.ports import RunLease
 from schemas.verdicts import Grant
+from workers.router.rules import without_words
 
 OK = "ok"
 
@@ -66,7 +67,7 @@ class Work:
         """It ended with an error, the last event."""
         return RequestFailed(
             run=self.lease.run,
-            failure=failure,
+            failure=without_words(failure),
             model=self.lease.accepted.model,
             endpoint=self.endpoint,
             usage=self.usage,

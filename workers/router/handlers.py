@@ -69,7 +69,8 @@ class Router:
                 work = self._clear(lease, started)
             except Refusal as refusal:
                 log.error("run not cleared", run=lease.run, code=refusal.failure.code, reason=str(refusal))
-                await self._end_error(lease, RequestFailed(run=lease.run, failure=refusal.failure, events=1))
+                fact = RequestFailed(run=lease.run, failure=refusal.failure, events=1)
+                await self._end_error(lease, refusal.failure, fact)
                 return
             await self._serve(work)
         except OwnerLost as lost:
@@ -98,7 +99,7 @@ class Router:
                 await work.lease.end(ERROR, encode_failure(CANCELLED), 1, work.cancelled(now))
                 return
         if failure is not None:
-            await self._end_error(work.lease, work.failed(failure, self._clock.monotonic()), work)
+            await self._end_error(work.lease, failure, work.failed(failure, self._clock.monotonic()), work)
 
     async def _try_endpoints(self, work: Work, interrupt: Interrupt) -> Failure | None:
         """None when the run has ended with an answer, else why it has not."""
@@ -147,11 +148,13 @@ class Router:
             usage=taken_over_usage(lease),
             events=lease.sequence + 1,
         )
-        await self._end_error(lease, fact)
+        await self._end_error(lease, TAKEN_OVER, fact)
 
-    async def _end_error(self, lease: RunLease, fact: RequestFailed, work: Work | None = None) -> None:
+    async def _end_error(
+        self, lease: RunLease, failure: Failure, fact: RequestFailed, work: Work | None = None
+    ) -> None:
         headers = public_headers(work.grant, work.endpoint, stream=False) if work and not lease.sequence else None
-        await lease.end(ERROR, encode_failure(fact.failure), 1, fact, headers)
+        await lease.end(ERROR, encode_failure(failure), 1, fact, headers)
 
 
 def handlers(router: Router) -> dict[type[object], object]:

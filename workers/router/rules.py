@@ -118,6 +118,12 @@ def _judge_engine(error: EngineError) -> Judged:
     return Judged(_failure(Code.upstream_error, message), elsewhere=True)
 
 
+def without_words(failure: Failure) -> Failure:
+    """A failure as a fact may carry it. Facts are not sealed, and an engine's words often repeat the prompt; the client
+    has them in its frame, which is."""
+    return Failure(code=failure.code, message="", should_retry=failure.should_retry, status=failure.status)
+
+
 def _failure(code: Code, message: str, retry_after_ms: int | None = None) -> Failure:
     return Failure(code=code, message=message, retry_after_ms=retry_after_ms)
 
