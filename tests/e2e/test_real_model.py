@@ -1,0 +1,76 @@
+"""`headrace up` as a newcomer types it: a real small model answers. Nothing is said of its speed or its wording."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from openai import OpenAI
+
+from console.embedded import engine
+from tests.conftest import short_folder
+from tests.e2e.conftest import client_of
+from tests.e2e.house import House, headrace
+
+pytestmark = [
+    pytest.mark.model,
+    pytest.mark.skipif(not engine.is_installed(), reason="the embedded model is not installed (scripts/install)"),
+]
+
+
+@pytest.fixture(scope="module")
+def real() -> Iterator[House]:
+    with short_folder() as folder, headrace(folder / "data") as house:
+        yield house
+
+
+@pytest.fixture(scope="module")
+def real_client(real: House) -> Iterator[OpenAI]:
+    with client_of(real, real.key) as made:
+        yield made
+
+
+def test_model_is_listed_and_its_process_is_known(real: House, real_client: OpenAI) -> None:
+    assert [model.id for model in real_client.models.list()] == [engine.MODEL] == real.connection["models"]
+    assert real.pid(f"model:{engine.MODEL}") > 1
+
+
+def test_real_model_streams_tokens_and_the_record_has_its_count(real: House, real_client: OpenAI) -> None:
+    stream = real_client.chat.completions.create(
+        model=engine.MODEL,
+        messages=[{"role": "user", "content": "Say hello to the river."}],
+        stream=True,
+        stream_options={"include_usage": True},
+        max_tokens=24,
+    )
+    chunks = list(stream)
+    pieces = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices and chunk.choices[0].delta.content]
+    assert len(pieces) > 1 and {chunk.model for chunk in chunks} == {engine.MODEL}
+    usage = chunks[-1].usage
+    assert usage is not None and usage.prompt_tokens > 0 and 0 < usage.completion_tokens <= 24
+    row = real.record(stream.response.headers["x-request-id"])
+    counted = (row["prompt_tokens"], row["completion_tokens"], row["estimated"])
+    assert counted == (usage.prompt_tokens, usage.completion_tokens, False)
+    assert (row["outcome"], row["model"], row["status"]) == ("completed", engine.MODEL, 200)
+    assert 0 < row["ttft_ms"] <= row["duration_ms"]
+
+
+def test_real_model_answers_whole(real: House, real_client: OpenAI) -> None:
+    raw = real_client.chat.completions.with_raw_response.create(
+        model=engine.MODEL, messages=[{"role": "user", "content": "Name a colour."}], max_tokens=8
+    )
+    answer = raw.parse()
+    assert answer.choices[0].message.content and answer.model == engine.MODEL
+    assert answer.usage is not None and answer.usage.completion_tokens > 0
+    assert real.record(raw.headers["x-request-id"])["completion_tokens"] == answer.usage.completion_tokens
+
+
+def test_client_that_leaves_stops_the_real_model(real: House, real_client: OpenAI) -> None:
+    stream = real_client.chat.completions.create(
+        model=engine.MODEL, messages=[{"role": "user", "content": "Count to a thousand."}], stream=True, max_tokens=2000
+    )
+    next(iter(stream))
+    run = stream.response.headers["x-request-id"]
+    stream.close()
+    row = real.record(run)
+    assert row["outcome"] in ("cancelled", "completed") and row["completion_tokens"] < 2000
