@@ -29,6 +29,7 @@ from runtime.app import Context, Stage, Workers
 from runtime.broker import application
 from runtime.client import Client
 from runtime.control import Control
+from runtime.inspect import laden_pools
 from runtime.lifecycle import Stops
 from runtime.sweeper import Sweeper
 from runtime.topology import TopologyError, apply, load, server_facts, unsafe
@@ -194,11 +195,14 @@ async def _export(workers: Workers) -> None:
 
 
 async def _look_at_pools(house: House, workers: Workers) -> None:
-    """The pools of the catalog; a new one makes the router read its lanes."""
+    """The pools of the catalog, and those that lost their model while runs wait there: a router must tell them so.
+    A new one makes the router read its lanes."""
     try:
-        pools = tuple(sorted({model.pool for model in await house.shared.catalog.models()}))
+        known = {model.pool for model in await house.shared.catalog.models()}
+        known |= await laden_pools(house.context.redis, house.context.partitions)
     except Unavailable:
         return
+    pools = tuple(sorted(known))
     if pools != house.pools:
         house.pools = pools
         workers.wake("router")

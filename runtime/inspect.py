@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,18 @@ class GroupLag:
     pending: int
     oldest_ms: int
     consumers: int
+
+
+async def laden_pools(redis: Redis, partitions: int) -> set[str]:
+    """Pools in whose lanes a run waits or is served, whether or not the catalog has them still. Unavailable."""
+    found: set[str] = set()
+    for number in range(partitions):
+        p = prefix(number)
+        lanes = [lane.decode() for lane in await redis.execute("SMEMBERS", f"{p}:lanes")]
+        lengths = await asyncio.gather(*(redis.execute("XLEN", lane) for lane in lanes))
+        names = [lane.removeprefix(f"{p}:cleared:").rpartition(":")[0] for lane in lanes]
+        found.update(name for name, length in zip(names, lengths, strict=True) if length)
+    return found
 
 
 class Inspector:
