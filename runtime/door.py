@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +19,13 @@ from runtime.scripts import Acceptance, Scripts
 from runtime.seals import Seals
 from runtime.watch import Hub
 from schemas import envelope as wire
-from schemas.errors import Code, Failure, HeadraceError, Refusal
+from schemas.errors import Code, Failure, HeadraceError, Refusal, Unavailable
 from schemas.events import RequestCancelled
 from schemas.ports import NewRun, Redis, RunStatus, Watch
 
 log = logs.room("runtime")
 
+_AWAY = (0.2, 1.0)  # seconds, jittered, between two tries of a farewell while Redis is away
 _CANCELLED = Failure(
     code=Code.cancelled, message="The request was cancelled before it was answered.", should_retry=False
 )
@@ -98,8 +99,10 @@ class StreamDoor:
                     stream=accepted.stream,
                 )
             )
-        except BaseException:
+        except BaseException as error:
             watch.close()
+            if isinstance(error, Unavailable):  # it may have been applied all the same, and nobody will read it
+                self._aside(self._insist(lambda: self._withdraw(accepted.run, watcher)))
             raise
         if not fits:
             watch.close()
@@ -132,8 +135,10 @@ class StreamDoor:
         watch = self.hub.watch(run, watcher, after=after, behind=True)
         try:
             seen = await self._scripts.watch(run, watcher, add=True)
-        except BaseException:
+        except BaseException as error:
             watch.close()
+            if isinstance(error, Unavailable):  # it may have been applied all the same
+                self._aside(self._insist(lambda: self._depart(run, watcher)))
             raise
         if seen.state == "gone":
             watch.close()
@@ -167,18 +172,40 @@ class StreamDoor:
         return False
 
     async def _left(self, run: str, watcher: str, reason: str) -> None:
-        """A watcher is gone. The last one fires the run's policy."""
+        """A watcher is gone. While Redis is away this is kept in mind: no sweeper misses a watcher of a living door."""
+        try:
+            await self._depart(run, watcher)
+        except Unavailable:
+            self._aside(self._insist(lambda: self._depart(run, watcher)))
+
+    async def _depart(self, run: str, watcher: str) -> None:
+        """Drop a watcher. The last one fires the run's policy."""
         seen = await self._scripts.watch(run, watcher, add=False)
         if seen.state in ("gone", "ended") or seen.watchers > 0 or seen.policy == "finish":
             return
         if seen.policy.startswith("grace:"):
-            self._aside(self._cancel_after(run, float(seen.policy.partition(":")[2]), reason))
+            self._aside(self._cancel_after(run, float(seen.policy.partition(":")[2])))
             return
         await self._cancel(run, "client", unwatched=True)
 
-    async def _cancel_after(self, run: str, seconds: float, reason: str) -> None:
+    async def _withdraw(self, run: str, watcher: str) -> None:
+        """End a run whose client was told that it was not accepted, whatever its policy."""
+        seen = await self._scripts.watch(run, watcher, add=False)
+        if seen.state not in ("gone", "ended"):
+            await self._cancel(run, "lost", unwatched=True)
+
+    async def _cancel_after(self, run: str, seconds: float) -> None:
         await self._clock.sleep(seconds)
-        await self._cancel(run, "client", unwatched=True)
+        await self._insist(lambda: self._cancel(run, "client", unwatched=True))
+
+    async def _insist(self, call: Callable[[], Awaitable[object]]) -> None:
+        """Repeat while Redis is away; every such step may be run twice."""
+        while True:
+            try:
+                await call()
+                return
+            except Unavailable:
+                await self._clock.sleep(self._chance.uniform(*_AWAY))
 
     def _aside(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
