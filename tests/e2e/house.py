@@ -284,7 +284,7 @@ def headrace(
     if settings:
         (folder / "headrace.yaml").write_text(settings)
         words += ["--config", str(folder / "headrace.yaml")]
-    log = open(folder / "up.log", "ab")
+    log = open(folder / "up.log", "ab")  # noqa: SIM115 - closed when the house has stopped
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE")}
     process = subprocess.Popen(
         [*words, *arguments],

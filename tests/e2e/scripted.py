@@ -199,7 +199,7 @@ async def _request(reader: asyncio.StreamReader) -> tuple[str, dict[str, str], b
 
 async def _leaving(reader: asyncio.StreamReader) -> None:
     """Until the peer has closed its side; reads nothing, so a next request stays whole."""
-    while not reader.at_eof() and reader.exception() is None:
+    while not reader.at_eof() and reader.exception() is None:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
 
 
@@ -213,7 +213,7 @@ async def _speak(reply: Reply, writer: asyncio.StreamWriter) -> bool:
         elif step is HANG:
             await asyncio.Event().wait()
         elif isinstance(step, threading.Event):
-            while not step.is_set():
+            while not step.is_set():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         elif isinstance(step, float):
             await asyncio.sleep(step)

@@ -58,8 +58,12 @@ def engine() -> Iterator[ScriptedEngine]:
 def used(engine: ScriptedEngine) -> Iterator[House]:
     """A house in which every kind of request with the canary has been made, one of which still lives."""
     with short_folder() as folder:
-        with headrace(folder / "data", settings=SETTINGS, engines={"lab": engine.url}) as house:
-            runs = make_all(house, engine)
+        fault = folder / "fault"
+        places = {"lab": engine.url}
+        with headrace(
+            folder / "data", settings=SETTINGS, engines=places, environment={"FAULT_FILE": str(fault)}
+        ) as house:
+            runs = [*make_all(house, engine), die_of_it(house, fault)]
             for run in runs:
                 house.record(run)
             gate, alive = threading.Event(), begin_one(house, engine)
@@ -89,6 +93,32 @@ def make_all(house: House, engine: ScriptedEngine) -> list[str]:
     ask(house, {"messages": SAYS}, key="hr_not_ours")
     assert [status for status, _ in asked] == [200, 200, 200, 400, 400, 502, 502, 503, 404, 0]
     return [run for _, run in asked]
+
+
+def die_of_it(house: House, fault: Path) -> str:
+    """A run whose guard fails at every start, until it is a dead letter; its id."""
+    connection = post(house, {"messages": SAYS})
+    until(lambda: strike(fault) and letters(house))
+    fault.unlink(missing_ok=True)
+    response = connection.getresponse()
+    assert response.status >= 500 and b"error" in response.read()
+    connection.close()
+    return str(response.headers["x-request-id"])
+
+
+def strike(fault: Path) -> bool:
+    """Arm the fault again; it disarms itself each time."""
+    if not fault.exists():
+        fault.with_suffix(".new").write_text("rules:P2:1:raise")
+        fault.with_suffix(".new").replace(fault)
+    return True
+
+
+def letters(house: House) -> list[dict[str, Any]]:
+    """The dead letters."""
+    status, found = house.request("/admin/v1/dlq")
+    assert status == 200
+    return list(found["data"])
 
 
 def ask(house: House, body: Any, key: str = "") -> tuple[int, str]:
@@ -175,7 +205,7 @@ def test_no_prompt_or_answer_text_is_readable_in_redis(used: House) -> None:
             value = READERS[server.type(key)](server, key)
             contents[key.decode()] = b"".join(flat(value)) + key
     assert any(":body:" in key for key in contents), "the run that still lives has a body"
-    assert any(":reply:" in key for key in contents)
+    assert any(":reply:" in key for key in contents) and any(":dlq" in key for key in contents)
     assert found_in(contents, CANARY) == []
     assert found_in(contents, CONTROL)
 

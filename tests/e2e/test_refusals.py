@@ -10,7 +10,8 @@ import openai
 import pytest
 from openai import OpenAI
 
-from tests.e2e.house import House, another_process, free_port, until
+from console.embedded.ports import free_port
+from tests.e2e.house import House, another_process, until
 from tests.e2e.scripted import ScriptedEngine
 
 GUARDED = "guarded"
@@ -62,18 +63,19 @@ def test_same_text_to_a_model_without_that_policy_is_left_alone(client: OpenAI, 
 @pytest.mark.parametrize("escaped", [False, True])
 def test_duplicate_keys_mean_the_same_to_guards_and_engine(house: House, lab: ScriptedEngine, escaped: bool) -> None:
     name = r"c\u006fntent" if escaped else "content"
-    harmless_last = '{"role": "user", "content": "%s", "%s": "hello"}' % (CARD, name)
-    harmful_last = '{"role": "user", "content": "hello", "%s": "%s"}' % (name, CARD)
-    assert raw(house, '{"model": "guarded", "messages": [%s]}' % harmless_last)[0] == 200
+    begin, end = '{"model": "guarded", "messages": [{"role": "user", ', "}]}"
+    harmless_last = f'{begin} "content": "{CARD}", "{name}": "hello" {end}'
+    harmful_last = f'{begin} "content": "hello", "{name}": "{CARD}" {end}'
+    assert raw(house, harmless_last)[0] == 200
     assert lab.last.json["messages"] == user("hello") and CARD not in lab.last.raw.decode()
-    status, said = raw(house, '{"model": "guarded", "messages": [%s]}' % harmful_last)
+    status, said = raw(house, harmful_last)
     assert (status, said["error"]["code"]) == (400, "content_policy_violation")
     assert len(lab.requests) == 1
 
 
 def test_duplicate_model_means_the_same_to_key_guard_and_engine(house: House, lab: ScriptedEngine) -> None:
     text = json.dumps(user(f"pay with {CARD}"))
-    status, said = raw(house, '{"model": "lab/scripted", "messages": %s, "model": "guarded"}' % text)
+    status, said = raw(house, f'{{"model": "lab/scripted", "messages": {text}, "model": "guarded"}}')
     assert (status, said["error"]["code"]) == (400, "content_policy_violation")
     assert not lab.requests
 
@@ -123,9 +125,9 @@ def test_key_that_was_rotated_without_overlap_is_dead_and_the_new_one_lives(
     assert statuses(house, second_door, made["token"]) == {200}
     status, fresh = house.request(f"/admin/v1/keys/{made['key_id']}/rotate", {"overlap_s": 0})
     assert status == 200 and fresh["key_id"] == made["key_id"]
-    for door in (house.base_url, second_door):
-        until(lambda door=door: statuses(house, door, made["token"]) == {401}, seconds=1.0, pause=0.01)  # type: ignore[misc]
-        assert statuses(house, door, fresh["token"]) == {200}
+    doors = [house.base_url, second_door]
+    until(lambda: all(statuses(house, door, made["token"]) == {401} for door in doors), seconds=1.0, pause=0.01)
+    assert all(statuses(house, door, fresh["token"]) == {200} for door in doors)
 
 
 def statuses(house: House, door: str, token: str) -> set[int]:
