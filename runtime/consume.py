@@ -191,6 +191,8 @@ class Engine:
             except HeadraceError as error:
                 log.warning("reading failed", group=self.spec.group, reason=str(error))
                 await self._pause()
+            except Exception:
+                await self._stumbled("reading")
 
     async def _read_once(self, count: int) -> None:
         await self._ensure_all()
@@ -409,6 +411,8 @@ class Engine:
                 self._ensured.clear()
             except HeadraceError as error:
                 log.warning("taking over failed", group=self.spec.group, reason=str(error))
+            except Exception:
+                await self._stumbled("taking over")
 
     async def _may_take(self) -> bool:
         """Not within one idle limit of the server's start or of a lost connection."""
@@ -463,6 +467,11 @@ class Engine:
                 log.warning("waiting for Redis", group=self.spec.group, reason=str(error))
                 await self._pause()
 
+    async def _stumbled(self, what: str) -> None:
+        """A loop that ended would end its group's work without a word."""
+        log.exception("a loop stumbled and goes on", group=self.spec.group, loop=what)
+        await self._pause()
+
     async def _pause(self) -> None:
         await self.clock.sleep(self.chance.uniform(*_BACKOFF))
 
@@ -472,6 +481,8 @@ class Engine:
             await call
         except HeadraceError as error:
             log.info("left to others", group=self.spec.group, reason=str(error))
+        except Exception:
+            await self._stumbled("beating")
 
 
 def share(streams: Sequence[str], count: int, turn: int) -> tuple[Sequence[str], int, int]:

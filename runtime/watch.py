@@ -15,7 +15,7 @@ from base import metrics
 from runtime.runs import Runs, StoredFrame
 from runtime.seals import Seals
 from schemas.errors import Code, Refusal, Unavailable
-from schemas.frames import Frame
+from schemas.frames import DATA, Frame
 
 _BUFFER = 256 * 1024  # bytes queued for one reader
 _SILENCE_S = 3.0  # after this long without a push the stream is asked
@@ -95,8 +95,8 @@ class StreamWatch:
                 Code.upstream_interrupted, "The answer was started again elsewhere; this stream ends here."
             )
         self._epoch, self._sequence = stored.epoch, stored.sequence
-        if stored.sequence <= self._after:
-            return None
+        if stored.sequence <= self._after and stored.kind == DATA:
+            return None  # the last frame is told to whoever asks for what lies behind it
         frame = self._hub.seals.open_frame(
             self.run, stored.epoch, stored.sequence, stored.kind, stored.events, stored.payload, stored.headers
         )
@@ -112,8 +112,7 @@ class StreamWatch:
         try:
             await asyncio.wait_for(self._ring.wait(), seconds)
         except TimeoutError:
-            if seconds >= _SILENCE_S:
-                self._behind = True
+            self._behind = True
 
     async def _catch_up(self, until: float) -> None:
         """Read one page from the last place; caught up when it is empty, the run is still there, and no push came
