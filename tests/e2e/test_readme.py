@@ -1,0 +1,115 @@
+"""What the README tells a newcomer to type works: its blocks are run as they stand, in a folder of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from console.config import Settings
+from console.embedded import engine
+from console.embedded.ports import free_port
+from tests.conftest import short_folder
+from tests.e2e.house import ROOT, Engine, until
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+
+
+def block(word: str) -> str:
+    """The only shell block that has `word` in it."""
+    (found,) = [text for text in BLOCKS if word in text]
+    return str(found)
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE")}
+    return {**kept, "PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}", **more}
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[Path]:
+    """A folder in which `.headrace` is that of a running `scripts/up`, the README's first command."""
+    if not engine.is_installed():
+        pytest.skip("the embedded model is not installed: scripts/install")
+    with short_folder() as folder, open(folder / "up.log", "wb") as log:
+        words = [*block("scripts/up").split(), "--data", str(folder / ".headrace"), "--port", str(free_port())]
+        process = subprocess.Popen(words, cwd=ROOT, stdout=log, stderr=log, env=environment())
+        try:
+            ready = folder / ".headrace" / "connection.json"
+            until(lambda: ready.exists() or process.poll() is not None, 180)
+            assert ready.exists(), (folder / "up.log").read_text()
+            yield folder
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(60)
+
+
+def typed(text: str, home: Path, **more: str) -> str:
+    """A block typed into a shell; what it printed."""
+    done = subprocess.run(
+        ["bash", "-euc", text], cwd=home, env=environment(**more), capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def without_curl(text: str, home: Path) -> str:
+    """The same request by Python, for machines that have no curl."""
+    found = json.loads((home / ".headrace" / "connection.json").read_text())
+    (body,) = re.findall(r"-d '(.*)'", text)
+    call = urllib.request.Request(f"{found['base_url']}/v1/chat/completions", data=body.encode())
+    call.add_header("authorization", f"Bearer {found['api_key']}")
+    call.add_header("content-type", "application/json")
+    with urllib.request.urlopen(call, timeout=120) as reply:
+        return str(reply.read().decode())
+
+
+@pytest.mark.model
+@pytest.mark.slow
+def test_the_curl_streams_an_answer_when_pasted(home: Path) -> None:
+    text = block("curl")
+    said = typed(text, home) if shutil.which("curl") else without_curl(text, home)
+    events = [line.removeprefix("data: ") for line in said.splitlines() if line]
+    assert events[-1] == "[DONE]"
+    assert json.loads(events[0])["object"] == "chat.completion.chunk"
+    assert len(events) > 2
+
+
+@pytest.mark.model
+@pytest.mark.slow
+def test_a_model_with_a_key_is_added_and_served(home: Path, mock: Engine) -> None:
+    words = block("headrace models add").replace("NAME", "hosted").replace("https://HOST/v1", mock.url)
+    assert "hosted is ready" in typed(words.replace("VAR", "PROVIDER_KEY"), home, PROVIDER_KEY="sk-not-a-real-one")
+    served = json.loads(typed("headrace models list --json", home))["data"]
+    assert [row["ready"] for row in served if row["name"] == "hosted"] == [1]
+
+
+@pytest.mark.slow
+def test_the_kill_demo_ends_every_request_as_promised() -> None:
+    (command,) = block("scripts/kill-demo").split()
+    words = [str(ROOT / command), "--only", "guard", "--only", "ingress"]
+    done = subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("kill -9") == 2
+    assert done.stdout.count("the whole answer") == 2
+
+
+def test_the_second_command_is_there() -> None:
+    (command,) = block("scripts/test").split()
+    assert os.access(ROOT / command, os.X_OK)
+
+
+def test_the_guardrails_of_the_readme_are_settings() -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    found = Settings.model_validate(yaml.safe_load(text))
+    assert found.guardrails.actions.card == "block"

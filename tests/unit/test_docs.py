@@ -1,0 +1,195 @@
+"""The documents say what the code does: the reference is fresh and whole, links lead somewhere, commands exist."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import tomllib
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from base.metrics import METRICS
+from console.admin.app import PREFIX
+from console.cli.main import build
+from console.config import Settings, load
+from schemas.envelope import message_classes
+from schemas.errors import Code
+from tests.checks_support import ROOT, load_script
+
+reference = load_script("reference")
+TOPOLOGY = yaml.safe_load((ROOT / "streams.yaml").read_text())
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / "reference" / name).read_text()
+
+
+def rows(text: str) -> set[str]:
+    """What stands in the first cell of table rows, as code."""
+    return set(re.findall(r"^\| \[?`([^`]+)`", text, re.MULTILINE))
+
+
+# --- the reference ------------------------------------------------------------------------------------------------
+
+
+def test_the_reference_is_what_the_code_says() -> None:
+    assert reference.stale() == [], "run scripts/docs"
+
+
+def models_in(kind: Any) -> Iterator[type[BaseModel]]:
+    """Every section model that an annotation leads to."""
+    if inspect.isclass(kind) and issubclass(kind, BaseModel):
+        yield kind
+    for inner in typing.get_args(kind):
+        yield from models_in(inner)
+
+
+def settings_of(model: type[BaseModel], path: str, seen: set[type[BaseModel]]) -> Iterator[str]:
+    """Dotted paths of all settings, those of a model only where it comes first."""
+    for name, field in model.model_fields.items():
+        yield f"{path}{name}"
+        for inner in models_in(field.annotation):
+            if inner not in seen:
+                seen.add(inner)
+                mark = {tuple: "[]", dict: ".<name>"}.get(typing.get_origin(field.annotation) or str, "")
+                yield from settings_of(inner, f"{path}{name}{mark}.", seen)
+
+
+@pytest.mark.parametrize("key", sorted(settings_of(Settings, "", set())))
+def test_every_setting_is_in_the_reference(key: str) -> None:
+    text = page("settings.md")
+    assert key in rows(text) or f"## `{key}`" in text or f"## `{key}[]`" in text or f"## `{key}.<name>`" in text
+
+
+def test_every_setting_says_what_it_is() -> None:
+    for line in page("settings.md").splitlines():
+        if line.startswith("| `"):
+            assert not line.endswith("|  |"), line
+
+
+def test_every_stream_and_group_is_in_the_reference() -> None:
+    text = page("streams.md")
+    for name, stream in TOPOLOGY["streams"].items():
+        assert f"## `{name}`" in text
+        assert set(stream.get("groups") or {}) <= rows(text)
+
+
+def test_every_message_is_in_the_reference_with_a_sentence() -> None:
+    for name, kind in message_classes().items():
+        assert f"### `{name}`" in page("events.md")
+        assert kind.__doc__ and not kind.__doc__.startswith(f"{name}("), f"{name} needs a docstring"
+
+
+def test_every_metric_is_in_the_reference() -> None:
+    assert {metric.name for metric in METRICS} <= rows(page("metrics.md"))
+
+
+@pytest.mark.parametrize("code", list(Code))
+def test_every_error_code_has_a_page_that_says_what_to_do(code: Code) -> None:
+    assert code.value in rows(page("errors.md"))
+    text = (ROOT / "docs" / "errors" / f"{code}.md").read_text()
+    for heading in ("## What happened\n\n", "## What to do\n\n"):
+        assert len(text.partition(heading)[2].partition("\n## ")[0].strip()) > 20, heading
+
+
+def commands(command: Any, path: str) -> Iterator[str]:
+    inner = getattr(command, "commands", {})
+    if not inner:
+        yield path
+    for name in inner:
+        yield from commands(inner[name], f"{path} {name}")
+
+
+def every_command() -> list[str]:
+    from typer.main import get_command
+
+    return sorted(commands(get_command(build()), "headrace"))
+
+
+@pytest.mark.parametrize("command", every_command())
+def test_every_command_is_in_the_reference(command: str) -> None:
+    assert re.search(rf"^## `{command}[` ]", page("cli.md"), re.MULTILINE)
+
+
+def test_every_route_is_in_the_reference() -> None:
+    text = page("routes.md")
+    for found, prefix in ((reference.door_routes(), ""), (reference.admin_routes(), PREFIX)):
+        assert found
+        for route in found:
+            for method in route.methods:
+                assert re.search(rf"^\| {method} \| `{re.escape(prefix + route.path)}`", text, re.MULTILINE)
+
+
+# --- everything else ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text()):
+        assert target.startswith("https://") or (path.parent / target).exists(), target
+
+
+def shell_lines(path: Path) -> Iterator[str]:
+    """Lines of the shell blocks of a page, continued lines joined."""
+    for block in re.findall(r"```sh\n(.*?)```", path.read_text(), re.DOTALL):
+        yield from block.replace("\\\n", " ").splitlines()
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_command_that_is_shown_exists(path: Path) -> None:
+    known = every_command()
+    for line in shell_lines(path):
+        words = line.split()
+        if words[:1] == ["headrace"]:
+            assert any(line == name or line.startswith(name + " ") for name in known), line
+        elif words and words[0].startswith("scripts/"):
+            assert (ROOT / words[0]).exists(), line
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_option_that_is_shown_exists(path: Path) -> None:
+    text = page("cli.md")
+    for line in shell_lines(path):
+        if line.startswith("headrace "):
+            for option in re.findall(r" (--[a-z-]+)", line.partition(" -- ")[0]):
+                assert f"`{option}`" in text, line
+
+
+def test_every_dependency_is_explained() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["embedded"]]
+    text = (ROOT / "docs" / "why" / "dependencies.md").read_text()
+    for dependency in wanted:
+        name = re.split(r"[\[<>=~]", dependency)[0]
+        assert re.search(rf"\b{re.escape(name)}\b", text), name
+
+
+def test_every_room_card_names_its_groups() -> None:
+    for stream in TOPOLOGY["streams"].values():
+        for group, spec in (stream.get("groups") or {}).items():
+            card = importlib.import_module(spec["room"]).__doc__ or ""
+            assert re.search(rf"\b{group}\b", card), f"{spec['room']} serves {group} and its card does not say so"
+
+
+def test_the_sample_loads_and_shows_every_section() -> None:
+    sample = ROOT / "headrace.sample.yaml"
+    load(sample, environ={})
+    assert set(yaml.safe_load(sample.read_text())) == set(Settings.model_fields)
+
+
+def test_the_sample_shows_the_defaults(tmp_path: Path) -> None:
+    from workers.guardrails.policy import effective
+
+    sample, default = load(ROOT / "headrace.sample.yaml", environ={}), load(environ={}, folder=tmp_path)
+    for name in Settings.model_fields:
+        if name not in ("guardrails", "audit"):
+            assert getattr(sample, name) == getattr(default, name), name
+    assert effective(sample.guardrails) == effective(default.guardrails)
