@@ -193,3 +193,24 @@ def test_the_sample_shows_the_defaults(tmp_path: Path) -> None:
         if name not in ("guardrails", "audit"):
             assert getattr(sample, name) == getattr(default, name), name
     assert effective(sample.guardrails) == effective(default.guardrails)
+
+
+def sources(name: str) -> list[Path]:
+    """Files of the packages whose path ends like this."""
+    return [path for path in ROOT.glob("[a-z]*/**/*") if str(path).endswith("/" + name) and ".venv" not in path.parts]
+
+
+def test_every_name_of_the_tour_exists() -> None:
+    text = re.sub(r"\s+", " ", (ROOT / "ARCHITECTURE.md").read_text())
+    named = re.findall(r"`([\w/]+\.py): ([\w., ]+)`", text)
+    assert len(named) > 15
+    for file, names in named:
+        code = "".join(path.read_text() for path in sources(file))
+        for name in re.split(r"[., ]+", names):
+            assert re.search(rf"\b(def|class) {name}\b", code), f"{file}: {name}"
+
+
+def test_every_file_of_the_tour_exists() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    for file in re.findall(r"`([\w/]+\.(?:py|lua|sql))`", text):
+        assert sources(file), file
