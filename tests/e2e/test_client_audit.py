@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from typing import Any
 
 import openai
 import pytest
-from openai import OpenAI
+from openai import AsyncOpenAI, OpenAI
 
 from tests.e2e.house import Engine, House, until
 from tests.e2e.scripted import HANG, ScriptedEngine, chunked, event, failure
@@ -119,6 +121,47 @@ def test_cancelled_request_has_a_row_with_the_tokens_that_came(house: House, lab
     row = the_row(house, response.headers["x-request-id"])
     assert (row["outcome"], row["status"], row["code"]) == ("cancelled", 499, "cancelled")
     assert row["estimated"] and 1 <= row["completion_tokens"] <= 2
+
+
+async def test_mixture_of_ends_at_once_leaves_one_row_each(house: House, mock: Engine) -> None:
+    made = house.new_key()
+    async with AsyncOpenAI(base_url=house.base_url + "/v1", api_key=made["token"], max_retries=0) as client:
+        ends = await asyncio.gather(*(one_end(client, mock, number) for number in range(60)))
+
+    def rows() -> Any:
+        _, page = house.request(f"/admin/v1/requests?key_id={made['key_id']}&limit=1000")
+        return page["data"] if len(page["data"]) >= 60 else None
+
+    found = until(rows)
+    assert len(found) == len({row["run"] for row in found}) == 60
+    assert Counter(row["outcome"] for row in found) == Counter(ends)
+    counted = sum(row["completion_tokens"] for row in found if row["outcome"] == "completed")
+    names = [f"mix-{number}" for number, end in enumerate(ends) if end == "completed"]
+    assert counted == sum(mock.ledger(name)[name][0]["tokens"] for name in names)
+
+
+async def one_end(client: AsyncOpenAI, mock: Engine, number: int) -> str:
+    """One request of one of four kinds; the outcome that its row must have."""
+    marks = {1: "project nightfall", 2: "@@err=500", 3: "@@slow"}.get(number % 4, "")
+    asking = asyncio.create_task(
+        client.chat.completions.create(
+            model="mock", messages=prompt(f"mix-{number}", marks), max_tokens=300 if number % 4 == 3 else number + 1
+        )
+    )
+    if number % 4 == 3:
+        async with asyncio.timeout(20):
+            while not mock.ledger(f"mix-{number}")[f"mix-{number}"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        asking.cancel()
+    try:
+        await asking
+    except openai.BadRequestError:
+        return "refused"
+    except openai.InternalServerError:
+        return "failed"
+    except asyncio.CancelledError:
+        return "cancelled"
+    return "completed"
 
 
 def test_reservation_is_given_back_when_the_request_has_ended(house: House, lab: ScriptedEngine) -> None:
