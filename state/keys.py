@@ -64,6 +64,7 @@ class RedisKeys:
         self._ages, self._capacity = ages or Ages(), capacity
         self._seen: OrderedDict[str, _Seen] = OrderedDict()
         self._forgotten = 0
+        self._reading: dict[tuple[str, int], asyncio.Task[KeyRecord | None]] = {}
 
     async def find(self, key_id: str) -> KeyRecord | None:
         """The record, revoked ones included; None when no such key. Unavailable when no store answers and this process
@@ -72,6 +73,14 @@ class RedisKeys:
         if seen is not None and self._clock.monotonic() < seen.until:
             self._seen.move_to_end(key_id)
             return seen.record
+        place = (key_id, self._forgotten)
+        reading = self._reading.get(place)
+        if reading is None:  # everybody who asks now waits for one answer; whoever asks after a change reads anew
+            reading = self._reading[place] = asyncio.create_task(self._fetch(key_id))
+            reading.add_done_callback(lambda _: self._reading.pop(place, None))
+        return await asyncio.shield(reading)
+
+    async def _fetch(self, key_id: str) -> KeyRecord | None:
         before = self._forgotten
         try:
             record = await self._read(key_id)

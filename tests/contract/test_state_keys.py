@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 
@@ -262,3 +263,12 @@ async def test_nothing_in_redis_is_the_secret_or_its_token(redis: Client, clock:
     stored = await redis.execute("GET", f"key:{KEY.key_id}")
     assert KEY.secret_mac.encode() in stored
     assert b"hr_" not in stored
+
+
+async def test_many_who_ask_for_a_cold_key_at_once_ask_the_record_once(
+    redis: Client, clock: FakeClock, record: Record
+) -> None:
+    keys = RedisKeys(redis, record.load, clock)
+    found = await asyncio.gather(*(keys.find(KEY.key_id) for _ in range(50)))
+    assert record.asked == 1
+    assert found == [KEY] * 50
