@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import re
 import tomllib
 import typing
@@ -80,6 +81,12 @@ def test_every_stream_and_group_is_in_the_reference() -> None:
     for name, stream in TOPOLOGY["streams"].items():
         assert f"## `{name}`" in text
         assert set(stream.get("groups") or {}) <= rows(text)
+
+
+def test_every_group_is_in_the_asyncapi_document() -> None:
+    channels = json.loads(page("asyncapi.json"))["channels"]
+    groups = {f"{name} {group}" for name, stream in TOPOLOGY["streams"].items() for group in stream.get("groups") or {}}
+    assert set(channels) == groups
 
 
 def test_every_message_is_in_the_reference_with_a_sentence() -> None:
