@@ -113,7 +113,7 @@ async def _open(rooms: list[str], settings: Settings, stops: Stops) -> House:
     )
     stops.add("postgres", pool.close, 5.0)
     store = postgres_store(pool)
-    shared = Shared.over(context.redis, _loader(store), clock)
+    shared = Shared.over(context.redis, _loader(store), clock, ring)
     health = Health("+".join(rooms))
     house = House(settings, context, pool, store, shared, health, stops)
     for room in rooms:

@@ -4,6 +4,7 @@
     catalog   models and endpoints as the provisioner published them       catalog:models, catalog:endpoints
     limits    reservations of an organization, reserve.lua, settle.lua     {o:<org>}:rpm|held:<scope>, {o:<org>}:settled
     shared    the three together, as one process holds them
+    proofs    key records and catalog are signed for their place
     memory    the twins
 
 `{o:<org>}` is a hash tag: everything of one organization lies in one slot, so one script sees it all.

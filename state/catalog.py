@@ -20,6 +20,7 @@ from base.clock import Clock
 from schemas.errors import Unavailable
 from schemas.ports import Redis
 from schemas.records import EndpointRecord, ModelRecord
+from state.proofs import Plain, Proofs
 
 MODELS, ENDPOINTS = "catalog:models", "catalog:endpoints"
 _RETRY_S = 1.0  # between attempts to refresh while Redis is away
@@ -40,7 +41,8 @@ class Snapshot:
 class RedisCatalog:
     """The catalog as one process sees it, and the provisioner's way to change it."""
 
-    def __init__(self, redis: Redis, clock: Clock, *, fresh_s: float = 5.0) -> None:
+    def __init__(self, redis: Redis, clock: Clock, *, fresh_s: float = 5.0, proofs: Proofs | None = None) -> None:
+        self._proofs = proofs or Plain()
         self._redis, self._clock, self._fresh = redis, clock, fresh_s
         self._snapshot: Snapshot | None = None
         self._until = 0.0
@@ -78,9 +80,17 @@ class RedisCatalog:
         self.forget()
 
     async def _put(self, key: str, items: Mapping[str, object]) -> None:
-        parts = [part for name, item in items.items() for part in (name, _encoder.encode(item))]
+        parts = [part for name, item in items.items() for part in (name, self._wrapped(key, name, item))]
         if parts:
             await self._redis.execute("HSET", key, *parts)
+
+    def _wrapped(self, key: str, name: str, item: object) -> bytes:
+        return self._proofs.wrap(f"{key}/{name}", _encoder.encode(item))
+
+    def _proven(self, key: str, reply: Any) -> list[bytes]:
+        """The values of a hash that were written in their place by us."""
+        opened = [self._proofs.open(f"{key}/{name.decode('utf8', 'replace')}", raw) for name, raw in _items(reply)]
+        return [content for content in opened if content is not None]
 
     async def _current(self) -> Snapshot:
         if self._snapshot is not None and self._clock.monotonic() < self._until:
@@ -101,7 +111,8 @@ class RedisCatalog:
                 raise
             self._until = self._clock.monotonic() + _RETRY_S
             return self._snapshot
-        self._snapshot = snapshot(_decode_all(_models, raw[0]), _decode_all(_endpoints, raw[1]))
+        models = _decode_all(_models, self._proven(MODELS, raw[0]))
+        self._snapshot = snapshot(models, _decode_all(_endpoints, self._proven(ENDPOINTS, raw[1])))
         if before == self._forgotten:  # else it changed while we read: the next one reads again
             self._until = self._clock.monotonic() + self._fresh
         return self._snapshot
@@ -115,10 +126,10 @@ def snapshot(models: Iterable[ModelRecord], endpoints: Iterable[EndpointRecord])
     return Snapshot({item.name: item for item in sorted(models, key=lambda item: item.name)}, pools)
 
 
-def _decode_all(decoder: msgspec.json.Decoder[T], reply: Any) -> list[T]:
+def _decode_all(decoder: msgspec.json.Decoder[T], values: Iterable[bytes]) -> list[T]:
     """The values of a hash. One that does not decode (written by a newer provisioner) is left out, not fatal."""
     found: list[T] = []
-    for raw in _values(reply):
+    for raw in values:
         try:
             found.append(decoder.decode(raw))
         except msgspec.MsgspecError:
@@ -126,6 +137,6 @@ def _decode_all(decoder: msgspec.json.Decoder[T], reply: Any) -> list[T]:
     return found
 
 
-def _values(reply: Any) -> Sequence[bytes]:
+def _items(reply: Any) -> Iterable[tuple[bytes, bytes]]:
     """Of HGETALL: a map in RESP3, a flat list in RESP2."""
-    return list(reply.values()) if isinstance(reply, Mapping) else list(reply[1::2])
+    return reply.items() if isinstance(reply, Mapping) else zip(reply[::2], reply[1::2], strict=True)

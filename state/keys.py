@@ -24,6 +24,7 @@ from base.clock import Clock
 from schemas.errors import Unavailable
 from schemas.ports import Redis
 from schemas.records import KeyRecord
+from state.proofs import Plain, Proofs
 
 Load = Callable[[str], Awaitable[KeyRecord | None]]
 
@@ -58,8 +59,16 @@ class RedisKeys:
     Unavailable when it does not answer."""
 
     def __init__(
-        self, redis: Redis, load: Load, clock: Clock, *, ages: Ages | None = None, capacity: int = 10_000
+        self,
+        redis: Redis,
+        load: Load,
+        clock: Clock,
+        *,
+        ages: Ages | None = None,
+        capacity: int = 10_000,
+        proofs: Proofs | None = None,
     ) -> None:
+        self._proofs = proofs or Plain()
         self._redis, self._load, self._clock = redis, load, clock
         self._ages, self._capacity = ages or Ages(), capacity
         self._seen: OrderedDict[str, _Seen] = OrderedDict()
@@ -103,7 +112,7 @@ class RedisKeys:
 
     async def project(self, record: KeyRecord) -> None:
         """Publish what PostgreSQL now says; for the console, after its commit and before KeyChanged. Unavailable."""
-        await self._redis.execute("SET", _key(record.key_id), _encoder.encode(record), "PX", LIFE_MS)
+        await self._redis.execute("SET", _key(record.key_id), self._wrapped(record), "PX", LIFE_MS)
         self.forget(record.key_id)
 
     async def _read(self, key_id: str) -> KeyRecord | None:
@@ -112,7 +121,7 @@ class RedisKeys:
             raw, age_ms = await self._projection(key_id)
         except Unavailable:
             return await self._load(key_id)
-        projected = _decode(raw)
+        projected = self._proven(key_id, raw)
         if projected is not None and age_ms < self._ages.recheck * 1000:
             return projected
         try:
@@ -135,13 +144,19 @@ class RedisKeys:
         if record is None:
             return None
         try:
-            args = (raw, _encoder.encode(record), LIFE_MS)
+            args = (raw, self._wrapped(record), LIFE_MS)
             if not await self._redis.script(_PROJECT, (_key(key_id),), args):
                 raw, _ = await self._projection(key_id)
-                return _decode(raw) or record
+                return self._proven(key_id, raw) or record
         except Unavailable:
             pass  # the record is right all the same
         return record
+
+    def _wrapped(self, record: KeyRecord) -> bytes:
+        return self._proofs.wrap(_key(record.key_id), _encoder.encode(record))
+
+    def _proven(self, key_id: str, raw: bytes) -> KeyRecord | None:
+        return _decode(self._proofs.open(_key(key_id), raw) or b"")
 
     def _remember(self, key_id: str, record: KeyRecord | None) -> None:
         now = self._clock.monotonic()

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from base.clock import Clock
+from base.crypto import KeyRing
 from schemas.events import CatalogChanged, KeyChanged
 from schemas.ports import Redis
 from state.catalog import RedisCatalog
 from state.keys import Load, RedisKeys
 from state.limits import RedisLimits
+from state.proofs import Signed
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +23,12 @@ class Shared:
     limits: RedisLimits
 
     @classmethod
-    def over(cls, redis: Redis, load: Load, clock: Clock) -> Shared:
-        """load: a key's record from PostgreSQL (see state.keys). Connects to nothing."""
-        return cls(RedisKeys(redis, load, clock), RedisCatalog(redis, clock), RedisLimits(redis))
+    def over(cls, redis: Redis, load: Load, clock: Clock, ring: KeyRing) -> Shared:
+        """load: a key's record from PostgreSQL (see state.keys). ring: proves what lies in Redis. Connects to
+        nothing."""
+        proofs = Signed(ring)
+        keys = RedisKeys(redis, load, clock, proofs=proofs)
+        return cls(keys, RedisCatalog(redis, clock, proofs=proofs), RedisLimits(redis))
 
     def hear(self, event: object) -> None:
         """An entry of the control stream. What is none of ours is left alone."""

@@ -96,7 +96,7 @@ async def replica(url: str, record: Record, name: str) -> Replica:
         RedisSettings(url=url, allow_no_aof=True), name, clock, chance, RING, topology, PARTITIONS
     )
     await apply(topology, PARTITIONS, context.redis)
-    shared = Shared.over(context.redis, record.load, clock)
+    shared = Shared.over(context.redis, record.load, clock, RING)
     stages = build(context, shared.keys, shared.catalog, shared.limits, AuthorizationSettings())
     reader = await context.reader("control")
     allowed = frozenset({"console", "provisioner"})
