@@ -15,6 +15,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Message
 
 from base import logs
+from base.health import Health
 from base.ids import is_run_id
 from ingress.credentials import allow
 from ingress.errors import error_body, failure_of
@@ -55,7 +56,7 @@ def router(parts: Parts) -> APIRouter:
         if status.state == "ended" and begin >= status.sequence:
             return _respond(parts, _nothing())
         watch = await parts.door.attach(run, begin)
-        return _respond(parts, _events(watch, status.stream, begin), watch)
+        return _respond(parts, _events(watch, status.stream, begin, parts.health), watch)
 
     return routes
 
@@ -93,7 +94,7 @@ def _respond(parts: Parts, events: AsyncIterator[bytes], watch: Watch | None = N
     )
 
 
-async def _events(watch: Watch, stream: bool, after: int) -> AsyncIterator[bytes]:
+async def _events(watch: Watch, stream: bool, after: int, health: Health) -> AsyncIterator[bytes]:
     try:
         while True:
             frame = await watch.next(_WAIT_S)
@@ -107,6 +108,10 @@ async def _events(watch: Watch, stream: bool, after: int) -> AsyncIterator[bytes
     except HeadraceError as error:  # after the first byte an error is an event; it has no number
         yield b"data: " + error_body(failure_of(error)) + b"\n\n"
         await _leave(watch)
+    except GeneratorExit:  # a reader that took nothing was cut; when this process goes, the run is left to be read
+        if not health.draining:
+            await _leave(watch)
+        raise
     finally:
         watch.close()
 
