@@ -46,7 +46,9 @@ class KeyWish(Section):
     weight: int = Field(1, ge=1, le=1_000, description="Share of the tenant when engines are scarce.")
     lane: Literal["interactive", "batch"] = Field("interactive", description="Which queue its requests join.")
     on_disconnect: str = Field(
-        "cancel", pattern=r"^(cancel|finish|grace:[0-9]{1,5})$", description="What happens when the client leaves."
+        "",
+        pattern=r"^(|cancel|finish|grace:[0-9]{1,5})$",
+        description="What happens to a run when its last client leaves; empty: what server.on_disconnect says.",
     )
     expires_in_s: int = Field(0, ge=0, le=315_360_000, description="Seconds until it ends; 0: never.")
 

@@ -34,6 +34,7 @@ from runtime.lifecycle import Stops
 from runtime.sweeper import Sweeper
 from runtime.topology import TopologyError, apply, load, server_facts, unsafe
 from schemas.errors import Unavailable
+from schemas.events import CatalogChanged
 from schemas.records import KeyRecord
 from state.shared import Shared
 from storage.pool import Pool, open_pool
@@ -62,6 +63,7 @@ class House:
     before: list[Callable[[], Awaitable[None]]] = field(default_factory=list)  # started before the stages
     after: list[Callable[[], Awaitable[None]]] = field(default_factory=list)  # started once the stages run
     pools: tuple[str, ...] = ()
+    catalog_changed: Callable[[], None] = lambda: None
 
 
 def run(rooms: list[str], source: Source, ready_fd: int) -> None:
@@ -157,13 +159,19 @@ async def _start(house: House, rooms: list[str]) -> None:
 
 async def _follow_control(house: House, reader: Client) -> None:
     allowed = frozenset(house.context.topology.streams["control"].publishers)
+
+    def hear(event: object) -> None:
+        house.shared.hear(event)
+        if isinstance(event, CatalogChanged):
+            house.catalog_changed()
+
     control = Control(
         reader,
         allowed,
         Verifier(house.context.ring),
         house.context.clock,
         house.context.chance,
-        house.shared.hear,
+        hear,
         house.shared.forget,
     )
     await control.start()
@@ -186,12 +194,25 @@ async def _start_stages(house: House) -> None:
     sweeper = Sweeper(c.redis, c.scripts, c.runs, c.seals("sweeper"), c.clock, c.chance, c.partitions, trims)
     await sweeper.start()
     house.stops.add("sweeper", sweeper.stop, 2.0)
+    house.catalog_changed = _look_now(house, workers)
     repeat(house, _POOLS_S, lambda: _look_at_pools(house, workers))
     repeat(house, _EXPORT_S, lambda: _export(workers))
 
 
 async def _export(workers: Workers) -> None:
     workers.export()
+
+
+def _look_now(house: House, workers: Workers) -> Callable[[], None]:
+    """For CatalogChanged: the first request of a new model must not wait for the next regular look."""
+    looks: set[asyncio.Task[None]] = set()
+
+    def look() -> None:
+        task = asyncio.create_task(_look_at_pools(house, workers))
+        looks.add(task)
+        task.add_done_callback(looks.discard)
+
+    return look
 
 
 async def _look_at_pools(house: House, workers: Workers) -> None:

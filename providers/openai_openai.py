@@ -12,6 +12,7 @@ exactly once the event's top level alone is rebuilt.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 
@@ -24,6 +25,8 @@ from schemas.events import Usage
 
 DONE = b"data: [DONE]\n\n"
 _NAMED = re.compile(rb'(?<!\\)"model"\s*:\s*"(?:[^"\\]|\\.)*"')
+#: Half an emoji as an escape is JSON (RFC 8259 section 8.2) that msgspec refuses: read as U+FFFD, passed on as it is.
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _NOTHING = msgspec.Raw(b"")
 
 
@@ -203,13 +206,27 @@ def _decoded(data: bytes) -> _Answer:
         _object(data)
         return _Answer(choices=[_Choice()])
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise BadResponse("the engine sent something that is not JSON") from None
+        mended = _SURROGATE.sub(rb"\\ufffd", data)
+        if mended == data:
+            raise BadResponse("the engine sent something that is not JSON") from None
+        return _decoded(mended)
 
 
 def _object(data: bytes) -> _Fields:
     try:
         return _fields.decode(data)
     except msgspec.MsgspecError:
+        if _SURROGATE.search(data):
+            return _with_halves(data)
+        raise BadResponse("the engine sent something that is not a JSON object") from None
+
+
+def _with_halves(data: bytes) -> _Fields:
+    """The fields of an object in which an escape is half an emoji: the standard library reads and writes it so."""
+    try:
+        found = json.loads(data)
+        return {name: msgspec.Raw(json.dumps(value, allow_nan=False).encode()) for name, value in found.items()}
+    except (ValueError, AttributeError, RecursionError):
         raise BadResponse("the engine sent something that is not a JSON object") from None
 
 

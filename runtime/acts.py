@@ -47,6 +47,7 @@ class Acts:
                 pool=grant.pool if grant else "",
                 lane=grant.lane if grant else "",
                 tenant=grant.tenant if grant else "",
+                policy=grant.on_disconnect if grant else "",
                 frame=frame,
                 headers=headers,
                 ending=ending,

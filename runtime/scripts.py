@@ -80,6 +80,7 @@ class Answer:
     pool: str = ""
     lane: str = ""
     tenant: str = ""
+    policy: str = ""
     frame: bytes = b""
     headers: bytes = b""
     ending: Ending | None = None
@@ -244,6 +245,7 @@ class RedisScripts:
                 fact.signed.s if fact else "",
                 self._retention,
                 answer.headers,
+                answer.policy,
             ),
         )
         return bool(reply[0]), reply[1].decode()

@@ -48,10 +48,9 @@ class Seals:
         self, run: str, epoch: int, last: int, kind: str, events: int, payload: bytes, headers: Mapping[str, str] | None
     ) -> SealedFrame:
         """A frame sealed for the place `<epoch>-<last>`."""
-        sealed = self._sealer.seal(payload, run=run, place=place(epoch, last))
-        return SealedFrame(
-            kind=kind, events=events, payload=sealed, headers=msgspec.json.encode(headers) if headers else b""
-        )
+        public = msgspec.json.encode(headers) if headers else b""
+        sealed = self._sealer.seal(payload, run=run, place=place(epoch, last, kind, events, public))
+        return SealedFrame(kind=kind, events=events, payload=sealed, headers=public)
 
     def error(
         self, run: str, epoch: int, last: int, failure: Failure, headers: Mapping[str, str] | None = None
@@ -64,7 +63,7 @@ class Seals:
     ) -> Frame:
         """A stored frame, opened. DecodeError when it does not open at this place."""
         try:
-            payload = self._sealer.open(sealed, run=run, place=place(epoch, last))
+            payload = self._sealer.open(sealed, run=run, place=place(epoch, last, kind, events, headers))
         except CryptoError as error:
             raise DecodeError(str(error)) from None
         public = msgspec.json.decode(headers, type=dict[str, str]) if headers else {}

@@ -60,6 +60,7 @@ def decode_failure(payload: bytes) -> Failure:
         raise DecodeError(f"not a failure: {error}", payload) from None
 
 
-def place(epoch: int, sequence: int) -> str:
-    """The associated data that a frame is sealed with: its place in the stream."""
-    return f"frame/{epoch}-{sequence}"
+def place(epoch: int, sequence: int, kind: str, events: int, headers: bytes) -> str:
+    """The associated data that a frame is sealed with: its place in the stream and everything that stands beside the
+    payload in clear. Moved, relabelled or with other headers it does not open."""
+    return f"frame/{epoch}-{sequence}/{kind}/{events}/{headers.decode()}"

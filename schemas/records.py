@@ -12,7 +12,8 @@ class KeyRecord:
     """An API key as stored: never its secret, only HMAC-SHA-256(pepper of ring key mac_kid, secret) in hexadecimal.
 
     models: names or patterns with `*` that the key may use; ("*",) = all. requests_per_minute and concurrency: 0 = no
-    limit. Times in milliseconds since the epoch, 0 = never. previous_mac: valid until previous_until_ms (rotation).
+    limit. on_disconnect: "" = the server's setting. Times in milliseconds since the epoch, 0 = never. previous_mac:
+    valid until previous_until_ms (rotation).
     """
 
     key_id: str
@@ -26,7 +27,7 @@ class KeyRecord:
     concurrency: int = 0
     weight: int = 1
     lane: str = "interactive"
-    on_disconnect: str = "cancel"
+    on_disconnect: str = ""
     created_ms: int = 0
     expires_ms: int = 0
     revoked_ms: int = 0

@@ -38,7 +38,8 @@ class Grant:
 
     tenant: the organization. pool and lane: where the run goes. weight: the tenant's share. fail: family -> open |
     closed, what a missing verdict means. scopes: whose limits were reserved (settled by the ledger).
-    limit_*: for the x-ratelimit headers; reset in milliseconds; -1 = unlimited.
+    on_disconnect: the key's own policy, "" = the server's. limit_*: for the x-ratelimit headers; reset in
+    milliseconds; -1 = unlimited.
     """
 
     tenant: str
@@ -48,6 +49,7 @@ class Grant:
     weight: int = 1
     fail: dict[str, str] = field(default_factory=dict)
     scopes: tuple[str, ...] = ()
+    on_disconnect: str = ""
     limit_requests: int = -1
     remaining_requests: int = -1
     reset_requests_ms: int = 0

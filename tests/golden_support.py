@@ -156,9 +156,9 @@ def _sealed() -> dict[str, dict[str, Any]]:
     """Bodies, frames and a letter as they lie, under the current key and under the one before."""
     pieces = {
         "body": ("body", b'{"model":"tiny"}'),
-        "frame": (place(2, 17), b'data: {"choices":[]}\n\n'),
-        "error_frame": (place(0, 1), encode_failure(_FAILURE)),
-        "empty": (place(1, 1), b""),
+        "frame": (place(2, 17, "data", 2, b'{"content-type":"text/event-stream"}'), b'data: {"choices":[]}\n\n'),
+        "error_frame": (place(0, 1, "error", 1, b""), encode_failure(_FAILURE)),
+        "empty": (place(1, 1, "data", 1, b""), b""),
     }
     found: dict[str, dict[str, Any]] = {}
     for suffix, ring in (("", RING), ("_under_the_former_key", FORMER)):

@@ -35,7 +35,7 @@ def create(
     concurrency: Annotated[int, typer.Option(help="Requests at once; 0 = no limit.")] = 0,
     weight: Annotated[int, typer.Option(help="Share when engines are scarce.")] = 1,
     lane: Annotated[str, typer.Option(help="interactive or batch.")] = "interactive",
-    on_disconnect: Annotated[str, typer.Option(help="cancel, finish or grace:SECONDS.")] = "cancel",
+    on_disconnect: Annotated[str, typer.Option(help="cancel, finish, grace:SECONDS [server's].")] = "",
     expires_in_days: Annotated[float, typer.Option(help="0 = never.")] = 0,
     data: Data = DATA,
     as_json: Json = False,

@@ -77,6 +77,7 @@ end
 -- Drop the cleared entry of a run. XACK last: an entry that is still pending is found again.
 local function drop_entry(lane, entry)
   if not entry then return end
+  call('HDEL', string.match(lane, '^[^:]+') .. ':starts:router', entry)
   call('XDEL', lane, entry)
   call('XACK', lane, 'router', entry)
 end
@@ -89,7 +90,7 @@ local function finish(p, run, r, f, fact, retention)
   local epoch, seq = tonumber(r.epoch or 0), tonumber(r.seq or 0) + f.n
   store(p .. ':reply:' .. run, epoch .. '-' .. seq, true, {'k', f.kind, 'n', f.n, 'd', f.d, 'h', f.h})
   local times = '{"accepted":' .. (r['t:accepted'] or 0) .. ',"cleared":' .. (r['t:cleared'] or 0)
-    .. ',"claimed":' .. (r['t:claimed'] or 0) .. ',"first":' .. (r['t:first'] or 0) .. ',"ended":' .. ms(t) .. '}'
+    .. ',"claimed":' .. (r['t:claimed'] or 0) .. ',"first":' .. (r['t:first'] or (fact.outcome == 'completed' and ms(t)) or 0) .. ',"ended":' .. ms(t) .. '}'
   local entry = {'run', run, 'kind', fact.kind, 'n', epoch, 'e', fact.e, 's', fact.s, 't', times,
                  'a', r.a or '', 'as', r.as or ''}
   for _, family in ipairs(words(r.families)) do

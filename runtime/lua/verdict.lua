@@ -2,6 +2,7 @@
 -- KEYS  1 {p}:run:<run>   2 {p}:requests
 -- ARGV  1 p  2 run  3 family  4 entry ('' = none to acknowledge)  5 outcome  6 stored verdict ('' when missing)
 --       7 pool  8 lane  9 tenant  10 sealed frame  11 fact kind  12 fact e  13 fact s  14 retention ms  15 frame headers
+--       16 what happens when the last watcher leaves ('' = as accepted)
 -- Returns {moved, state}: moved 1 when this call cleared or refused the run.
 -- Authorization outranks: nothing is decided before it has answered, and its refusal is the one that is shown.
 local p, run, family = ARGV[1], ARGV[2], ARGV[3]
@@ -38,6 +39,7 @@ if wanted and not r['o:' .. family] then
     put('pool', ARGV[7])
     put('lanename', ARGV[8])
     put('tenant', ARGV[9])
+    put('policy', ARGV[16])
   end
   call('HSET', KEYS[1], unpack(fields))
   r['o:' .. family] = ARGV[5]

@@ -221,6 +221,7 @@ class MemoryScripts:
             self._drop_entry(run["lane"].decode(), run["entry"].decode())
 
     def _drop_entry(self, lane: str, entry: str) -> None:
+        self._server.starts.get(starts_key(lane, "router"), {}).pop(entry, None)
         self._server.delete(lane, entry)
         self._server.ack(lane, "router", entry)
 
@@ -378,7 +379,7 @@ def _store_answer(run: dict[str, bytes], answer: Answer) -> None:
         wanted[f"re:{family}"] = ending.signed.e if ending else b""
         wanted[f"rs:{family}"] = ending.signed.s if ending else b""
     if family == "authorization":
-        wanted.update(pool=answer.pool, lanename=answer.lane, tenant=answer.tenant)
+        wanted.update(pool=answer.pool, lanename=answer.lane, tenant=answer.tenant, policy=answer.policy)
     run[f"o:{family}"] = answer.outcome.encode()
     run.update(_hash({name: value for name, value in wanted.items() if value}))
 
@@ -386,6 +387,8 @@ def _store_answer(run: dict[str, bytes], answer: Answer) -> None:
 def _fact(run_id: str, run: dict[str, bytes], epoch: int, ending: Ending, now: int) -> Values:
     """The terminal fact with everything that its readers need."""
     times = {name: int(run.get(f"t:{name}", b"0")) for name in _TIMES}
+    if ending.outcome == "completed":
+        times["first"] = times["first"] or now
     entry: Values = {
         "run": run_id,
         "kind": ending.kind,

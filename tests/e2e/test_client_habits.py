@@ -90,7 +90,6 @@ def test_usage_that_comes_with_every_chunk_is_hidden_or_shown_as_asked(client: O
         assert [chunk.usage is not None for chunk in chunks] == [asked, asked]
 
 
-@pytest.mark.xfail(strict=True, reason="a key's on_disconnect is stored but not applied: server.on_disconnect holds")
 def test_key_that_wants_its_runs_finished_gets_the_answer_later(house: House, lab: ScriptedEngine) -> None:
     token = house.new_key(on_disconnect="finish")["token"]
     gate = threading.Event()

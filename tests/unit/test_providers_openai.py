@@ -45,7 +45,7 @@ def test_a_client_that_asked_for_usage_sees_the_usage_chunk() -> None:
 
 
 def test_usage_is_taken_and_hidden_from_a_client_that_did_not_ask() -> None:
-    stream = ChatStream("public", show_usage=False)
+    stream = ChatStream("public", False)
     assert len(relayed(stream, chunk("a", usage=None), usage_chunk())) == 1
     (last,) = relayed(stream, chunk(finish="stop", usage={"prompt_tokens": 9, "completion_tokens": 4}))
     assert "usage" not in last and last["choices"][0]["finish_reason"] == "stop"
@@ -67,7 +67,7 @@ def test_only_the_models_name_changes_whatever_the_text_says(name: str, text: st
 
 
 def test_a_name_that_stands_twice_is_replaced_at_the_top_only() -> None:
-    stream = ChatStream("public", show_usage=False)
+    stream = ChatStream("public", False)
     (event,) = relayed(stream, '{"inner": {"model": "m"}, "model": "m", "choices": []}')
     assert event == {"inner": {"model": "m"}, "model": "public", "choices": []}
     (event,) = relayed(stream, '{"inner": {"model": "m"}, "choices": []}')
@@ -93,26 +93,26 @@ def test_a_name_that_stands_twice_is_replaced_at_the_top_only() -> None:
 )
 def test_what_is_not_a_json_object_is_never_passed_on(data: bytes) -> None:
     with pytest.raises(BadResponse):
-        ChatStream("public", show_usage=False).take(data)
+        ChatStream("public", False).take(data)
 
 
 def test_known_fields_of_unknown_shape_are_passed_on() -> None:
-    stream = ChatStream("public", show_usage=False)
+    stream = ChatStream("public", False)
     odd = {"model": "m", "choices": [{"index": "zero", "delta": 7}], "usage": "none"}
     assert relayed(stream, orjson.dumps(odd).decode()) == [{**odd, "model": "public"}]
 
 
 def test_a_stream_is_whole_with_a_done_or_with_every_choice_finished() -> None:
-    done = ChatStream("public", show_usage=False)
+    done = ChatStream("public", False)
     relayed(done, chunk("a"), "[DONE]", chunk("late"))
     assert done.done and done.ending() == DONE and done.pieces == 1
-    finished = ChatStream("public", show_usage=False)
+    finished = ChatStream("public", False)
     relayed(finished, chunk("a"), chunk(finish="length"))
     assert finished.ending() == DONE and finished.finish_reason == "length"
 
 
 def test_a_stream_that_just_ends_is_broken() -> None:
-    stream = ChatStream("public", show_usage=False)
+    stream = ChatStream("public", False)
     relayed(stream, chunk("a"))
     with pytest.raises(Broken):
         stream.ending()
@@ -123,21 +123,21 @@ def test_a_stream_that_just_ends_is_broken() -> None:
 
 
 def test_a_stream_of_nothing_is_no_answer() -> None:
-    stream = ChatStream("public", show_usage=False)
+    stream = ChatStream("public", False)
     relayed(stream, "[DONE]")
     with pytest.raises(BadResponse):
         stream.ending()
 
 
 def test_an_error_event_is_the_engines_error() -> None:
-    stream = ChatStream("public", show_usage=False)
+    stream = ChatStream("public", False)
     with pytest.raises(EngineError) as caught:
         stream.take(b'{"error": {"message": "too long", "type": "BadRequestError", "param": null, "code": 400}}')
     assert (caught.value.status, caught.value.message, caught.value.type) == (400, "too long", "BadRequestError")
 
 
 def test_events_with_text_tools_or_reasoning_count_as_pieces() -> None:
-    stream = ChatStream("public", show_usage=False)
+    stream = ChatStream("public", False)
     deltas: list[dict[str, object]] = [
         {"role": "assistant", "content": ""},
         {"content": None, "tool_calls": []},
@@ -195,3 +195,12 @@ def test_every_shape_of_an_error_answer_is_understood(body: bytes, message: str,
 )
 def test_the_wait_an_engine_asks_for_is_read(headers: dict[str, str], wait: int | None) -> None:
     assert retry_after_ms(headers) == wait
+
+
+def test_half_an_emoji_as_an_escape_is_passed_on_as_it_is() -> None:
+    stream = ChatStream("public", False)
+    chunk = rb'{"model":"m","choices":[{"index":0,"delta":{"content":"\ud83c"},"finish_reason":null}]}'
+    event = stream.take(chunk)
+    assert event is not None and rb"\ud83c" in event
+    with pytest.raises(BadResponse):
+        stream.take(rb'{"model":"m","choices":[{"delta":{"content":"\ud83c"')

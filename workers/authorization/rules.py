@@ -60,6 +60,7 @@ def grant(run: RequestAccepted, allowed: Allowed, reserved: Reserved, fail: dict
         weight=key.weight,
         fail=fail,
         scopes=tuple(scope.name for scope in scopes_of(key)),
+        on_disconnect=key.on_disconnect,
         limit_requests=reserved.limit_requests,
         remaining_requests=reserved.remaining_requests,
         reset_requests_ms=reserved.reset_requests_ms,
