@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runtime.consume import Spec
+from runtime.group_spec import Spec
 from runtime.groups import Row
 from runtime.runs import Runs, cut_short
 from runtime.scripts import Answer, DeadLetter, Ending, Scripts

@@ -17,8 +17,9 @@ from base.crypto import KeyRing, Verifier
 from base.ids import Random
 from runtime.acts import Acts
 from runtime.client import Address, Client
-from runtime.consume import Counters, Engine, Handler
+from runtime.consume import Engine, Handler
 from runtime.door import Bounds
+from runtime.group_spec import Counters
 from runtime.groups import RedisGroups
 from runtime.lease import Leases, RunHandler
 from runtime.names import lane_key, prefix, push_channel

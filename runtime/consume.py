@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from base import logs
 from base.clock import Clock
 from base.ids import Random
 from runtime import faults
+from runtime.group_spec import Counters, Spec, share
 from runtime.groups import GroupLost, Groups, Row
 from runtime.scripts import Held, Scripts
 from schemas.envelope import Envelope, Signed, VerifierPort, decode, verify
@@ -33,35 +34,10 @@ log = logs.room("runtime")
 
 Handler = Callable[[Sequence[Delivery]], Awaitable[Sequence[Outcome]]]
 
-_BLOCK_MS = 5000  # one XREADGROUP waits this long
 _BACKOFF = (0.05, 0.5)  # seconds, jittered, after any failure of the server
 _ONE_BY_ONE_S = 0.25  # how long a taken-over entry may run before the next one is started beside it
 _LAST_READ_S = 0.5  # how long a stopping engine waits for its last read, whose entries are its own already
-_CROWDED_MS = 200  # one XREADGROUP waits this long when there are more streams than free slots
 _UNKNOWN_LIFE_MS = 86_400_000  # an entry of unknown version without a deadline lives a day
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spec:
-    """One group on one kind of stream, as streams.yaml declares it. allowed: publisher kinds; `script` = unsigned.
-
-    single: every entry is a task of its own (long work); else the handler gets what was read as one batch.
-    pace_ms: pause after a read that brought something, so that a group which nobody waits for works in larger batches.
-    """
-
-    stream: str
-    group: str
-    allowed: frozenset[str]
-    batch: int = 64
-    concurrency: int = 64
-    idle_ms: int = 15000
-    max_starts: int = 3
-    single: bool = False
-    pace_ms: int = 0
-
-    def with_concurrency(self, most: int) -> Spec:
-        """The same group taking at most `most` entries at once."""
-        return replace(self, concurrency=most, batch=min(self.batch, most))
 
 
 class Acts(Protocol):
@@ -86,19 +62,6 @@ class _Item:
     @property
     def key(self) -> tuple[str, str]:
         return self.row.stream, self.row.entry
-
-
-@dataclass(slots=True)
-class Counters:
-    """What the engine did, for metrics."""
-
-    handled: int = 0
-    failed: int = 0
-    redelivered: int = 0
-    dead: int = 0
-    lost: int = 0
-    repaired: int = 0
-    missing: int = 0
 
 
 @dataclass(slots=True)
@@ -483,16 +446,6 @@ class Engine:
             log.info("left to others", group=self.spec.group, reason=str(error))
         except Exception:
             await self._stumbled("beating")
-
-
-def share(streams: Sequence[str], count: int, turn: int) -> tuple[Sequence[str], int, int]:
-    """(streams to read now, entries of each, ms to wait) so that one read never brings more than `count` entries.
-
-    COUNT holds for each stream: with more streams than free slots some are read in this turn, others in the next."""
-    if len(streams) <= count:
-        return streams, count // max(1, len(streams)), _BLOCK_MS
-    start = turn * count % len(streams)
-    return [*streams[start:], *streams[:start]][:count], 1, _CROWDED_MS
 
 
 def _delivery(row: Row, envelope: Envelope, event: object, starts: int) -> Delivery:

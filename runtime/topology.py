@@ -15,7 +15,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from runtime.consume import Spec
+from runtime.group_spec import Spec
 from runtime.names import prefix
 from schemas import commands, events
 from schemas.envelope import message_classes

@@ -10,7 +10,8 @@ from typing import Any
 from base.crypto import KeyRing, RingKey, Verifier
 from base.ids import mint_run_id
 from runtime.acts import Acts
-from runtime.consume import Engine, Spec
+from runtime.consume import Engine
+from runtime.group_spec import Spec
 from runtime.lease import Leases, RunHandler
 from runtime.names import prefix
 from runtime.scripts import Acceptance

@@ -15,7 +15,8 @@ from base.clock import SystemClock
 from base.ids import SystemRandom
 from console.embedded.postgres import EmbeddedPostgres
 from runtime.client import Address, Client
-from runtime.consume import Engine, Spec
+from runtime.consume import Engine
+from runtime.group_spec import Spec
 from runtime.groups import RedisGroups, Row
 from runtime.scripts import RedisScripts
 from schemas.outcomes import Decided, Delivery, Done

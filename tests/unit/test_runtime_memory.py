@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.consume import share
 from runtime.faults import parse
+from runtime.group_spec import share
 from runtime.memory import MemoryGroups, MemoryScripts, MemoryServer
 from schemas.errors import Unavailable
 from tests.run_support import FAMILIES, Hands, MemoryWorld, acceptance, answer
