@@ -56,6 +56,7 @@ def prefix(partition: int) -> str:
     return "{" + tag(partition) + "}"
 
 
+@lru_cache(maxsize=8192)
 def prefix_of(run: str) -> str:
     """The key prefix of a run, from its id alone. ValueError when it is not a run id."""
     return prefix(partition_of(run))
