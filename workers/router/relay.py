@@ -1,4 +1,4 @@
-"""An engine's stream into frames of a run: the first event at once, then as many together as the pace says.
+"""An engine's stream into frames of a run: the first two frames at once, then as many events together as the pace says.
 
 Single-handed: one task reads, translates and stores. While it stores, the engine's bytes wait in a bounded buffer, so a
 slow store slows the engine down instead of filling memory. An event is held only until the next frame may go out.
@@ -75,7 +75,8 @@ class Relay:
         await self._lease.flush(payload, events, self._headers if self._lease.sequence == 0 else None)
         ended = self._clock.monotonic()
         self._pace.note(ended - started)
-        self._next_flush = started + self._pace.gap
+        if self.first_at is not None:  # engines name the speaker first: the first words must not wait behind that
+            self._next_flush = started + self._pace.gap
         self.first_at = self.first_at or ended
 
     def rest(self) -> tuple[bytes, int]:
