@@ -164,7 +164,12 @@ def _read_dotenv(path: Path, issues: list[Issue]) -> dict[str, tuple[str, int]]:
     found: dict[str, tuple[str, int]] = {}
     if not path.is_file():
         return found
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        issues.append(Issue(str(path), "", f"cannot be read: {getattr(error, 'strerror', 'not UTF-8 text')}"))
+        return found
+    for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         match = _ASSIGNMENT.fullmatch(line)
@@ -243,7 +248,11 @@ class _YamlReader:
             return self.mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
             return [self._item(item, (*path, index)) for index, item in enumerate(node.value)]
-        value = self._scalars.construct_object(node)
+        try:
+            value = self._scalars.construct_object(node)
+        except (yaml.YAMLError, ValueError):  # such as the date 2024-99-99, or a tag of somebody's own
+            self._complain(node, path, "is not a value that YAML knows")
+            return None
         return self._resolve(node, path, value) if isinstance(value, str) else value
 
     def _item(self, node: yaml.Node, path: Path_) -> Any:

@@ -17,6 +17,7 @@ from pydantic import Field, SecretStr, model_validator
 from base.credentials import open_credential, seal_credential
 from base.crypto import CryptoError, KeyRing, Sealer, digest
 from base.settings import Section
+from providers.addresses import refuse_url
 from schemas.commands import DeployModel, StopDeployment
 from schemas.records import DeploymentRecord
 
@@ -46,6 +47,9 @@ class ModelEntry(Section):
     def _one_place(self) -> ModelEntry:
         if bool(self.url) == bool(self.command):
             raise ValueError("give either url or command")
+        private = self.private or _says_private(self.url)
+        if self.url and (reason := refuse_url(self.url, bool(self.api_key.get_secret_value()), private)):
+            raise ValueError(reason)
         return self
 
     @property
@@ -116,7 +120,10 @@ def _id(ring: KeyRing, *parts: str) -> str:
 
 def _says_private(url: str) -> bool:
     """Whether the URL itself names this machine or a private address: then it is meant."""
-    host = urlsplit(url).hostname or ""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:
+        return False  # refuse_url has the words for it
     try:
         return not ipaddress.ip_address(host).is_global
     except ValueError:

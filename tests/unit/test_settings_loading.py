@@ -87,6 +87,8 @@ def test_variables_of_others_are_left_alone() -> None:
         ("- 1\n", "must be a mapping of sections"),
         ("server: {port: 1}\nserver: {port: 2}\n", "headrace.yaml:2: server: is written twice"),
         ("server: &x\n  tags: [*x]\n", "is"),
+        ("server:\n  host: 2024-99-99\n", "headrace.yaml:2: server.host: is not a value that YAML knows"),
+        ("server:\n  host: !mine x\n", "headrace.yaml:2: server.host: is not a value that YAML knows"),
     ],
 )
 def test_a_file_that_is_no_settings_file_says_why(tmp_path: Path, text: str, said: str) -> None:
@@ -101,6 +103,12 @@ def test_a_missing_file_is_one_mistake(tmp_path: Path) -> None:
 def test_a_broken_line_of_dotenv_is_named(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("# fine\nA=1\nno assignment\n")
     with pytest.raises(SettingsError, match=r"\.env:3: is not NAME=value"):
+        load(Tree, dotenv=tmp_path / ".env")
+
+
+def test_a_dotenv_that_is_no_text_is_a_mistake_and_not_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"A=\xff\n")
+    with pytest.raises(SettingsError, match=r"\.env: cannot be read: not UTF-8"):
         load(Tree, dotenv=tmp_path / ".env")
 
 
@@ -165,6 +173,9 @@ def test_headrace_yaml_of_the_folder_is_found(tmp_path: Path) -> None:
         ("models: [{name: m}]", "give either url or command"),
         ("models: [{name: m, url: 'http://a'}, {name: m, url: 'http://b'}]", "m is deployed twice"),
         ("processes: [[ingress]]", "room without a process"),
+        ("models:\n  - {name: m, url: 'ftp://a'}", "headrace.yaml:2: models.0: the URL must be http(s)://"),
+        ("models:\n  - {name: m, url: 'http://me:pass@a'}", "give the key as the endpoint's credential"),
+        ("models:\n  - {name: m, url: 'http://a', api_key: x}", "a credential is sent over https only"),
         ("serverr: {}", "did you mean 'server'?"),
         ("provisioner: {interval_s: 0}", "headrace.yaml:1: provisioner.interval_s"),
     ],
