@@ -47,6 +47,7 @@ class Options:
     local_model: bool = True
     prune: bool = False
     host: str = "127.0.0.1"
+    keyring: str = field(default="", repr=False)  # of the settings; "" takes the one in secrets.json
     drain: tuple[float, float] = (DRAIN_SECONDS, DRAIN_SECONDS)
 
 
@@ -54,9 +55,9 @@ class Options:
 class Secrets:
     """What the embedded default makes for itself at the first start: key ring text, server passwords."""
 
-    keyring: str
-    valkey_password: str
-    postgres_password: str
+    keyring: str = field(repr=False)
+    valkey_password: str = field(repr=False)
+    postgres_password: str = field(repr=False)
 
 
 @dataclass(slots=True)
@@ -78,6 +79,7 @@ def launch(options: Options, wiring: Wiring, say: Say, clock: Clock, chance: Ran
     signals = Signals()
     try:
         with only_one(options.data) as lock:
+            (options.data / "connection.json").unlink(missing_ok=True)  # a killed run left it
             machine = assemble(options, wiring, signals, say, clock, chance, lock)
             try:
                 bring_up(machine, wiring, signals, say, clock)
@@ -176,7 +178,7 @@ def assemble(
     port = options.port or ports.free_port()
     admin = ports.next_free(port)
     overrides |= {"server.host": options.host, "server.port": port, "admin.port": admin}
-    overrides |= {"data.directory": str(options.data), "secrets.keyring": secrets.keyring}
+    overrides |= {"data.directory": str(options.data), "secrets.keyring": options.keyring or secrets.keyring}
     shown = "127.0.0.1" if options.host in ("", "0.0.0.0", "::") else options.host
     plan = make_plan(options, source, f"http://{shown}:{port}", f"http://127.0.0.1:{admin}")
     return Machine(options, secrets, supervisor, valkey, postgres, plan)
@@ -201,7 +203,6 @@ def make_plan(options: Options, source: Source, base_url: str, admin_url: str) -
 def bring_up(machine: Machine, wiring: Wiring, signals: Signals, say: Say, clock: Clock) -> None:
     """The steps of a start. Servers first, then the database and the topology, then the rooms, then the models."""
     timed = _Timed(say, clock)
-    (machine.options.data / "connection.json").unlink(missing_ok=True)
     for server in (machine.valkey, machine.postgres):
         machine.supervisor.servers.append(server)
         with timed(f"{server.name} under {server.folder}"):

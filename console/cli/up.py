@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
 from base.clock import SystemClock
+from base.crypto import KeyRing
 from base.ids import SystemRandom
 from base.settings import SettingsError
 from console.embedded.errors import EmbeddedError
+from console.entries import ModelEntry
 from console.errands import ErrandError
 from console.launch import LaunchError, Options, launch
 from console.progress import make_say
@@ -70,6 +73,7 @@ def choose(
         local_model=not bare,
         prune=prune,
         host=settings.server.host,
+        keyring=checked_keyring(settings.secrets.keyring.get_secret_value()),
         drain=(settings.server.drain_limit + 10, settings.runs.drain_s + 15),
     )
 
@@ -79,7 +83,20 @@ def parse_engine(text: str) -> tuple[str, str]:
     name, _, url = text.partition("=")
     if not name or not url.startswith(("http://", "https://")):
         raise LaunchError(f"--engine {text!r} is not NAME=URL, for example --engine mistral=http://127.0.0.1:8000/v1")
+    try:
+        ModelEntry(name=name, url=url, private=True)
+    except ValidationError as error:
+        said = error.errors(include_url=False, include_context=False, include_input=False)[0]["msg"]
+        raise LaunchError(f"--engine {name[:128]}=...: {said.removeprefix('Value error, ')}") from None
     return name, url
+
+
+def checked_keyring(text: str) -> str:
+    """The key ring of the settings, "" when there is none. LaunchError says what is wrong, never the key."""
+    try:
+        return KeyRing.parse(text).format() if text else ""
+    except ValueError as error:
+        raise LaunchError(f"secrets.keyring: {error}") from None
 
 
 def wiring() -> Wiring:

@@ -10,6 +10,8 @@ import pytest
 from console.cli import main
 from console.cli.client import Server, connection
 from console.cli.output import moment
+from console.cli.up import checked_keyring, parse_engine
+from console.launch import LaunchError
 
 
 @pytest.fixture(autouse=True)
@@ -163,3 +165,24 @@ def test_topology_apply_says_when_the_server_is_away(capsys: pytest.CaptureFixtu
 
 def test_times_are_shown_in_utc_and_never_as_zero() -> None:
     assert (moment(1_700_000_000_000), moment(0), moment(None)) == ("2023-11-14 22:13:20", "-", "-")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("mock", "is not NAME=URL"),
+        ("a b=http://127.0.0.1:1/v1", "--engine a b=...: String should match pattern"),
+        ("mock=http://me:pass@127.0.0.1:1/v1", "give the key as the endpoint's credential"),
+    ],
+)
+def test_an_engine_that_cannot_be_called_is_refused_before_anything_starts(text: str, said: str) -> None:
+    with pytest.raises(LaunchError) as caught:
+        parse_engine(text)
+    assert said in str(caught.value)
+    assert "pass@" not in str(caught.value)
+
+
+def test_a_broken_key_ring_of_the_settings_is_refused_without_showing_it() -> None:
+    with pytest.raises(LaunchError, match=r"^secrets\.keyring: ") as caught:
+        checked_keyring("k1:not-a-key")
+    assert "not-a-key" not in str(caught.value)
