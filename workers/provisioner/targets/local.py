@@ -2,9 +2,10 @@
 
 An engine outlives the provisioner: it runs in a session of its own, and its environment says whose it is
 (HEADRACE_ENGINE_*). Nothing else is written down, so whatever moment a provisioner dies at, the next one finds every
-engine by looking through /proc: adopted when it is still wanted, ended when not. A process is known by pid and the
-kernel's start time, so a reused pid is never signalled. A file lock keeps two provisioners of one data directory from
-starting the same engine twice. Linux only.
+engine by looking through /proc: adopted when it is still wanted, ended when not. Looking through all of /proc costs
+milliseconds that the other rooms of the process feel, so it is done at first and then once a minute; in between only
+the engines known are looked at. A process is known by pid and the kernel's start time, so a reused pid is never
+signalled. A file lock keeps two provisioners of one data directory from starting the same engine twice. Linux only.
 
 In the command `{port}` becomes a free port, `{name}` the model's name; the engine must serve OpenAI's API there under
 /v1. Its output goes to DIR/engines/<deployment>.log (one older file is kept). Our own settings (HEADRACE*) are not
@@ -31,6 +32,7 @@ from workers.provisioner.targets.models import Fetch, probe
 _MARK = "HEADRACE_ENGINE_"
 _LOG_BYTES = 10_000_000  # a log larger than this is set aside at the next start
 _POLL_S = 0.05
+_SCAN_S = 60.0  # seconds between two searches for engines that this provisioner did not start
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _RESET = (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGHUP)  # ignored by us or not: default for engines
 
@@ -42,16 +44,25 @@ class LocalTarget:
         self._directory = directory.absolute()
         self._fetch, self._clock, self._grace = fetch, clock, stop_grace_s
         self._watched: dict[int, int] = {}  # pid -> pidfd
+        self._known: dict[str, Handle] = {}  # by deployment: what the last search and the starts since then gave
+        self._search_at = 0.0  # monotonic
         self.on_exit: Callable[[], None] = lambda: None  # called when an engine ends by itself
 
     async def running(self) -> Sequence[Handle]:
-        found = await asyncio.to_thread(self._find)
-        for handle in found:
+        if not self._directory.exists():
+            return ()  # made before the first start: nothing of ours can run
+        if self._clock.monotonic() >= self._search_at:
+            self._known = {handle.deployment: handle for handle in await asyncio.to_thread(self._find)}
+            self._search_at = self._clock.monotonic() + _SCAN_S
+        else:
+            self._known = {name: handle for name, handle in self._known.items() if alive(handle.pid, handle.born)}
+        for handle in self._known.values():
             self._watch(handle.pid)
-        return found
+        return tuple(self._known.values())
 
     async def start(self, spec: Spec) -> Handle:
         handle = await asyncio.to_thread(self._start, spec)
+        self._known[handle.deployment] = handle
         self._watch(handle.pid)
         return handle
 
