@@ -35,7 +35,7 @@ class RouterSettings(BaseModel):
     retry_floor: int = Field(default=10, ge=0, description="Retries allowed in a window however few runs there were.")
     retry_window_s: float = Field(default=10.0, gt=0, description="Seconds after which a run no longer earns retries.")
     coalesce_ms: float = Field(
-        default=10.0, ge=0, description="Least milliseconds between two frames of a run; the first goes out at once."
+        default=10.0, ge=0, description="Least milliseconds between two frames of a run; the first two go out at once."
     )
     coalesce_max_ms: float = Field(
         default=25.0, ge=0, description="The same while storing a frame is slow; no event is held longer than this."
