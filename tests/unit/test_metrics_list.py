@@ -56,13 +56,13 @@ def test_an_unknown_name_does_not_pass_mypy(tmp_path: Path) -> None:
 
 
 def test_what_is_counted_is_shown() -> None:
-    metrics.inc("headrace_swept_total", 2, reason="test")
-    metrics.gauge("headrace_endpoint_up", 1, endpoint="e", model="m")
-    metrics.observe("headrace_queue_wait_seconds", 0.02, model="m")
+    metrics.inc("headrace_swept_total", 2, reason="shown")
+    metrics.gauge("headrace_endpoint_up", 1, endpoint="e", model="shown")
+    metrics.observe("headrace_queue_wait_seconds", 0.02, model="shown")
     text = metrics.exposition().decode()
-    assert 'headrace_swept_total{reason="test"} 2.0' in text
-    assert 'headrace_endpoint_up{endpoint="e",model="m"} 1.0' in text
-    assert 'headrace_queue_wait_seconds_count{model="m"} 1.0' in text
+    assert 'headrace_swept_total{reason="shown"} 2.0' in text
+    assert 'headrace_endpoint_up{endpoint="e",model="shown"} 1.0' in text
+    assert 'headrace_queue_wait_seconds_count{model="shown"} 1.0' in text
     assert "process_cpu_seconds_total" in text
 
 
