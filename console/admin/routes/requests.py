@@ -18,6 +18,7 @@ from storage.access import OPERATOR
 from storage.ports import Place, RequestFilter
 
 routes = APIRouter()
+_MOMENTS = ("accepted", "cleared", "claimed", "first", "ended")  # of a run, in their order
 
 
 class Wanted(Section):
@@ -82,9 +83,9 @@ def timeline(live: RunStatus | None, record: RequestRecord | None, facts: Sequen
     times: dict[str, int] = dict(live.times) if live else {}
     found: list[dict[str, Any]] = []
     if record is not None:
-        names = ("accepted", "cleared", "claimed", "first", "ended")
-        times |= {name: at for name in names if (at := getattr(record, f"{name}_ms"))}
-    found += [{"at_ms": at, "event": name, "detail": ""} for name, at in times.items() if at]
+        times |= {name: at for name in _MOMENTS if (at := getattr(record, f"{name}_ms"))}
+    ordered = sorted(times, key=lambda name: _MOMENTS.index(name) if name in _MOMENTS else len(_MOMENTS))
+    found += [{"at_ms": times[name], "event": name, "detail": ""} for name in ordered if times[name]]
     found += [{"at_ms": fact.at_ms, "event": f"fact {fact.kind}", "detail": fact.detail} for fact in facts]
     return sorted(found, key=lambda row: int(row["at_ms"]))
 
