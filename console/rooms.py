@@ -237,6 +237,8 @@ def repeat(house: House, seconds: float, step: Callable[[], Awaitable[None]]) ->
             await house.context.clock.sleep(seconds)
             try:
                 await step()
+            except Unavailable as error:
+                log.warning("a periodic step waits for a store that is away", reason=str(error))
             except Exception:
                 log.exception("a periodic step failed")
 
