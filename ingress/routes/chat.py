@@ -132,7 +132,29 @@ def _count(out: Exchange, model: str) -> None:
     if out.code == Code.overloaded:
         metrics.inc("headrace_limit_rejections_total", limit="live")
     outcome, status = outcome_of(out.code, out.status), str(out.status or 499)
-    metrics.inc("headrace_requests_total", route=PATH, model=model, outcome=outcome, status=status)
+    label = label_of(model, out.code, out.status)
+    metrics.inc("headrace_requests_total", route=PATH, model=label, outcome=outcome, status=status)
+
+
+#: How a run can end before anybody has looked whether its model exists.
+_UNPROVEN = frozenset(
+    {
+        Code.invalid_api_key,
+        Code.permission_denied,
+        Code.model_not_found,
+        Code.cancelled,
+        Code.deadline_exceeded,
+        Code.store_unavailable,
+        Code.overloaded,
+        Code.draining,
+        Code.internal_error,
+    }
+)
+
+
+def label_of(model: str, code: str, status: int) -> str:
+    """The model as a label, "" for a name that may be the client's invention: those would be labels without end."""
+    return model if status == 200 or code not in _UNPROVEN else ""
 
 
 def outcome_of(code: str, status: int) -> str:
