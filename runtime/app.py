@@ -41,7 +41,12 @@ class RedisSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     url: str = Field("redis://127.0.0.1:6379/0", description="redis://, rediss:// or unix:// address of the server.")
     allow_no_aof: bool = Field(False, description="Start on a server without AOF; a restart then loses live requests.")
-    retention_s: int = Field(900, ge=10, description="Seconds that frames and state of an ended run stay readable.")
+    retention_s: int = Field(
+        0,
+        ge=0,
+        description="Seconds that frames and state of an ended run stay readable, about 8 kB of memory a short run; "
+        "0: what streams.yaml says of `reply`.",
+    )
 
 
 class RunSettings(BaseModel):
@@ -101,7 +106,7 @@ class Context:
             address=address,
             redis=redis,
             push=push,
-            scripts=RedisScripts(redis, settings.retention_s * 1000),
+            scripts=RedisScripts(redis, settings.retention_s * 1000 or topology.reply_ttl_ms),
             runs=RedisRuns(redis),
         )
 

@@ -90,6 +90,8 @@ class Topology(BaseModel):
         ]
         groups = self.streams["requests"].groups if "requests" in self.streams else {}
         problems += [f"families: {f!r} is no group of streams.requests" for f in self.families if f not in groups]
+        if "reply" in self.streams and self.streams["reply"].retention != "ttl":
+            problems.append("streams.reply.retention: must be ttl: the end of a run sets it")
         problems += [f"streams: {name!r} is missing" for name in _NEEDED if name not in self.streams]
         if problems:
             raise ValueError("; ".join(problems))
@@ -117,6 +119,11 @@ class Topology(BaseModel):
     def may(self, stream: str, publisher: str, kind: str) -> bool:
         """Whether `publisher` may put `kind` on `stream`."""
         return kind in self.streams[stream].publishers.get(publisher, [])
+
+    @property
+    def reply_ttl_ms(self) -> int:
+        """How long an ended run stays readable."""
+        return self.streams["reply"].ttl or 0
 
     def keys(self, partitions: int) -> Iterator[tuple[str, str, tuple[str, ...]]]:
         """(stream name, key, groups) of every stream whose key is known beforehand."""

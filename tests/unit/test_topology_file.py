@@ -91,7 +91,7 @@ def test_all_mistakes_are_told_at_once() -> None:
         ("{ingress: [RequestAccepted]}", "{ingress: [RequestAcepted]}", "no message is called 'RequestAcepted'"),
         ("families: [authorization, rules, persons]", "families: [authorization, ruels]", "'ruels' is no group"),
         ("  control:\n", "  controls:\n", "'control' is missing"),
-        ("    ttl: 900000 ", "    # ", "`ttl` (milliseconds) goes with `retention: ttl`"),
+        ("    ttl: 300000 ", "    # ", "`ttl` (milliseconds) goes with `retention: ttl`"),
         ("retention: acknowledged   ", "retention: forever   ", "retention"),
         ("    description: How every run ended", "    descripton: How", "descripton"),
     ],
