@@ -123,3 +123,10 @@ def test_chunked_upload_over_the_limit_is_a_413(house: House) -> None:
     response = connection.getresponse()
     assert (response.status, json.loads(response.read())["error"]["code"]) == (413, "request_too_large")
     connection.close()
+
+
+def test_client_with_room_for_one_request_may_send_one_after_the_other(house: House) -> None:
+    token = house.new_key(concurrency=1)["token"]
+    client = OpenAI(base_url=f"{house.base_url}/v1", api_key=token, max_retries=0)
+    for _ in range(20):
+        client.chat.completions.create(model="mock", messages=USER, max_tokens=2)

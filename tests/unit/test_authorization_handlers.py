@@ -69,7 +69,11 @@ class Room:
         return list(await self.handler.handle([delivery(event) for event in events]))
 
     async def verdicts(self, *events: RequestAccepted) -> list[Verdict]:
-        return [decided(outcome).verdict for outcome in await self.answer(*events)]
+        outcomes = await self.answer(*events)
+        for i, outcome in enumerate(outcomes):
+            if isinstance(outcome, Again):  # asked once more, as the engine does
+                (outcomes[i],) = await self.handler.handle([delivery(events[i], starts=1)])
+        return [decided(outcome).verdict for outcome in outcomes]
 
 
 def room(*keys: KeyRecord, catalog: MemoryCatalog | None = None, found: MemoryKeys | None = None) -> Room:
@@ -203,6 +207,15 @@ async def test_answers_come_in_the_order_of_the_deliveries() -> None:
         ("d", "refuse"),
         ("e", "refuse"),
     ]
+
+
+async def test_a_run_over_the_concurrency_is_asked_once_more_before_it_is_refused() -> None:
+    house = room(key(1, concurrency=1))
+    (first, second) = await house.answer(accepted("a", 1), accepted("b", 1))
+    assert decided(first).verdict.outcome == "pass" and isinstance(second, Again)
+    await house.limits.settle("acme", "a", [f"key:{key(1).key_id}"])
+    (verdict,) = await house.verdicts(accepted("b", 1))
+    assert verdict.outcome == "pass"
 
 
 async def test_warm_keys_go_on_while_a_cold_one_waits_for_its_store() -> None:

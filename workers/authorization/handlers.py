@@ -32,6 +32,7 @@ from workers.authorization.rules import FailPolicy
 from workers.authorization.settings import AuthorizationSettings
 
 _RETRY_S = 0.2  # before a run whose store was away is tried alone
+_SOON = Again(0.05, "its key may be free in a moment")  # longer than the ledger takes to settle an ended run
 T = TypeVar("T")
 
 
@@ -70,11 +71,14 @@ class Authorization:
         await self._reserve(cases)
         seconds = self._clock.monotonic() - started
         metrics.observe("headrace_stage_duration_seconds", seconds, stage=rules.FAMILY)
-        answers = [self._answer(case, int(seconds * 1e6)) for case in cases]
+        answers = [
+            None if _soon_free(item, case) else self._answer(case, int(seconds * 1e6))
+            for item, case in zip(deliveries, cases, strict=True)
+        ]
         failed = [answer for answer in answers if isinstance(answer, Unavailable)]
         if failed and len(failed) == len(answers):
             raise failed[0]
-        return [_outcome(answer) for answer in answers]
+        return [_SOON if answer is None else _outcome(answer) for answer in answers]
 
     async def _judge(self, cases: Sequence[_Case]) -> None:
         """Steps 1 and 2."""
@@ -122,6 +126,14 @@ class Authorization:
             return rules.verdict(run, self._policy, rules.over_limit(judged.key, reserved), caller, took_us)
         fail = rules.fail_policy(run, self._fail_policy)
         return rules.verdict(run, self._policy, None, rules.grant(run, judged, reserved, fail), took_us)
+
+
+def _soon_free(delivery: Delivery, case: _Case) -> bool:
+    """Whether its first refusal may be one of the past: a client that sends one request after the other is here before
+    the end of the last one was settled. It is asked once more before it is refused."""
+    reserved = case.reserved
+    refused = isinstance(reserved, Reserved) and not reserved.granted and reserved.limit == "concurrency"
+    return refused and delivery.starts == 0
 
 
 def _judged(
