@@ -141,4 +141,9 @@ def load(
     )
 
 
-__all__ = ["Settings", "SettingsError", "load"]
+def names_servers(settings: Settings) -> bool:
+    """Whether somebody asked for servers of their own."""
+    return settings.redis.url != RedisSettings().url or bool(settings.postgres.dsn)
+
+
+__all__ = ["Settings", "SettingsError", "load", "names_servers"]

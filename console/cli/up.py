@@ -59,11 +59,10 @@ def choose(
     prune: bool,
 ) -> Options:
     """Command line over settings. SettingsError, LayoutError, LaunchError before anything is started."""
-    from console.config import load
-    from runtime.app import RedisSettings
+    from console.config import load, names_servers
 
     settings = load(config, overrides={"data.directory": data, "server.port": port})
-    if settings.redis.url != RedisSettings().url or settings.postgres.dsn:
+    if names_servers(settings):
         typer.echo("Note: up brings its own Valkey and PostgreSQL; redis.url and postgres.dsn are not used.", err=True)
     layout = parse_layout(processes) if processes else check_layout(settings.processes)
     found = config or (Path("headrace.yaml") if Path("headrace.yaml").exists() else None)
