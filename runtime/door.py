@@ -70,6 +70,7 @@ class StreamDoor:
 
     async def accept(self, new: NewRun) -> Watch:
         """See schemas.ports.Door.accept."""
+        faults.hit("ingress", "P1")
         accepted = new.accepted
         e = wire.encode(
             accepted,
@@ -82,6 +83,7 @@ class StreamDoor:
         )
         watcher = f"{self.name}#{short_id(self._chance, 4)}"
         watch = self.hub.watch(accepted.run, watcher)
+        faults.hit("ingress", "P3")
         try:
             fits, live = await self._scripts.accept(
                 Acceptance(
@@ -107,7 +109,7 @@ class StreamDoor:
         if not fits:
             watch.close()
             raise self._overloaded(live)
-        faults.hit("ingress", "P1")
+        faults.hit("ingress", "P4")
         return watch
 
     async def beat(self, redis: Redis) -> None:

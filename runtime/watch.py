@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from base import metrics
+from runtime import faults
 from runtime.runs import Runs, StoredFrame
 from runtime.seals import Seals
 from schemas.errors import Code, Refusal, Unavailable
@@ -100,6 +101,7 @@ class StreamWatch:
         frame = self._hub.seals.open_frame(
             self.run, stored.epoch, stored.sequence, stored.kind, stored.events, stored.payload, stored.headers
         )
+        faults.hit("ingress", "P2")
         if frame.terminal:
             self._finished = True
             self.close()
