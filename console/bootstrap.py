@@ -12,25 +12,24 @@ import asyncio
 
 from base.clock import SystemClock
 from base.crypto import KeyRing, Sealer
-from base.ids import Random, SystemRandom
+from base.ids import SystemRandom
 from console.config import Settings, load
-from console.desks import ModelDesk
+from console.desks import KeyDesk, KeyWish, ModelDesk
 from console.embedded import engine
 from console.entries import ModelEntry
 from console.stack import Access, Plan, Say
-from policy import api_keys
 from runtime.app import Context
-from runtime.topology import apply, server_facts, unsafe
 from runtime.topology import load as load_topology
+from runtime.topology import make_ready
 from schemas.errors import HeadraceError
-from schemas.records import ADMIN, INFERENCE, DeploymentRecord, KeyRecord
-from storage.access import OPERATOR, tenant
+from schemas.records import ADMIN, INFERENCE, DeploymentRecord
+from state.shared import Shared
+from storage.access import OPERATOR
 from storage.migrate import migrate
 from storage.pool import open_pool
 from storage.ports import Store
 from storage.store import postgres_store
 
-TENANT = "default"  # the organization of the first keys
 _WAIT_S = 120.0  # for a model to become healthy
 
 
@@ -62,12 +61,10 @@ async def _context(settings: Settings) -> Context:
 async def _prepare(settings: Settings, say: Say) -> None:
     context = await _context(settings)
     try:
-        problems = unsafe(await server_facts(context.redis), allow_no_aof=settings.redis.allow_no_aof)
-        if problems:
-            raise BootstrapError("the Redis server is not safe to use: " + "; ".join(problems))
+        allowed = settings.redis.allow_no_aof
+        done = await make_ready(context.topology, settings.partitions, context.redis, allow_no_aof=allowed)
         for name in await migrate(settings.postgres.dsn):
             say(f"Database: {name}")
-        done = await apply(context.topology, settings.partitions, context.redis)
         if done:
             say(f"Topology: {len(done)} group changes")
     finally:
@@ -80,7 +77,7 @@ async def _finish(plan: Plan, settings: Settings, say: Say) -> Access:
     pool = await open_pool(p.dsn, size=1, role=p.role)
     try:
         store = postgres_store(pool)
-        keys = await _first_keys(store, context.ring, context.chance, plan)
+        keys = await _first_keys(context, store, plan)
         wanted = _wanted(plan, settings)
         await _desk(context, store).apply(wanted, prune=plan.prune)
         records = await _healthy(store, wanted, say)
@@ -94,28 +91,24 @@ async def _finish(plan: Plan, settings: Settings, say: Say) -> Access:
 # --- keys ------------------------------------------------------------------------------------------------------------
 
 
-async def _first_keys(store: Store, ring: KeyRing, chance: Random, plan: Plan) -> tuple[str, str]:
+async def _first_keys(context: Context, store: Store, plan: Plan) -> tuple[str, str]:
     """An application key and an admin key, unless there are some already."""
     known = {record.name for record in await store.keys.list(OPERATOR) if not record.revoked_ms}
-    api = "" if "first application key" in known else await _key(store, ring, chance, INFERENCE)
-    admin = "" if "first admin key" in known else await _key(store, ring, chance, ADMIN)
-    return api or plan.known_api_key, admin or plan.known_admin_key
-
-
-async def _key(store: Store, ring: KeyRing, chance: Random, scope: str) -> str:
-    minted = api_keys.mint(chance.bytes(api_keys.ENTROPY_BYTES), ring)
-    credential = minted.credential
-    record = KeyRecord(
-        key_id=credential.key_id,
-        tenant=TENANT,
-        name="first admin key" if scope == ADMIN else "first application key",
-        secret_mac=credential.secret_mac,
-        mac_kid=credential.mac_kid,
-        scopes=(scope,),
-        created_ms=SystemClock().now_ms(),
+    shared = Shared.over(context.redis, store.keys.find, context.clock, context.ring)
+    desk = KeyDesk(
+        keys=store.keys,
+        projection=shared.keys,
+        publisher=context.publisher("console"),
+        ring=context.ring,
+        clock=context.clock,
+        chance=context.chance,
     )
-    await store.keys.create(tenant(TENANT), record)
-    return minted.token
+
+    async def first(name: str, scope: str) -> str:
+        return "" if name in known else (await desk.create(KeyWish(name=name, scopes=(scope,)))).token
+
+    api, admin = await first("first application key", INFERENCE), await first("first admin key", ADMIN)
+    return api or plan.known_api_key, admin or plan.known_admin_key
 
 
 # --- models ----------------------------------------------------------------------------------------------------------

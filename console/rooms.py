@@ -32,10 +32,9 @@ from runtime.control import Control
 from runtime.inspect import laden_pools
 from runtime.lifecycle import Stops
 from runtime.sweeper import Sweeper
-from runtime.topology import TopologyError, apply, load, server_facts, unsafe
+from runtime.topology import TopologyError, UnsafeServer, load, make_ready
 from schemas.errors import Unavailable
 from schemas.events import CatalogChanged
-from schemas.records import KeyRecord
 from state.shared import Shared
 from storage.pool import Pool, open_pool
 from storage.ports import Store
@@ -72,7 +71,7 @@ def run(rooms: list[str], source: Source, ready_fd: int) -> None:
     logs.setup(settings.log.level, form=settings.log.form, process=rooms[0] if len(rooms) == 1 else "workers")
     try:
         uvloop.run(_serve(rooms, settings, ready_fd))
-    except (Unavailable, TopologyError, ValueError) as error:
+    except (Unavailable, UnsafeServer, TopologyError, ValueError) as error:
         log.error("cannot start", reason=str(error))
         raise SystemExit(2) from None
 
@@ -103,7 +102,7 @@ async def _open(rooms: list[str], settings: Settings, stops: Stops) -> House:
     consumer = f"{rooms[0] if len(rooms) == 1 else 'workers'}-{os.getpid()}-{short_id(chance, 3)}"
     context = await Context.open(settings.redis, consumer, clock, chance, ring, topology, settings.partitions)
     stops.add("connections", context.close, 5.0)
-    await _check_server(context, settings)
+    await make_ready(topology, settings.partitions, context.redis, allow_no_aof=settings.redis.allow_no_aof)
     p = settings.postgres
     pool = await open_pool(
         p.dsn,
@@ -115,27 +114,12 @@ async def _open(rooms: list[str], settings: Settings, stops: Stops) -> House:
     )
     stops.add("postgres", pool.close, 5.0)
     store = postgres_store(pool)
-    shared = Shared.over(context.redis, _loader(store), clock, ring)
+    shared = Shared.over(context.redis, store.keys.find, clock, ring)
     health = Health("+".join(rooms))
     house = House(settings, context, pool, store, shared, health, stops)
     for room in rooms:
         await ROOMS[room](house)
     return house
-
-
-def _loader(store: Store) -> Callable[[str], Awaitable[KeyRecord | None]]:
-    async def load_key(key_id: str) -> KeyRecord | None:
-        return await store.keys.find(key_id)
-
-    return load_key
-
-
-async def _check_server(context: Context, settings: Settings) -> None:
-    """Refuse an unsafe server with every remedy; create what the topology declares."""
-    problems = unsafe(await server_facts(context.redis), allow_no_aof=settings.redis.allow_no_aof)
-    if problems:
-        raise ValueError("the Redis server is not safe to use: " + "; ".join(problems))
-    await apply(context.topology, context.partitions, context.redis)
 
 
 async def _start(house: House, rooms: list[str]) -> None:

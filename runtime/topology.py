@@ -31,6 +31,10 @@ class TopologyError(HeadraceError):
     """All errors of a topology file, one line each: file:line: key: what is wrong."""
 
 
+class UnsafeServer(HeadraceError):
+    """A server that could lose or drop entries without a word; every reason with its remedy."""
+
+
 class Group(BaseModel):
     """One consumer group. idle_limit in ms: how long a silent consumer keeps its entries. pace in ms: pause between
     reads, for larger batches where nobody waits."""
@@ -238,6 +242,14 @@ async def server_facts(redis: Any) -> ServerFacts:
 def _info(reply: bytes | str) -> dict[str, str]:
     text = reply.decode() if isinstance(reply, bytes) else reply
     return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+
+
+async def make_ready(topology: Topology, partitions: int, redis: Any, *, allow_no_aof: bool) -> list[str]:
+    """Refuse an unsafe server, then `apply`. UnsafeServer."""
+    problems = unsafe(await server_facts(redis), allow_no_aof=allow_no_aof)
+    if problems:
+        raise UnsafeServer("the Redis server is not safe to use: " + "; ".join(problems))
+    return await apply(topology, partitions, redis)
 
 
 async def apply(topology: Topology, partitions: int, redis: Any) -> list[str]:
