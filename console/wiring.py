@@ -125,6 +125,7 @@ async def _ingress(house: House) -> None:
     async def start() -> None:
         await open_door(house, door)
         await server.start()
+        house.addresses["ingress"] = f"http://{settings.host}:{server.port}"
         house.stops.add("door", server.stop, settings.drain_delay + settings.drain_limit + 5.0)
 
     house.after.append(start)

@@ -118,6 +118,7 @@ async def open_room(house: House, runs: Runs) -> None:
 
     async def start() -> None:
         await server.start()
+        house.addresses["console"] = f"http://{settings.admin.host}:{server.port}"
         house.stops.add("admin API", server.stop, _GRACE_S + 2.0)
 
     house.after.append(start)
