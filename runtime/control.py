@@ -1,7 +1,8 @@
 """Every process reads `control`: names of things to read again, and of the process that is to stop.
 
 What is to be read again are hints without authority. Who may ask a process to stop stands in streams.yaml: an entry
-counts only when its kind is one that its signed publisher may say there. After a lost connection hints may have been missed, so the listener is told to forget everything it cached.
+counts only when its kind is one that its signed publisher may say there. After a lost connection entries may have been
+missed, so the listener is told to forget everything it cached.
 """
 
 from __future__ import annotations
