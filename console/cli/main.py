@@ -39,10 +39,12 @@ def build() -> typer.Typer:
 
 
 def _add_up(app: typer.Typer) -> None:
-    """`up` brings the servers' code along; the others needn't wait for it."""
+    """`up` and `start` bring the servers' code along; the others needn't wait for it."""
+    from console.cli.start import start
     from console.cli.up import up
 
     app.command()(up)
+    app.command()(start)
 
 
 def run(arguments: Sequence[str]) -> int:
