@@ -54,6 +54,7 @@ GaugeName = Literal[
     "headrace_stream_lag",
     "headrace_stream_pending",
     "headrace_stream_oldest_pending_seconds",
+    "headrace_group_consumers",
     "headrace_dlq_length",
     "headrace_endpoint_up",
     "headrace_endpoint_inflight",
@@ -243,6 +244,14 @@ METRICS: tuple[Metric, ...] = (
         "entries",
         "Entries that became dead letters.",
         "`headrace dlq list` shows why; replay after the cause is gone.",
+    ),
+    Metric(
+        "headrace_group_consumers",
+        "gauge",
+        ("group",),
+        "processes",
+        "Processes that serve a group and stay; killed ones count for 15 s more.",
+        "0 for a minute: nobody serves it. `headrace start ROOM`, or `headrace scale GROUP N`.",
     ),
     Metric("headrace_dlq_length", "gauge", ("partition",), "entries", "Dead letters.", "Show, then replay or purge."),
     Metric(

@@ -14,6 +14,8 @@ from base.credentials import open_credential
 from base.crypto import CryptoError, Sealer, Verifier
 from console.admin.serve import open_room as open_admin
 from console.rooms import House, repeat
+from console.stack import room_of
+from console.status import count_serving
 from ingress.app import Ingress
 from ingress.parts import Parts
 from ingress.serve import IngressServer
@@ -172,6 +174,9 @@ def _watch_streams(house: House) -> None:
             metrics.gauge("headrace_stream_lag", seen.lag, **place)
             metrics.gauge("headrace_stream_pending", seen.pending, **place)
             metrics.gauge("headrace_stream_oldest_pending_seconds", seen.oldest_ms / 1000, **place)
+        processes = await house.shared.processes.list()
+        for group in [name for stream in c.topology.streams.values() for name in stream.groups]:
+            metrics.gauge("headrace_group_consumers", count_serving(processes, room_of(group)), group=group)
         metrics.gauge("headrace_inflight", await eyes.live(), partition="all")
         metrics.gauge("headrace_dlq_length", await eyes.dead(), partition="all")
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import typer
 from typer.main import get_command
 
-from console.cli import dlq, guardrails, keys, lag, machine, models, requests
+from console.cli import dlq, fleet, guardrails, keys, lag, machine, models, requests
 from console.cli.chat import chat
 from console.cli.client import CliError
 
@@ -29,7 +29,10 @@ def build() -> typer.Typer:
     app.add_typer(requests.app, name="requests")
     app.command()(requests.trace)
     app.add_typer(dlq.app, name="dlq")
+    app.command()(fleet.status)
     app.command()(lag.lag)
+    app.command()(fleet.scale)
+    app.command()(fleet.drain)
     app.add_typer(guardrails.app, name="guardrails")
     app.command()(chat)
     app.command()(machine.doctor)
