@@ -305,7 +305,7 @@ class Supervisor:
         self.rooms.remove(process)
         self.drained.append(process)
         left = [room for room in process.rooms if not serves(self.rooms, room)]
-        warning = f"; nobody serves {', '.join(left)} now (`headrace scale {left[0]} 1`)" if left else ""
+        warning = f"; nobody here serves {', '.join(left)} now (`headrace scale {left[0]} 1`)" if left else ""
         self._say(f"{process.title} was drained and is not started again{warning}")
         self.on_change()
 

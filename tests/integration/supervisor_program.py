@@ -32,7 +32,10 @@ def run_rooms(rooms: list[str], source: Source, ready_fd: int) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     assert str(source.overrides["redis.url"]).startswith(("redis://", "unix://"))
     name = rooms[0] if len(rooms) == 1 else "workers"
-    forks.write_message(ready_fd, {"rooms": rooms, "pid": os.getpid(), "health_port": 1})
+    if "metrics.port" in source.overrides:
+        note(f"{name}:metrics.port={source.overrides['metrics.port']}")
+    message = {"rooms": rooms, "pid": os.getpid(), "health_port": 1, "consumer": f"{name}-{os.getpid()}-abc"}
+    forks.write_message(ready_fd, message)
     while "--stubborn" in sys.argv:
         signal.pause()
     signal.sigwait({signal.SIGTERM})
@@ -57,6 +60,8 @@ def finish(plan: Plan, say: Say) -> Access:
 def main() -> int:
     """The same error border as console/cli/up.py."""
     layout = LAYOUTS["split" if "--split" in sys.argv else "merged"]
+    if "--twice" in sys.argv:
+        layout = (*layout, ("rules",), ("rules",))
     options = Options(data=DATA, port=0, layout=layout, local_model=False, drain=(600.0, 600.0))
     wiring = Wiring(run_rooms=run_rooms, prepare=prepare, finish=finish)
     try:
