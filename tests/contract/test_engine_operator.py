@@ -140,6 +140,28 @@ async def test_lag_shows_the_lanes(house: House) -> None:
     assert (lags[hands.lane].group, lags[hands.lane].lag) == ("router", 1)
 
 
+async def test_consumers_are_shown_with_what_they_hold(house: House) -> None:
+    server = _server(house)
+    await apply(load(), PARTITIONS, server.redis)
+    for _ in range(3):
+        await house.accept()
+    await house.ghost("rules", count=2)
+    found = await Inspector(server.redis, load(), PARTITIONS).consumers()
+    (ghost,) = found
+    assert (ghost.stream, ghost.group, ghost.pending) == (REQUESTS, "rules", 2)
+    assert 0 <= ghost.idle_ms < 60_000
+
+
+async def test_dead_letters_are_counted_for_the_group_that_gave_up(house: House) -> None:
+    await _letters(house, 2)
+    redis = _server(house).redis
+    inspector = Inspector(redis, load(), PARTITIONS)
+    assert await inspector.dead_by_group() == {(REQUESTS, "rules"): 2}
+    await redis.execute("XADD", "{commands}:dlq", "*", "stream", "commands", "group", "provisioner")
+    assert (await inspector.dead_by_group())["commands", "provisioner"] == 1
+    assert await inspector.dead() == 3
+
+
 async def test_applying_the_topology_twice_changes_nothing(house: House) -> None:
     redis = _server(house).redis
     assert len(await apply(load(), PARTITIONS, redis)) == 5 * PARTITIONS + 1
