@@ -2,7 +2,7 @@
 
 This is the only place that sees every room (console/wiring.py opens them one by one). The supervisor forks and calls
 `run`, `headrace start` calls `serve`. Start: connect, check the server, apply the topology, open the rooms, say
-"ready". Stop (SIGTERM, or DrainAsked with the name of this process): runtime/lifecycle.py.
+"ready". Stop (SIGTERM; or a drain: DRAIN, or DrainAsked with the name of this process): runtime/lifecycle.py.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from console.config import Settings
 from console.config import load as load_settings
 from console.forks import Message, write_message
 from console.presence import Presence, make_record
-from console.stack import ROOMS, Source
+from console.stack import DRAIN, ROOMS, Source
 from runtime.app import Context, Stage, Workers
 from runtime.broker import application
 from runtime.client import Client
@@ -49,6 +49,29 @@ log = logs.room("process")
 
 
 @dataclass(slots=True)
+class Farewell:
+    """Whether this process is to stop, and how long the work in its hands may take. patient: it was asked to drain
+    while everything else goes on, so answers may be finished; else the machine or the system stops."""
+
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    patient: bool = False
+
+    def stop(self) -> None:
+        """Go through the stop sequence within runs.drain_s."""
+        self.asked.set()
+
+    def drain(self) -> None:
+        """The same, with as much time as a door has: server.drain_limit."""
+        self.patient = True
+        self.asked.set()
+
+    def grace_s(self, settings: Settings) -> float:
+        """Seconds for what the stages hold."""
+        longest = max(settings.runs.drain_s, settings.server.drain_limit)
+        return longest if self.patient else settings.runs.drain_s
+
+
+@dataclass(slots=True)
 class House:
     """What the rooms of one process are built from, and what they leave to be started and stopped."""
 
@@ -60,7 +83,7 @@ class House:
     health: Health
     stops: Stops
     presence: Presence
-    stopping: asyncio.Event  # set: go through the stop sequence
+    farewell: Farewell
     stages: list[Stage] = field(default_factory=list)
     before: list[Callable[[], Awaitable[None]]] = field(default_factory=list)  # started before the stages
     after: list[Callable[[], Awaitable[None]]] = field(default_factory=list)  # started once the stages run
@@ -91,16 +114,17 @@ def _title(rooms: Sequence[str]) -> str:
 
 async def _serve(rooms: list[str], settings: Settings, say_ready: Callable[[Message], None]) -> None:
     stops = Stops(SystemClock())
-    stopping = asyncio.Event()
+    farewell = Farewell()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    house = await _open(rooms, settings, stops, stopping)
+        loop.add_signal_handler(number, farewell.stop)
+    loop.add_signal_handler(DRAIN, farewell.drain)
+    house = await _open(rooms, settings, stops, farewell)
     try:
         await _start(house, rooms)
         await _announce(house, rooms)
         say_ready(_ready(house, rooms))
-        await stopping.wait()
+        await farewell.asked.wait()
     finally:
         house.health.draining = True
         await house.presence.tell_if_possible()
@@ -115,7 +139,7 @@ async def _announce(house: House, rooms: Sequence[str]) -> None:
     )
 
 
-async def _open(rooms: list[str], settings: Settings, stops: Stops, stopping: asyncio.Event) -> House:
+async def _open(rooms: list[str], settings: Settings, stops: Stops, farewell: Farewell) -> House:
     """Connections, record, shared state, then each room's parts."""
     from console.wiring import ROOMS
 
@@ -141,7 +165,7 @@ async def _open(rooms: list[str], settings: Settings, stops: Stops, stopping: as
     health = Health("+".join(rooms))
     presence = Presence(shared.processes, consumer, health, clock)
     stops.add("presence", presence.leave, 2.0)
-    house = House(settings, context, pool, store, shared, health, stops, presence, stopping)
+    house = House(settings, context, pool, store, shared, health, stops, presence, farewell)
     for room in rooms:
         await ROOMS[room](house)
     return house
@@ -173,7 +197,7 @@ async def _follow_control(house: House, reader: Client) -> None:
             house.catalog_changed()
         elif event == DrainAsked(consumer=house.context.consumer):
             log.info("asked to drain", consumer=house.context.consumer)
-            house.stopping.set()
+            house.farewell.drain()
 
     control = Control(
         reader,
@@ -191,11 +215,17 @@ async def _follow_control(house: House, reader: Client) -> None:
 async def _start_stages(house: House) -> None:
     """All stages of this process as one FastStream application, the sweeper beside them."""
     c = house.context
-    workers = Workers(c, house.stages, grace_s=house.settings.runs.drain_s)
+    workers = Workers(c, house.stages)
     app = application(house.settings.redis.url, c.topology, workers, house.stages)
     await _look_at_pools(house, workers)
     await app.start()
-    house.stops.add("stages", app.stop, house.settings.runs.drain_s + 5.0)
+
+    async def stop() -> None:
+        workers.grace_s = house.farewell.grace_s(house.settings)
+        async with asyncio.timeout(workers.grace_s + 5.0):
+            await app.stop()
+
+    house.stops.add("stages", stop, Farewell(patient=True).grace_s(house.settings) + 10.0)
     trims = {
         key: groups
         for name, key, groups in c.topology.keys(c.partitions)

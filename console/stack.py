@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any, Protocol
 FAMILIES = ("rules", "persons")
 ROOMS = ("ingress", "authorization", "rules", "persons", "router", "audit", "provisioner", "console")
 
+#: Asks a room process to drain while the rest of the system goes on: as SIGTERM, with time for long answers.
+DRAIN = signal.SIGUSR1
 #: Rooms that listen on a port of the settings: one process of each on a machine.
 LISTENING = ("ingress", "console")
 #: Groups that are not named like the room that serves them.
@@ -93,7 +96,7 @@ class RunRooms(Protocol):
     - when its rooms are ready it writes one line {"rooms": [...], "pid": pid, "health_port": port, "consumer": name}
       to `ready_fd` (forks.write_message), and may close it then;
     - on SIGTERM it goes through its written stop sequence and returns (exit status 0); a second SIGTERM changes
-      nothing, SIGKILL follows after the drain time;
+      nothing, SIGKILL follows after the drain time; on DRAIN it does the same and gives its work more time;
     - a process that was ready and returns by itself was asked to go (`headrace drain`) and is not started again;
     - an exception ends the process with status 1 and its traceback in the log; the supervisor starts it again.
     """

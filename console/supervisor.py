@@ -27,7 +27,7 @@ from console.control_socket import ControlSocket
 from console.embedded import processes
 from console.embedded.errors import EmbeddedError, last_line
 from console.fleet import RoomProcess, make_process, serves, too_many
-from console.stack import RunRooms, Say, Source, room_of
+from console.stack import DRAIN, RunRooms, Say, Source, room_of
 
 DRAIN_SECONDS = 30.0
 HURRY_SECONDS = 1.0
@@ -200,7 +200,7 @@ class Supervisor:
             if process.known is None:
                 self._retire(process)
             else:
-                processes.send(process.known, signal.SIGTERM)
+                processes.send(process.known, DRAIN)
         for _ in range(count - len(serves(self.rooms, room))):
             back = next((process for process in self.drained if room in process.rooms), None)
             if back is None:

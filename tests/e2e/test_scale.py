@@ -18,6 +18,7 @@ from tests.e2e.house import ROOT, Engine, House, another_process, command, headr
 from tests.e2e.test_kills import Seen, ask, quiet
 
 TOKENS = 40
+SETTINGS = "runs: {drain_s: 0.3}"  # shorter than an answer: a drain must take the time of a door instead
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def engine() -> Iterator[Engine]:
 
 @pytest.fixture(scope="module")
 def house(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    with headrace(tmp_path_factory.mktemp("scale"), engines={"mock": engine.url}) as house:
+    with headrace(tmp_path_factory.mktemp("scale"), settings=SETTINGS, engines={"mock": engine.url}) as house:
         yield house
 
 

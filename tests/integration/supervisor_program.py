@@ -13,7 +13,7 @@ from console import forks
 from console.embedded.errors import EmbeddedError
 from console.errands import ErrandError
 from console.launch import LaunchError, Options, launch
-from console.stack import LAYOUTS, Access, Plan, Say, Source, Wiring
+from console.stack import DRAIN, LAYOUTS, Access, Plan, Say, Source, Wiring
 from console.supervisor import StartError, Stopped
 
 DATA = Path(sys.argv[1])
@@ -29,7 +29,7 @@ def run_rooms(rooms: list[str], source: Source, ready_fd: int) -> None:
     """Ready at once; ends on SIGTERM; tells what it does."""
     if "--broken" in sys.argv:
         raise RuntimeError("no such stream")
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, DRAIN})
     assert str(source.overrides["redis.url"]).startswith(("redis://", "unix://"))
     name = rooms[0] if len(rooms) == 1 else "workers"
     if "metrics.port" in source.overrides:
@@ -38,7 +38,7 @@ def run_rooms(rooms: list[str], source: Source, ready_fd: int) -> None:
     forks.write_message(ready_fd, message)
     while "--stubborn" in sys.argv:
         signal.pause()
-    signal.sigwait({signal.SIGTERM})
+    signal.sigwait({signal.SIGTERM, DRAIN})
     note(f"{name}:stopping")
     note(f"{name}:stopped")
 
