@@ -19,12 +19,14 @@ class ScaleError(ValueError):
 @dataclass(slots=True)
 class RoomProcess:
     """One process and the rooms in it. name: of its log and its record, unique. number: 1 for the first process that
-    begins with this room. due: when to start it (monotonic), None while it runs. leaving: it was asked to go."""
+    begins with this room. planned: it is part of the layout. due: when to start it (monotonic), None while it runs.
+    leaving: it was asked to go."""
 
     rooms: tuple[str, ...]
     name: str
     log: Path
     number: int = 1
+    planned: bool = False
     known: processes.Identity | None = None
     lines: forks.Lines | None = None
     health: dict[str, int] = field(default_factory=dict)

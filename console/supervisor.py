@@ -124,9 +124,9 @@ class Supervisor:
         self._folder, self._logs = folder, folder / "logs"
         self._logs.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.rooms: list[RoomProcess] = []
-        self.drained: list[RoomProcess] = []  # ended as they were asked to; `scale` brings them back
+        self.drained: list[RoomProcess] = []  # of the layout, ended as they were asked to; `scale` brings them back
         for rooms in layout:
-            self._add(rooms)
+            self._add(rooms, planned=True)
         self._desk: ControlSocket | None = None
         self.servers: list[Server] = []
         self.on_change: Callable[[], None] = lambda: None
@@ -224,9 +224,11 @@ class Supervisor:
             return {"error": str(error)}
         return {"error": f"unknown request {message.get('do')!r}"}
 
-    def _add(self, rooms: tuple[str, ...]) -> None:
+    def _add(self, rooms: tuple[str, ...], *, planned: bool = False) -> None:
         taken = {process.name for process in (*self.rooms, *self.drained)}
-        self.rooms.append(make_process(rooms, self._logs, taken))
+        process = make_process(rooms, self._logs, taken)
+        process.planned = planned
+        self.rooms.append(process)
 
     def _turn(self) -> None:
         """One look: start what is due, sleep until something happens, read pipes, notice deaths."""
@@ -303,7 +305,8 @@ class Supervisor:
         self._forget(process)
         process.due = None
         self.rooms.remove(process)
-        self.drained.append(process)
+        if process.planned:
+            self.drained.append(process)
         left = [room for room in process.rooms if not serves(self.rooms, room)]
         warning = f"; nobody here serves {', '.join(left)} now (`headrace scale {left[0]} 1`)" if left else ""
         self._say(f"{process.title} was drained and is not started again{warning}")

@@ -82,23 +82,29 @@ def scale(
     try:
         room = room_of(group)
         found = ask(data, {"do": "scale", "group": group, "count": count})
-        settled = wait_until(lambda: _stands(ask(data, {"do": "status"}), room, count), timeout)
+        wait_until(lambda: _stands(ask(data, {"do": "status"}), room, count), timeout)
         found = ask(data, {"do": "status"})
     except (ControlError, LayoutError) as error:
         raise CliError(str(error)) from None
-    if timeout and not settled:
+    states = _states(found, room)
+    if timeout and states["ready"] != count:
         raise CliError(
-            f"{room} has not {count} ready processes after {timeout:g} s: `headrace status` and the logs say why"
+            f"{room} has {states['ready']} of {count} processes after {timeout:g} s: `headrace status` and the logs say why"
         )
     if as_json:
         return show_json(found)
-    return typer.echo(f"{room}: {count} {'ready' if settled else 'asked for'}")
+    return typer.echo(f"{room}: " + ", ".join(f"{number} {state}" for state, number in states.items() if number))
+
+
+def _states(found: Mapping[str, Any], room: str) -> dict[str, int]:
+    """How many processes of the room are in each state."""
+    states = [row["state"] for row in found["processes"] if room in row["rooms"]]
+    return {state: states.count(state) for state in ("ready", "starting", "draining")}
 
 
 def _stands(found: Mapping[str, Any], room: str, count: int) -> bool:
-    """Whether so many are ready and nobody is on its way out."""
-    serving = [row for row in found["processes"] if room in row["rooms"]]
-    return len(serving) == count and all(row["state"] == "ready" for row in serving)
+    """Whether so many are ready and nobody is on its way in or out."""
+    return _states(found, room) == {"ready": count, "starting": 0, "draining": 0}
 
 
 def drain(

@@ -190,7 +190,7 @@ def test_a_room_that_nobody_serves_is_unhealthy_until_it_is_scaled_again(house: 
         assert "nobody here serves authorization, rules" in (house.folder / "up.log").read_text()
         back = command(house, "scale", "rules", "1")
         assert back.returncode == 0, back.stderr
-    until(lambda: command(house, "status").returncode == 0, 30)
+    until(lambda: command(house, "status").stdout.endswith("\nhealthy\n"), 30)
     assert ask(house, "all there again").done
 
 

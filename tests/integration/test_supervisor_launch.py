@@ -231,6 +231,16 @@ def test_a_room_that_went_in_order_stays_away_until_it_is_scaled_again(start: Ca
     assert run.connection()["pids"]["router"] != pids["router"]
 
 
+def test_what_is_brought_back_is_the_process_of_the_layout_not_one_that_scaling_made(start: Callable[..., Run]) -> None:
+    run = start()
+    pids = run.until_ready()["pids"]
+    scaled(run, "rules", 2)
+    scaled(run, "rules", 1)
+    os.kill(pids["router"], signal.SIGTERM)
+    run.until(lambda: "router" not in run.connection()["pids"])
+    assert "router" in scaled(run, "rules", 1)[0]["rooms"]
+
+
 def test_impossible_numbers_are_refused_and_change_nothing(start: Callable[..., Run]) -> None:
     run = start()
     before = run.until_ready()
