@@ -89,7 +89,7 @@ def scale(
     states = _states(found, room)
     if timeout and states["ready"] != count:
         raise CliError(
-            f"{room} has {states['ready']} of {count} processes after {timeout:g} s: `headrace status` and the logs say why"
+            f"{room} has {states['ready']} of {count} processes after {timeout:g} s: the logs of that room say why"
         )
     if as_json:
         return show_json(found)
