@@ -25,6 +25,7 @@ from runtime.app import Stage
 from runtime.door import StreamDoor
 from runtime.inspect import Inspector
 from runtime.names import prefix, push_channel
+from runtime.tidy import forget_dead
 from schemas.records import EndpointRecord
 from workers.audit.app import build as build_audit
 from workers.authorization.app import build as build_authorization
@@ -35,6 +36,7 @@ from workers.router.app import make_router
 
 _DOOR_BEAT_S = 5.0
 _GAUGES_S = 5.0
+_TIDY_S = 300.0
 
 
 async def _authorization(house: House) -> None:
@@ -180,8 +182,13 @@ def _watch_streams(house: House) -> None:
         metrics.gauge("headrace_inflight", await eyes.live(), partition="all")
         metrics.gauge("headrace_dlq_length", await eyes.dead(), partition="all")
 
+    async def tidy() -> None:
+        alive = {process.consumer for process in await house.shared.processes.list()}
+        await forget_dead(eyes, c.scripts, alive)
+
     async def start() -> None:
         repeat(house, _GAUGES_S, look)
+        repeat(house, _TIDY_S, tidy)
 
     house.after.append(start)
 

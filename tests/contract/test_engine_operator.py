@@ -9,6 +9,7 @@ import pytest_asyncio
 
 from runtime.dlq import DeadLetters
 from runtime.inspect import Inspector
+from runtime.tidy import forget_dead
 from runtime.topology import apply, load
 from schemas import envelope as wire
 from schemas.commands import StopDeployment
@@ -150,6 +151,19 @@ async def test_consumers_are_shown_with_what_they_hold(house: House) -> None:
     (ghost,) = found
     assert (ghost.stream, ghost.group, ghost.pending) == (REQUESTS, "rules", 2)
     assert 0 <= ghost.idle_ms < 60_000
+
+
+async def test_consumers_that_died_with_empty_hands_are_forgotten(house: House) -> None:
+    server = _server(house)
+    await apply(load(), PARTITIONS, server.redis)
+    for name in ("alive", "dead"):
+        await server.redis.execute("XGROUP", "CREATECONSUMER", REQUESTS, "rules", name)
+    await house.accept()
+    await house.ghost("rules")
+    eyes = Inspector(server.redis, load(), PARTITIONS)
+    assert await forget_dead(eyes, server.scripts, {"alive"}) == 0  # nobody is silent for long enough
+    assert await forget_dead(eyes, server.scripts, {"alive"}, dead_ms=0) == 1
+    assert {row.consumer for row in await eyes.consumers()} == {"alive", "ghost"}  # the ghost holds an entry
 
 
 async def test_dead_letters_are_counted_for_the_group_that_gave_up(house: House) -> None:
