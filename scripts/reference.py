@@ -369,9 +369,9 @@ def door_routes() -> list[Any]:
 
 def admin_routes() -> list[Any]:
     """The routes of the admin port, without their prefix."""
-    from console.admin.routes import deployments, dlq, groups, guardrails, keys, requests
+    from console.admin.routes import deployments, dlq, groups, guardrails, keys, processes, requests
 
-    rooms = (keys, deployments, requests, dlq, groups, guardrails)
+    rooms = (keys, deployments, requests, dlq, groups, processes, guardrails)
     return [route for room in rooms for route in room.routes.routes]
 
 
