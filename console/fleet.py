@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,14 @@ class ScaleError(ValueError):
 
 @dataclass(slots=True)
 class RoomProcess:
-    """One process and the rooms in it. name: of its log and its record, unique. number: 1 for the first process that
-    begins with this room. planned: it is part of the layout. due: when to start it (monotonic), None while it runs.
-    leaving: it was asked to go."""
+    """One process and the rooms in it. name: of its log and its record, unique. beside: another process begins with
+    the same room, so ports that are fixed for it are taken. planned: it is part of the layout. due: when to start it
+    (monotonic), None while it runs. leaving: it was asked to go."""
 
     rooms: tuple[str, ...]
     name: str
     log: Path
-    number: int = 1
+    beside: bool = False
     planned: bool = False
     known: processes.Identity | None = None
     lines: forks.Lines | None = None
@@ -58,31 +59,29 @@ class RoomProcess:
         }
 
 
-def make_process(rooms: tuple[str, ...], logs: Path, taken: Collection[str]) -> RoomProcess:
-    """A process to be started, under a name that is not taken: `rules`, then `rules-2`."""
+def make_process(rooms: tuple[str, ...], logs: Path, fleet: Sequence[RoomProcess]) -> RoomProcess:
+    """A process to be started beside the others, under a name of its own: `rules`, then `rules-2`."""
     base = rooms[0] if len(rooms) == 1 else f"workers-{rooms[0]}"
-    number = next(number for number in range(1, len(taken) + 2) if _numbered(base, number) not in taken)
-    name = _numbered(base, number)
-    return RoomProcess(rooms, name, logs / f"{name}.log", number)
+    taken = {process.name for process in fleet}
+    names = (base if number == 1 else f"{base}-{number}" for number in count(1))
+    name = next(name for name in names if name not in taken)
+    beside = any(process.rooms[0] == rooms[0] for process in fleet)
+    return RoomProcess(rooms, name, logs / f"{name}.log", beside)
 
 
-def _numbered(base: str, number: int) -> str:
-    return base if number == 1 else f"{base}-{number}"
-
-
-def too_many(fleet: Sequence[RoomProcess], room: str, count: int) -> list[RoomProcess]:
-    """Which processes have to go for `count` processes of the room: the newest that serve nothing else.
+def too_many(fleet: Sequence[RoomProcess], room: str, wanted: int) -> list[RoomProcess]:
+    """Which processes have to go for `wanted` processes of the room: the newest that serve nothing else.
     ScaleError when there are not enough of those, or the room does not scale."""
     if room in LISTENING:
         raise ScaleError(
             f"{room} listens on one port of this machine: `headrace start {room}` starts another beside it"
         )
-    if count < 1:
+    if wanted < 1:
         raise ScaleError(f"{room} needs a process: 1 is the least")
     serving = serves(fleet, room)
     alone = [process for process in serving if process.rooms == (room,)]
     shared = len(serving) - len(alone)
-    surplus = max(0, len(serving) - count)
+    surplus = max(0, len(serving) - wanted)
     if surplus > len(alone):
         raise ScaleError(f"{room} cannot go below {shared}: so many of its processes serve other rooms too")
     return alone[len(alone) - surplus :]

@@ -225,8 +225,7 @@ class Supervisor:
         return {"error": f"unknown request {message.get('do')!r}"}
 
     def _add(self, rooms: tuple[str, ...], *, planned: bool = False) -> None:
-        taken = {process.name for process in (*self.rooms, *self.drained)}
-        process = make_process(rooms, self._logs, taken)
+        process = make_process(rooms, self._logs, [*self.rooms, *self.drained])
         process.planned = planned
         self.rooms.append(process)
 
@@ -263,7 +262,7 @@ class Supervisor:
         open_pipes = [other.lines.descriptor for other in self.rooms if other.lines]
         asking = self._desk.descriptors if self._desk else []
         closing = [*self._closing, *self._signals.descriptors, *open_pipes, *asking, ours]
-        source = self._source if process.number == 1 else _beside(self._source)
+        source = _beside(self._source) if process.beside else self._source
 
         def work() -> None:
             self._run(list(process.rooms), source, theirs)

@@ -16,7 +16,7 @@ MERGED = LAYOUTS["merged"]
 def fleet(*layout: tuple[str, ...]) -> list[RoomProcess]:
     made: list[RoomProcess] = []
     for rooms in layout:
-        made.append(make_process(rooms, Path("logs"), {process.name for process in made}))
+        made.append(make_process(rooms, Path("logs"), made))
     return made
 
 
@@ -66,9 +66,14 @@ def test_processes_have_names_of_their_own_and_free_ones_are_used_again() -> Non
         "rules-2",
         "workers-rules",
     ]
-    assert [process.number for process in made] == [1, 1, 1, 2, 1]
-    taken = {process.name for process in made if process.name != "rules"}
-    assert make_process(("rules",), Path("logs"), taken).name == "rules"
+    assert (
+        make_process(("rules",), Path("logs"), [process for process in made if process.name != "rules"]).name == "rules"
+    )
+
+
+def test_fixed_ports_belong_to_the_first_process_that_begins_with_a_room() -> None:
+    made = fleet(*MERGED, ("rules",), ("rules",), ("rules", "router"))
+    assert [process.beside for process in made] == [False, False, False, True, True]
 
 
 def test_the_newest_that_serve_nothing_else_have_to_go() -> None:
