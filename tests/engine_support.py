@@ -19,7 +19,7 @@ from runtime.seals import Seals
 from schemas import envelope as wire
 from schemas.events import RequestAccepted
 from schemas.outcomes import Delivery, Done, Outcome
-from tests.run_support import CHANCE, CLOCK, FAMILIES, LANE, POOL, RING, World
+from tests.run_support import CHANCE, CLOCK, FAMILIES, LANE, POOL, RING, World, open_gates
 
 IDLE_MS = 250
 PARTITION = 1
@@ -60,7 +60,8 @@ class House:
     engines: list[Engine] = field(default_factory=list)
 
     async def accept(self, ring: KeyRing = RING, **changes: Any) -> str:
-        """A signed run in `checking`; its id."""
+        """A signed run in `checking`, for which a router has room; its id."""
+        await open_gates(self.world.scripts)
         run = mint_run_id(CLOCK, CHANCE, PARTITION)
         hands = seals("ingress", ring)
         e = wire.encode(request(run, **changes), id=run, by="ingress", run=run)
@@ -114,6 +115,7 @@ class House:
 
     async def router(self, handler: RunHandler, name: str = "r1", **spec: Any) -> Engine:
         """A router: claims what is cleared and gives it to `handler`."""
+        await open_gates(self.world.scripts)
         leases = Leases(name, handler, self.world.scripts, seals("router"), CLOCK, CHANCE)
         await self.world.push.listen([f"{P}:push:{name}"], leases.hear, lambda: None)
         made = await self.engine(
