@@ -459,7 +459,9 @@ async def _whole(world: RedisWorld, made: Stage) -> str:
     seen["dlq"] = {(f[b"entry"], f[b"reason"], f[b"run"]) for _, f in await world.entries(f"{hands.p}:dlq")}
     text = repr(sorted((key, repr(value)) for key, value in seen.items()))
     assert prefix_of(hands.run) == hands.p
-    return re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<run>", text).replace(made.entry or "<none>", "<entry>")
+    return re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<run>", text).replace(
+        made.entry or "<none>", "<entry>"
+    )
 
 
 async def _waits(world: RedisWorld, hands: Hands) -> bool:
