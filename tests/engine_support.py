@@ -14,6 +14,7 @@ from runtime.consume import Engine
 from runtime.group_spec import Spec
 from runtime.lease import Leases, RunHandler
 from runtime.names import prefix
+from runtime.places import Places
 from runtime.scripts import Acceptance
 from runtime.seals import Seals
 from schemas import envelope as wire
@@ -91,6 +92,7 @@ class House:
         group: str = "rules",
         keys: Sequence[str] = (REQUESTS,),
         start: bool = True,
+        places: Places | None = None,
         **spec: Any,
     ) -> Engine:
         """A consumer of a group; it runs unless told otherwise."""
@@ -107,7 +109,10 @@ class House:
             verifier=Verifier(RING),
             clock=CLOCK,
             chance=CHANCE,
+            places=places,
         )
+        if places is not None:
+            places.on_room = made.wake_for_room
         self.engines.append(made)
         if start:
             await made.start()
