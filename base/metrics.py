@@ -53,6 +53,7 @@ GaugeName = Literal[
     "headrace_stream_length",
     "headrace_stream_lag",
     "headrace_stream_pending",
+    "headrace_stream_waiting",
     "headrace_stream_oldest_pending_seconds",
     "headrace_group_consumers",
     "headrace_dlq_length",
@@ -220,6 +221,14 @@ METRICS: tuple[Metric, ...] = (
         "entries",
         "Entries delivered and not acknowledged.",
         "Constant while lag grows: consumers hang; `headrace lag` shows the oldest.",
+    ),
+    Metric(
+        "headrace_stream_waiting",
+        "gauge",
+        ("stream", "group"),
+        "requests",
+        "Cleared requests that wait before a lane for a free slot.",
+        "Growing: the engines of that pool are full. Add slots or engines; a router more helps only a busy router.",
     ),
     Metric(
         "headrace_stream_oldest_pending_seconds",

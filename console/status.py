@@ -32,11 +32,12 @@ class Look:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupState:
-    """One group over all its streams. consumers: processes that serve it and stay."""
+    """One group over all its streams. consumers: processes that serve it and stay. waiting: for a free slot."""
 
     group: str
     lag: int
     pending: int
+    waiting: int
     oldest_ms: int
     consumers: int
 
@@ -52,6 +53,7 @@ def _state(look: Look, group: str) -> GroupState:
         group=group,
         lag=sum(lag.lag for lag in lags),
         pending=sum(lag.pending for lag in lags),
+        waiting=sum(lag.waiting for lag in lags),
         oldest_ms=max((lag.oldest_ms for lag in lags), default=0),
         consumers=count_serving(look.processes, room_of(group)),
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runtime.client import ServerError
-from runtime.names import prefix
+from runtime.names import place_of, prefix, waiting_key
 from runtime.scripts import stream_prefix
 from runtime.topology import Topology
 from schemas.ports import Redis
@@ -20,7 +20,7 @@ MOST_LETTERS = 1000  # of one dlq that are told apart by their group
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupLag:
     """One group on one stream. lag: entries not yet read. pending: read, not acknowledged. oldest_ms: age of the
-    oldest of both, 0 = none. idle consumers count too."""
+    oldest of all, 0 = none. idle consumers count too. waiting: before a lane's gate, for a free slot."""
 
     stream: str
     group: str
@@ -29,6 +29,7 @@ class GroupLag:
     pending: int
     oldest_ms: int
     consumers: int
+    waiting: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +51,10 @@ async def laden_pools(redis: Redis, partitions: int) -> set[str]:
         p = prefix(number)
         lanes = [lane.decode() for lane in await redis.execute("SMEMBERS", f"{p}:lanes")]
         lengths = await asyncio.gather(*(redis.execute("XLEN", lane) for lane in lanes))
-        names = [lane.removeprefix(f"{p}:cleared:").rpartition(":")[0] for lane in lanes]
-        found.update(name for name, length in zip(names, lengths, strict=True) if length)
+        waiting = await asyncio.gather(*(redis.execute("ZCARD", waiting_key(lane)) for lane in lanes))
+        found.update(
+            place_of(lane)[0] for lane, here, there in zip(lanes, lengths, waiting, strict=True) if here or there
+        )
     return found
 
 
@@ -125,6 +128,8 @@ class Inspector:
         lag = group.get(b"lag")
         unread = int(lag) if lag is not None else max(0, length - pending)
         oldest = await self._oldest(key, name, group[b"last-delivered-id"].decode(), pending, unread)
+        waiting, since = await self._waiting(key)
+        oldest = min(filter(None, (oldest, since)), default=0)
         return GroupLag(
             stream=key,
             group=name,
@@ -133,7 +138,16 @@ class Inspector:
             pending=pending,
             oldest_ms=max(0, now - oldest) if oldest else 0,
             consumers=int(group[b"consumers"]),
+            waiting=waiting,
         )
+
+    async def _waiting(self, key: str) -> tuple[int, int]:
+        """How many runs wait before a lane's gate, and since when the first does, ms; (0, 0) for other streams."""
+        if not place_of(key)[0]:
+            return 0, 0
+        count = int(await self._redis.execute("ZCARD", waiting_key(key)))
+        first = await self._redis.execute("ZRANGE", waiting_key(key), 0, 0, "WITHSCORES") if count else []
+        return count, int(first[0][1]) if first else 0
 
     async def _oldest(self, key: str, group: str, last: str, pending: int, unread: int) -> int:
         """Birth of the oldest entry that is not done, ms; 0 = none."""

@@ -30,6 +30,7 @@ _GROUPS = (
     ("GROUP", "group"),
     ("LAG", "lag"),
     ("PENDING", "pending"),
+    ("WAITING", "waiting"),
     ("OLDEST ms", "oldest_ms"),
     ("CONSUMERS", "consumers"),
 )

@@ -19,6 +19,7 @@ _GROUPS = (
     ("LENGTH", "length"),
     ("LAG", "lag"),
     ("PENDING", "pending"),
+    ("WAITING", "waiting"),
     ("OLDEST ms", "oldest_ms"),
     ("CONSUMERS", "serving"),
     ("DLQ", "dead"),

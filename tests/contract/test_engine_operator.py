@@ -15,7 +15,7 @@ from schemas import envelope as wire
 from schemas.commands import StopDeployment
 from schemas.outcomes import Dead, Delivery, Outcome
 from tests.engine_support import PARTITION, REQUESTS, House, P, seals
-from tests.run_support import PARTITIONS, Hands, RedisWorld, open_world, until
+from tests.run_support import FAMILIES, PARTITIONS, Hands, RedisWorld, answer, open_gates, open_world, until
 
 
 @pytest_asyncio.fixture
@@ -139,6 +139,18 @@ async def test_lag_shows_the_lanes(house: House) -> None:
     await hands.clear()
     lags = {lag.stream: lag for lag in await Inspector(server.redis, load(), PARTITIONS).lags()}
     assert (lags[hands.lane].group, lags[hands.lane].lag) == ("router", 1)
+
+
+async def test_lag_shows_who_waits_before_a_lane_for_a_slot(house: House) -> None:
+    server = _server(house)
+    hands = Hands(house.world)
+    await (await house.world.groups()).ensure(hands.lane, "router")
+    await hands.accept()
+    await open_gates(server.scripts, slots=0)  # no router has room any more
+    for family in FAMILIES:
+        await server.scripts.verdict(answer(hands.run, family))
+    (lane,) = [lag for lag in await Inspector(server.redis, load(), PARTITIONS).lags() if lag.stream == hands.lane]
+    assert (lane.lag, lane.pending, lane.waiting) == (0, 0, 1) and lane.oldest_ms >= 0
 
 
 async def test_consumers_are_shown_with_what_they_hold(house: House) -> None:

@@ -164,6 +164,7 @@ async def test_status_ends_with_1_for_a_sick_system_and_0_for_a_sound_one(cli: C
         "group": "authorization",
         "lag": 0,
         "pending": 0,
+        "waiting": 0,
         "oldest_ms": 0,
         "consumers": 1,
     }

@@ -27,10 +27,14 @@ def test_a_system_with_everything_has_no_problem_and_no_warning() -> None:
 
 
 def test_a_group_is_summed_over_its_streams() -> None:
-    lags = (lag("a", "router", 1, 2, 30), lag("b", "router", 10, 20, 7), lag("c", "rules", 100, 0, 0))
+    lags = (
+        lag("a", "router", 1, 2, 30),
+        replace(lag("b", "router", 10, 20, 7), waiting=4),
+        lag("c", "rules", 100, 0, 0),
+    )
     states = {state.group: state for state in group_states(replace(WELL, lags=lags, processes=(WORKERS, RULES)))}
     router = states["router"]
-    assert (router.lag, router.pending, router.oldest_ms, router.consumers) == (11, 22, 30, 1)
+    assert (router.lag, router.pending, router.waiting, router.oldest_ms, router.consumers) == (11, 22, 4, 30, 1)
     assert (states["rules"].consumers, states["ledger"].lag, states["ledger"].consumers) == (2, 0, 1)
 
 

@@ -16,7 +16,8 @@ routes = APIRouter()
 
 @routes.get("/lag")
 async def lag(parts: Given) -> dict[str, Any]:
-    """lag: not read yet. pending: read, not finished. oldest_ms: age of the oldest of both. consumers: as Redis
+    """lag: not read yet. pending: read, not finished. waiting: before a lane's gate, for a
+    free slot. oldest_ms: age of the oldest of all. consumers: as Redis
     remembers them, killed ones too; serving: processes that are there. dead: dead letters of the group."""
     groups, dead = await parts.inspector.lags(), await parts.inspector.dead_by_group()
     processes = await parts.processes.list()
