@@ -41,6 +41,11 @@ def join(rooms: Sequence[str], data: Path | None, config: Path | None, port: int
     return load(file, overrides=overrides)
 
 
+def with_any_health_port(settings: Settings) -> Settings:
+    """For a further process of the same rooms on one machine: a fixed port is taken by the first."""
+    return settings.model_copy(update={"metrics": settings.metrics.model_copy(update={"port": 0})})
+
+
 def _refuse_without_keyring(settings: Settings) -> None:
     if not settings.secrets.keyring.get_secret_value():
         raise JoinError(

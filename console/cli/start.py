@@ -8,10 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
+from base.ids import SystemRandom
 from base.settings import SettingsError
-from console.join import JoinError, join
+from console.join import JoinError, join, with_any_health_port
 from console.launch import LaunchError
-from console.stack import LayoutError, choose_rooms
+from console.replicas import Replicas
+from console.stack import LISTENING, LayoutError, choose_rooms
+from console.supervisor import Signals
 
 Rooms = Annotated[
     list[str],
@@ -28,20 +31,31 @@ def start(
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Port of an ingress [the settings', else any free one].")
     ] = None,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="So many processes with these rooms.")] = 1,
     config: Annotated[Path | None, typer.Option(help="Settings file [the one that `headrace up` read].")] = None,
 ) -> None:
-    """Run these rooms in this process, joined to a running system; Ctrl-C or SIGTERM drains and stops them.
+    """Run these rooms here, joined to a running system; Ctrl-C or SIGTERM drains and stops them.
 
     Servers of the settings (redis.url, postgres.dsn) come first, else those of the `headrace up` on --data."""
     try:
         chosen = choose_rooms(rooms)
+        if workers > 1 and (listening := [room for room in chosen if room in LISTENING]):
+            raise LayoutError(f"--workers: {listening[0]} listens on one port; start the others with --port")
         settings = join(chosen, data, config, port)
     except (JoinError, LaunchError, LayoutError, SettingsError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
     from console import rooms as house  # drivers and rooms: only once it is clear that they will run
 
-    house.serve(chosen, settings, _say_ready)
+    if workers == 1:
+        return house.serve(chosen, settings, _say_ready)
+    signals = Signals()
+
+    def work(number: int) -> None:
+        house.serve(chosen, settings if number == 0 else with_any_health_port(settings), _say_ready)
+
+    code = Replicas(work, signals, SystemRandom(), lambda text: typer.echo(text, err=True)).run(workers)
+    raise typer.Exit(code)
 
 
 def _say_ready(message: dict[str, Any]) -> None:

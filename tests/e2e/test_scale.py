@@ -167,9 +167,11 @@ def test_lag_is_watched_by_a_program_line_by_line(house: House) -> None:
 
 def test_status_tells_programs_by_its_exit_code(house: House) -> None:
     assert command(house, "status").returncode == 0
-    with another_process(house, ["persons"]) as joined:
+    with another_process(house, ["persons"], "--workers", "2") as joined:
+        until(lambda: joined.log.read_text().count("Ready: ") == 2)
         found = status(house)
         assert joined.consumer in {row["consumer"] for row in found["processes"]}
+        assert next(row["consumers"] for row in found["groups"] if row["group"] == "persons") == 3
         assert found["healthy"] and found["deployments"] == {"ready": 1, "wanted": 1}
 
 

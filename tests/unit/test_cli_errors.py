@@ -94,6 +94,7 @@ def test_a_server_that_does_not_answer_is_one_line(
         (("start",), "'rooms'"),
         (("start", "guard"), "unknown room: guard"),
         (("start", "rules", "--data", "nowhere"), "nothing to join"),
+        (("start", "ingress", "--workers", "2"), "listens on one port"),
     ],
 )
 def test_a_mistyped_command_is_one_line_with_a_hint(

@@ -10,7 +10,7 @@ import pytest
 
 from base.crypto import KeyRing, new_ring_key
 from base.ids import SystemRandom
-from console.join import JoinError, join
+from console.join import JoinError, join, with_any_health_port
 
 RING = KeyRing([new_ring_key(SystemRandom(), "k1")]).format()
 
@@ -31,6 +31,12 @@ def test_servers_of_the_settings_come_first_and_ports_stay_as_written(tmp_path: 
     settings = join(["rules"], None, own_servers(tmp_path, RING, "metrics: {port: 9100}\nadmin: {port: 9000}\n"), None)
     assert settings.redis.url == "redis://r:6379/1"
     assert (settings.metrics.port, settings.admin.port) == (9100, 9000)
+
+
+def test_a_further_process_of_the_same_rooms_takes_any_health_port(tmp_path: Path) -> None:
+    settings = join(["rules"], None, own_servers(tmp_path, RING, "metrics: {host: 0.0.0.0, port: 9100}\n"), None)
+    metrics = with_any_health_port(settings).metrics
+    assert (metrics.host, metrics.port, settings.metrics.port) == ("0.0.0.0", 0, 9100)
 
 
 def test_own_servers_without_a_key_ring_are_refused(tmp_path: Path) -> None:
