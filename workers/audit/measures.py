@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from base import metrics
 from schemas.records import RequestRecord
+from schemas.routes import OPERATIONS
 
 
 def measure(rows: Iterable[RequestRecord]) -> None:
@@ -33,7 +34,7 @@ def _measure_tokens(row: RequestRecord, model: str) -> None:
 
 def _labels(row: RequestRecord, model: str) -> dict[str, str]:
     return {
-        "gen_ai_operation_name": "chat",
+        "gen_ai_operation_name": OPERATIONS.get(row.route, "chat"),
         "gen_ai_provider_name": "headrace",
         "gen_ai_request_model": model,
         "gen_ai_response_model": model,

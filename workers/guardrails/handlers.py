@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -21,6 +22,7 @@ from schemas.errors import Unavailable
 from schemas.events import RequestAccepted, RequestRefused
 from schemas.outcomes import Dead, Decided, Delivery, Done, Outcome
 from schemas.ports import Bodies
+from schemas.routes import MODERATIONS
 from schemas.verdicts import REFUSE, SKIP, Verdict
 from workers.guardrails.policy import PERSONS, RULES, Policies, Policy
 from workers.guardrails.ports import Names
@@ -29,9 +31,11 @@ from workers.guardrails.rules import (
     Found,
     TookTooLong,
     decide,
+    report,
     scan_part,
     scan_parts,
     unavailable,
+    unreadable,
     used_kinds,
 )
 from workers.guardrails.scanners.finding import KINDS, Finding
@@ -76,8 +80,7 @@ class Guard:
         family = policy.families[self.family]
         try:
             async with asyncio.timeout(family.timeout):
-                found = await self._find(list(parts(msgspec.json.decode(body))), policy)
-            return decide(found, policy, event.body_digest)
+                return await self._look(event, policy, msgspec.json.decode(body))
         except (TimeoutError, TookTooLong, Unavailable) as error:
             log.warning("a family could not judge", family=self.family, run=event.run, reason=type(error).__name__)
         except Exception as error:
@@ -85,6 +88,16 @@ class Guard:
         if family.fail == "open":
             return Decision(outcome=SKIP, found={})
         return Decision(outcome=REFUSE, failure=unavailable(self.family), found={})
+
+    async def _look(self, event: RequestAccepted, policy: Policy, body: Any) -> Decision:
+        """What the texts of the body mean under the policy; for a moderation only what they are."""
+        if event.route == MODERATIONS:
+            texts = [part for part in parts(body) if part.pointer.startswith("/input")]
+            return report(await self._find(texts, policy), used_kinds(policy, self.family))
+        refused = unreadable(body, event.route, policy, self.family)
+        if refused is not None:
+            return Decision(outcome=REFUSE, failure=refused, found={})
+        return decide(await self._find(list(parts(body)), policy), policy, event.body_digest)
 
     def _verdict(self, event: RequestAccepted, policy: Policy, decision: Decision, took: float) -> Decided:
         verdict = Verdict(
@@ -97,6 +110,8 @@ class Guard:
             failure=decision.failure,
             found=decision.found,
             took_us=int(took * 1_000_000),
+            sought=decision.sought,
+            seen=decision.seen,
         )
         metrics.inc("headrace_verdicts_total", family=self.family, verdict=decision.outcome)
         metrics.observe("headrace_guardrail_duration_seconds", took, family=self.family)
