@@ -92,7 +92,7 @@ class Guard:
     async def _look(self, event: RequestAccepted, policy: Policy, body: Any) -> Decision:
         """What the texts of the body mean under the policy; for a moderation only what they are."""
         if event.route == MODERATIONS:
-            texts = [part for part in parts(body) if part.pointer.startswith("/input")]
+            texts = list(parts({"input": body.get("input")}))
             return report(await self._find(texts, policy), used_kinds(policy, self.family))
         refused = unreadable(body, event.route, policy, self.family)
         if refused is not None:
