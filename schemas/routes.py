@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Final
 
-CHAT = "/v1/chat/completions"
-COMPLETIONS = "/v1/completions"
-EMBEDDINGS = "/v1/embeddings"
-MODERATIONS = "/v1/moderations"
+CHAT: Final = "/v1/chat/completions"
+COMPLETIONS: Final = "/v1/completions"
+EMBEDDINGS: Final = "/v1/embeddings"
+MODERATIONS: Final = "/v1/moderations"
 
 #: The pool of MODERATIONS; console/entries.py lets no deployment have it.
 MODERATIONS_POOL = "@moderations"

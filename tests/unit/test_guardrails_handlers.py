@@ -16,7 +16,8 @@ from schemas.events import RequestAccepted, RequestRefused
 from schemas.outcomes import Dead, Decided, Delivery, Done
 from schemas.routes import COMPLETIONS, EMBEDDINGS, MODERATIONS, TOKEN_IDS
 from schemas.verdicts import EDITS, PASS, REFUSE, SKIP, Verdict
-from workers.guardrails.handlers import IN_THREAD, Guard, persons_guard, rules_guard
+from workers.guardrails.handlers import Guard, persons_guard, rules_guard
+from workers.guardrails.look import IN_THREAD
 from workers.guardrails.policy import Policies
 from workers.guardrails.scanners.persons_fake import ScriptedNames
 from workers.guardrails.settings import GuardrailSettings
