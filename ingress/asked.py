@@ -15,7 +15,7 @@ from schemas.errors import Code, Failure, Refusal
 from schemas.routes import MODERATIONS_MODEL
 
 _LONGEST_MODEL = 256  # characters
-_MOST_ITEMS = 100_000  # messages of a chat, texts of a batch
+_MOST_ITEMS = 100_000  # messages of a chat, texts of a batch, token ids of all prompts
 _MOST_MODERATED = 1024  # texts judged by one request; each may leave a report in its verdicts
 
 
@@ -119,10 +119,9 @@ def _texts_or_tokens(fields: dict[str, Any], name: str) -> None:
     if isinstance(value, str):
         return
     if not isinstance(value, list) or not 0 < len(value) <= _MOST_ITEMS:
-        raise _invalid(name, "a text, a list of texts, or token ids")
-    fits = next((fits for fits in (_text, _token, _token_list) if fits(value[0])), None)
-    if fits is None or not all(map(fits, value)):
-        raise _invalid(name, "a text, a list of texts, or token ids")
+        raise _invalid(name, f"a text, a list of 1 to {_MOST_ITEMS} texts, or token ids")
+    if not (all(map(_text, value)) or _tokens(value) or _token_lists(value)):
+        raise _invalid(name, f"a text, a list of texts, or at most {_MOST_ITEMS} token ids")
 
 
 def _moderated(fields: dict[str, Any]) -> None:
@@ -168,12 +167,18 @@ def _counted(value: Any) -> bool:
     return _whole(value) and value >= 1
 
 
-def _token(value: Any) -> bool:
+def _not_negative(value: Any) -> bool:
     return _whole(value) and value >= 0
 
 
-def _token_list(value: Any) -> bool:
-    return isinstance(value, list) and len(value) > 0 and all(map(_token, value))
+def _tokens(value: Any) -> bool:
+    """By types as a set: this runs on the loop, and there may be 100,000."""
+    return isinstance(value, list) and set(map(type, value)) == {int} and min(value) >= 0
+
+
+def _token_lists(value: list[Any]) -> bool:
+    lists = all(isinstance(item, list) for item in value)
+    return lists and sum(map(len, value)) <= _MOST_ITEMS and all(map(_tokens, value))
 
 
 def _text(value: Any) -> bool:
@@ -227,7 +232,7 @@ _CHAT: Mapping[str, Shape] = {
 }
 _COMPLETION: Mapping[str, Shape] = {
     **_GENERATED,
-    "max_tokens": (_token, "a whole number of at least 0"),  # 0 with echo: the prompt's own log probabilities
+    "max_tokens": (_not_negative, "a whole number of at least 0"),  # 0 with echo: the prompt's own log probabilities
     "best_of": _COUNT,
     "echo": _FLAG,
     "logprobs": _WHOLE,

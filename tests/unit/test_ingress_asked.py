@@ -27,7 +27,22 @@ def refused(parse: Parse, **fields: Any) -> Failure:
 
 
 TEXTS = ["a text", ["one", "two"], [1, 2, 3], [[1, 2], [3]], ""]
-NO_TEXTS: list[Any] = [[], [[]], {}, 7, True, ["one", 2], [1, [2]], [[1], ["x"]], [True], [-1], [None], [{}]]
+NO_TEXTS: list[Any] = [
+    [],
+    [[]],
+    {},
+    7,
+    True,
+    ["one", 2],
+    [1, [2]],
+    [[1], ["x"]],
+    [True],
+    [-1],
+    [None],
+    [{}],
+    [1] * 100_001,
+    [[1] * 50_001] * 2,
+]
 
 
 @pytest.mark.parametrize("value", TEXTS, ids=repr)
