@@ -1,6 +1,3 @@
-import base64
-import struct
-
 """The benchmark's pure parts: percentiles, time stamps in letters, counting streams, scripts, figures, tables."""
 
 import base64
