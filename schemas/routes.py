@@ -26,5 +26,7 @@ GUARDRAILS = "guardrails"
 OPERATIONS: Mapping[str, str] = MappingProxyType(
     {CHAT: "chat", COMPLETIONS: "text_completion", EMBEDDINGS: "embeddings", MODERATIONS: "moderation"}
 )
+#: Routes whose answer is generated, token by token; the others have no output tokens at all.
+GENERATED = frozenset({CHAT, COMPLETIONS})
 #: Where a route's body may carry token ids instead of text: nobody but the engine can read those.
 TOKEN_IDS: Mapping[str, str] = MappingProxyType({COMPLETIONS: "prompt", EMBEDDINGS: "input"})

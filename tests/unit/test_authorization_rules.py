@@ -94,3 +94,11 @@ def test_a_moderation_needs_a_proven_key_with_the_scope_but_no_model() -> None:
     for wrong in (None, replace(key, scopes=("admin",)), replace(key, revoked_ms=1)):
         assert isinstance(rules.judge(run, wrong, None, 0), Refused)
     assert isinstance(rules.judge(replace(run, route="/v1/chat/completions"), key, None, 0), Refused)
+
+
+@pytest.mark.parametrize(
+    ("route", "expected"),
+    [("/v1/chat/completions", 256), ("/v1/completions", 256), ("/v1/embeddings", 0), ("/v1/moderations", 0)],
+)
+def test_only_a_generated_answer_is_expected_to_have_tokens(route: str, expected: int) -> None:
+    assert rules.expected_tokens(replace(RUN, route=route, prompt_tokens=10)) == 10 + expected

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from base import metrics
 from schemas.records import RequestRecord
-from schemas.routes import EMBEDDINGS, OPERATIONS
+from schemas.routes import GENERATED, OPERATIONS
 
 
 def measure(rows: Iterable[RequestRecord]) -> None:
@@ -26,7 +26,7 @@ def measure(rows: Iterable[RequestRecord]) -> None:
 def _measure_tokens(row: RequestRecord, model: str) -> None:
     labels = _labels(row, model)
     metrics.observe("gen_ai_client_token_usage", row.prompt_tokens, **labels, gen_ai_token_type="input")
-    if row.route != EMBEDDINGS:  # they have no output tokens, not even none
+    if row.route in GENERATED:  # an embedding has no output tokens, not even none
         metrics.observe("gen_ai_client_token_usage", row.completion_tokens, **labels, gen_ai_token_type="output")
     if row.stream and row.first_ms and row.completion_tokens > 1:
         seconds = (row.ended_ms - row.first_ms) / 1000 / (row.completion_tokens - 1)

@@ -14,7 +14,7 @@ from schemas.errors import Code, Failure
 from schemas.events import RequestAccepted
 from schemas.ports import Reservation, Reserved
 from schemas.records import INFERENCE, KeyRecord, ModelRecord
-from schemas.routes import MODERATIONS, MODERATIONS_POOL
+from schemas.routes import GENERATED, MODERATIONS, MODERATIONS_POOL
 from schemas.verdicts import PASS, REFUSE, Grant, Verdict
 
 FAMILY = "authorization"
@@ -50,6 +50,8 @@ def priority(key: int, asked: int | None) -> int:
 
 def expected_tokens(run: RequestAccepted) -> int:
     """What a run will probably take of an engine, for its place in the queue; mended when it has ended."""
+    if run.route not in GENERATED:
+        return max(1, run.prompt_tokens)
     answer = USUAL_ANSWER if run.max_tokens is None else min(run.max_tokens, LONGEST_ANSWER)
     return max(1, run.prompt_tokens + answer)
 
