@@ -11,12 +11,12 @@ from fastapi import Depends, Request
 from base.clock import Clock
 from base.crypto import KeyRing
 from console.desks import KeyDesk, ModelDesk
+from console.scan_desk import ScanDesk
 from runtime.dlq import Letter
 from runtime.inspect import ConsumerView, GroupLag
 from schemas.ports import Keys, Publisher, RunStatus
 from schemas.records import ProcessRecord
 from storage.ports import Store
-from workers.guardrails.policy import Policies
 
 
 class Runs(Protocol):
@@ -82,7 +82,7 @@ class Parts:
     publisher: Publisher
     groups: tuple[str, ...]  # every one of streams.yaml
     engine_logs: EngineLogs
-    policies: Policies
+    scan_desk: ScanDesk
     ring: KeyRing
     clock: Clock
     rotation_overlap_s: int = 86_400
