@@ -14,6 +14,7 @@ from base.credentials import open_credential
 from base.crypto import CryptoError, Sealer, Verifier
 from console.admin.serve import open_room as open_admin
 from console.rooms import House, repeat
+from console.traffic import Reporter
 from ingress.app import Ingress
 from ingress.parts import Parts
 from ingress.serve import IngressServer
@@ -33,6 +34,7 @@ from workers.router.app import make_router
 
 _DOOR_BEAT_S = 5.0
 _GAUGES_S = 5.0
+_REPORT_S = 1.0
 
 
 async def _authorization(house: House) -> None:
@@ -77,7 +79,16 @@ async def _router(house: House) -> None:
     house.stops.add("upstream connections", transport.close, 5.0)
     credentials = RingCredentials(Sealer(c.ring, c.chance))
     router = make_router(house.settings.router, transport, house.shared.catalog, credentials, Verifier(c.ring), c.clock)
+    reporter = Reporter(house.shared.inflight, house.shared.catalog, c.consumer, router.used)
     house.stages.append(Stage(group="router", run_handler=router.handle, pools=lambda: house.pools))
+
+    async def start() -> None:
+        """Before the stage begins and until it has ended: no endpoint is used that nobody has reported on."""
+        house.stops.add("reports on endpoints", reporter.leave, 2.0)
+        await reporter.report()
+        repeat(house, _REPORT_S, reporter.report)
+
+    house.before.append(start)
 
 
 def make_door(house: House, publisher: str) -> StreamDoor:

@@ -9,6 +9,7 @@ from base.crypto import KeyRing
 from schemas.events import CatalogChanged, KeyChanged
 from schemas.ports import Redis
 from state.catalog import RedisCatalog
+from state.inflight import RedisInflight
 from state.keys import Load, RedisKeys
 from state.limits import RedisLimits
 from state.proofs import Signed
@@ -16,11 +17,12 @@ from state.proofs import Signed
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """Keys, catalog and limits over one server."""
+    """Keys, catalog, limits and the use of endpoints over one server."""
 
     keys: RedisKeys
     catalog: RedisCatalog
     limits: RedisLimits
+    inflight: RedisInflight
 
     @classmethod
     def over(cls, redis: Redis, load: Load, clock: Clock, ring: KeyRing) -> Shared:
@@ -28,7 +30,7 @@ class Shared:
         nothing."""
         proofs = Signed(ring)
         keys = RedisKeys(redis, load, clock, proofs=proofs)
-        return cls(keys, RedisCatalog(redis, clock, proofs=proofs), RedisLimits(redis))
+        return cls(keys, RedisCatalog(redis, clock, proofs=proofs), RedisLimits(redis), RedisInflight(redis))
 
     def hear(self, event: object) -> None:
         """An entry of the control stream. What is none of ours is left alone."""
