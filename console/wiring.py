@@ -152,6 +152,7 @@ async def _provisioner(house: House) -> None:
         house.context,
         house.store.deployments,
         house.shared.catalog,
+        house.shared.inflight,
         transport,
         house.settings.data.directory,
         house.settings.provisioner,
