@@ -26,7 +26,7 @@ from schemas.errors import Unavailable
 from schemas.records import DeploymentRecord
 from tests.console_support import RUN, Desk, admin_server, deploy_model, letter
 from tests.storage_support import fact, request
-from workers.provisioner.rules import desired
+from workers.provisioner.wishes import desired
 
 MODEL = {"name": "small", "url": "http://127.0.0.1:9/v1", "api_key": "canary-key"}
 

@@ -13,7 +13,7 @@ import pytest
 from console.cli import main
 from tests.console_support import RUN, Desk, admin_server, letter, until
 from tests.storage_support import fact, request
-from workers.provisioner.rules import desired
+from workers.provisioner.wishes import desired
 
 
 @pytest.fixture

@@ -183,6 +183,7 @@ class LocalTarget:
             )
         except OSError as error:
             raise StartFailed(f"{program} cannot be started: {error.strerror}") from None
+        _await_marks(pid)
         return _handle((spec.deployment, spec.replica), spec.digest, port, pid, _born(pid))
 
     def _rotate(self, running: Sequence[Key]) -> None:
@@ -276,6 +277,12 @@ def _environment(pid: int) -> Mapping[str, str]:
         return {}  # gone, or somebody else's
     pairs = (item.partition("=") for item in raw.split("\0") if item.startswith(_MARK))
     return {name: value for name, _, value in pairs}
+
+
+def _await_marks(pid: int) -> None:
+    """Until others can see whose engine it is: the kernel shows a new program's environment an instant after exec."""
+    while not _environment(pid) and _born(pid):
+        os.sched_yield()
 
 
 def _free_port() -> int:
