@@ -100,6 +100,7 @@ async def open_room(house: House, runs: Runs) -> None:
         chance=c.chance,
     )
     sealer = Sealer(c.ring, c.chance)
+    engine_logs = FileLogs(settings.data.directory, c.clock)
     parts = Parts(
         store=house.store,
         keys=house.shared.keys,
@@ -108,7 +109,7 @@ async def open_room(house: House, runs: Runs) -> None:
         runs=runs,
         dead_letters=DeadLetters(c.redis, c.seals("console"), c.partitions),
         inspector=Inspector(c.redis, c.topology, c.partitions),
-        engine_logs=FileLogs(settings.data.directory),
+        engine_logs=engine_logs,
         policies=Policies(settings.guardrails),
         ring=c.ring,
         clock=c.clock,
@@ -118,6 +119,10 @@ async def open_room(house: House, runs: Runs) -> None:
 
     async def start() -> None:
         await server.start()
-        house.stops.add("admin API", server.stop, _GRACE_S + 2.0)
+        house.stops.add("admin API", stop, _GRACE_S + 2.0)
+
+    async def stop() -> None:
+        engine_logs.close()
+        await server.stop()
 
     house.after.append(start)

@@ -92,16 +92,15 @@ class Machine:
     async def serving(self, number: int) -> dict[int, int]:
         """Wait until exactly so many replicas are ready and published; replica -> pid."""
 
-        async def look() -> dict[int, int] | None:
+        async def look() -> tuple[dict[int, int]] | None:
             endpoints = await self.catalog.endpoints("small")
             rows = await self.deployments.replicas("small")
             whole = len(rows) == len(endpoints) == number and all(item.up for item in endpoints)
-            return (
-                {row.replica: row.pid for row in rows} if whole and {row.state for row in rows} == {"ready"} else None
-            )
+            ready = whole and all(row.state == "ready" for row in rows)
+            return ({row.replica: row.pid for row in rows},) if ready else None
 
-        found: dict[int, int] = await until(look)
-        return found
+        found: tuple[dict[int, int]] = await until(look)
+        return found[0]
 
 
 @pytest.fixture
@@ -222,7 +221,7 @@ async def test_the_log_has_the_engines_words_and_the_engine_has_none_of_our_secr
     handle = await machine.local.start(SPEC)
     await answering(machine, handle)
     log = tmp_path / "engines" / "small.log"
-    assert (tail(log, 1) or [""])[0].endswith("engine starts False")
+    assert "engine starts False" in (tail(log, 100) or [])
     assert log.stat().st_mode & 0o077 == 0
 
 
