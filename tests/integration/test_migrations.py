@@ -120,8 +120,8 @@ async def test_migrating_twice_runs_nothing_the_second_time(postgres: str) -> No
 
 
 async def test_a_row_from_before_replicas_is_one_engine_that_always_restarts(postgres: str) -> None:
-    files = read_migrations()
-    await migrate(postgres, files=files[:1])
+    before = [item for item in read_migrations() if item.number < 3]
+    await migrate(postgres, files=before)
     connection = await asyncpg.connect(postgres)
     await connection.execute(OLD_DEPLOYMENT)
     await migrate(postgres)
