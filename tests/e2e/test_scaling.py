@@ -157,7 +157,8 @@ def test_a_paused_model_stays_known_and_says_that_no_engine_serves_it(house: Hou
     assert "grown" in [model.id for model in client.models.list()]
     body = {"model": "grown", "messages": [{"role": "user", "content": "go"}]}
     status, found = house.request("/v1/chat/completions", body)
-    assert (status, found["error"]["code"]) == (503, "no_engine")
+    assert (status, found["error"]["code"]) == (503, "server_is_overloaded")
+    assert found["error"]["message"].startswith("No engine serves this model now.")
     scale(house, 1)
     assert ask(client, SHORT) == SHORT
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -223,6 +223,28 @@ async def test_the_log_has_the_engines_words_and_the_engine_has_none_of_our_secr
     log = tmp_path / "engines" / "small.log"
     assert "engine starts False" in (tail(log, 100) or [])
     assert log.stat().st_mode & 0o077 == 0
+
+
+async def test_an_engine_of_the_time_before_replicas_is_the_first_one(machine: Machine, tmp_path: Path) -> None:
+    await machine.die()
+    marks = {"OWNER": str(tmp_path / "engines"), "DEPLOYMENT": "small", "DIGEST": "d1", "PORT": "1"}
+    (tmp_path / "engines").mkdir(exist_ok=True)
+    engine = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        "import time; time.sleep(60)",
+        env={f"HEADRACE_ENGINE_{name}": value for name, value in marks.items()},
+        start_new_session=True,
+    )
+
+    async def found() -> Sequence[Handle]:
+        machine.local._search_at = 0.0
+        return await machine.local.running()
+
+    [handle] = await until(found)
+    assert (handle.pid, handle.replica, handle.digest) == (engine.pid, 1, "d1")
+    await machine.local.stop(handle)
+    await engine.wait()
 
 
 async def test_replicas_run_beside_each_other_and_a_killed_one_comes_back(machine: Machine) -> None:

@@ -19,10 +19,9 @@ from storage.ports import Deployments
 from tests.console_support import Said, delivery, deploy_model
 from tests.state_support import FakeClock
 from workers.provisioner.handlers import Handlers
-from workers.provisioner.hands import Hands, Replica
+from workers.provisioner.hands import Hands
 from workers.provisioner.ports import Health
 from workers.provisioner.reconcile import Reconciler
-from workers.provisioner.rules import Mark, Memory, Plan, Start
 from workers.provisioner.settings import ProvisionerSettings
 from workers.provisioner.targets.fake import FakeTarget
 
@@ -196,11 +195,8 @@ async def test_a_crash_between_start_and_record_leaves_no_second_engine() -> Non
         raise Unavailable("PostgreSQL is away")
 
     room.deployments.put_replica = gone  # type: ignore[method-assign]
-    with pytest.raises(Unavailable):
-        await room.loop._hands.carry_out(  # the engine starts, nothing can be written down
-            Replica(record=(await room.deployments.list())[0], number=1, row=None, handle=None),
-            Plan((Start(), Mark("starting")), Memory()),
-        )
+    await room.looks(1)  # the engine starts, nothing can be written down
+    assert (room.local.started, await room.deployments.replicas()) == (["small"], [])
     room.deployments.put_replica = put  # type: ignore[method-assign]
     room.restart()
     await room.looks()
@@ -517,3 +513,26 @@ async def test_a_state_is_not_written_over_a_command_that_came_meanwhile() -> No
     [planned] = room.loop._records
     await room.loop._one(planned, ())
     assert (await room.state())[0] == "stopping"
+
+
+async def test_an_engine_that_dies_while_postgresql_is_away_is_started_again() -> None:
+    room = Room()
+    await room.order(LOCAL)
+    await room.looks()
+
+    async def gone(*_: object) -> Any:
+        raise Unavailable("PostgreSQL is away")
+
+    for name in ("list", "replicas", "put_replica", "set_state"):
+        setattr(room.deployments, name, gone)
+    room.local.die("small")
+    await room.looks()
+    assert (room.local.started, await room.up()) == (["small", "small"], ["small"])
+    room.loop._woken.clear()
+    await room.looks()
+    assert not room.loop._woken.is_set()  # and the loop does not spin
+    for name in ("list", "replicas", "put_replica", "set_state"):
+        delattr(room.deployments, name)
+    await room.looks()
+    [row] = await room.deployments.replicas()
+    assert (row.state, row.pid) == ("ready", 2)

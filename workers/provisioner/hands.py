@@ -35,12 +35,14 @@ log = logs.room("provisioner")
 
 @dataclass(slots=True, kw_only=True)
 class Replica:
-    """One engine of a deployment during one look. row and handle follow what is done."""
+    """One engine of a deployment during one look. row and handle follow what is done. unwritten: not all of it is in
+    PostgreSQL, which is away."""
 
     record: DeploymentRecord
     number: int
     row: ReplicaRecord | None
     handle: Handle | None
+    unwritten: bool = False
 
     @property
     def key(self) -> tuple[str, int]:
@@ -78,18 +80,18 @@ class Hands:
         )
 
     async def carry_out(self, replica: Replica, found: Plan) -> Memory:
-        """The steps in order; what to remember. An engine that cannot start is a state, not an error. Unavailable."""
+        """The steps in order; what to remember. An engine that cannot start is a state, not an error.
+
+        Unavailable: Redis is away, nothing is ended that routers may still choose. States that cannot be written while
+        PostgreSQL is away hinder nothing: they differ from what is written, so a later look plans them again."""
         memory = found.memory
         for step in found.steps:
-            if isinstance(step, Start):
-                try:
-                    await self._start(replica, step)
-                except StartFailed as error:
-                    memory = replace(memory, gave_up=str(error))
-                    await self._mark(replica, rules.could_not_start(replica.record, str(error)))
-            else:
+            try:
                 await self._do(replica, step)
-        if found.steps:
+            except StartFailed as error:
+                memory = replace(memory, gave_up=str(error))
+                await self._mark(replica, rules.could_not_start(replica.record, str(error)))
+        if found.steps and not replica.unwritten:
             self.changed()
         return memory
 
@@ -97,6 +99,8 @@ class Hands:
         if isinstance(step, Stop) and replica.handle is not None:
             await self.targets[replica.record.target].stop(replica.handle)
             replica.handle = None
+        elif isinstance(step, Start):
+            await self._start(replica, step)
         elif isinstance(step, Mark):
             await self._mark(replica, step)
         elif isinstance(step, Publish):
@@ -138,8 +142,14 @@ class Hands:
 
     async def _put(self, replica: Replica, row: ReplicaRecord) -> None:
         url, pid = (replica.handle.url, replica.handle.pid) if replica.handle is not None else ("", 0)
-        replica.row = replace(row, url=url, pid=pid, updated_ms=self.clock.now_ms())
-        await self.deployments.put_replica(replica.row)
+        row = replace(row, url=url, pid=pid, updated_ms=self.clock.now_ms())
+        try:
+            await self.deployments.put_replica(row)
+        except Unavailable as error:
+            replica.unwritten = True
+            log.warning("a replica's state cannot be written yet", endpoint=replica.endpoint, reason=str(error))
+        else:
+            replica.row = row
 
     async def _forget(self, replica: Replica, step: Forget) -> None:
         if replica.row is not None:

@@ -147,7 +147,7 @@ def plan(record: DeploymentRecord, wanted: bool, seen: Seen, memory: Memory, now
     if seen.health is None:
         return Plan((), memory)
     if seen.health.up:
-        return _answers(record, seen, seen.health, memory, now, limits)
+        return _answers(record, seen, seen.handle, seen.health, memory, now, limits)
     return _silent(record, seen, seen.handle, seen.health, memory, now, limits)
 
 
@@ -228,12 +228,14 @@ def could_not_start(record: DeploymentRecord, reason: str) -> Mark:
     return Mark(CRASHED if record.restart == NEVER else FAILED, reason)
 
 
-def _answers(record: DeploymentRecord, seen: Seen, health: Health, memory: Memory, now: float, limits: Limits) -> Plan:
+def _answers(
+    record: DeploymentRecord, seen: Seen, handle: Handle, health: Health, memory: Memory, now: float, limits: Limits
+) -> Plan:
     since, wanted = memory.ready_since or now, Publish(True, health.upstream_model)
     fresh = memory.published == wanted and now < memory.published_at + limits.republish_s
     steps: list[Step] = [] if fresh else [wanted]
     row = seen.row
-    if row is None or (row.state, row.reason, row.command_id) != (READY, "", record.command_id):
+    if row is None or (row.state, row.reason, row.command_id, row.pid) != (READY, "", record.command_id, handle.pid):
         steps.append(Mark(READY))
     return Plan(
         tuple(steps),
