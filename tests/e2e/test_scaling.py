@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 from openai import OpenAI
 
@@ -172,3 +173,41 @@ def test_the_words_of_an_engine_outlive_it(house: House, capsys: pytest.CaptureF
 def test_the_logs_lie_in_the_data_folder_for_nobody_else(house: House) -> None:
     files = list(Path(house.folder / "engines").glob("grown*.log*"))
     assert files and not [file for file in files if file.stat().st_mode & 0o077]
+
+
+def operate(house: House, *words: str) -> None:
+    assert main.run([*words, "--data", str(house.folder)]) == 0
+
+
+def begun(house: House, client: OpenAI, pool: ThreadPoolExecutor) -> Future[int]:
+    """A long answer that an engine is giving."""
+    answer = pool.submit(ask, client, LONG)
+    [engine] = shown(house)["engines"]
+    until(lambda: _running(engine["url"]) == 1)
+    return answer
+
+
+def test_a_drained_deployment_finishes_its_answers_and_is_gone(
+    house: House, client: OpenAI, capsys: pytest.CaptureFixture[str]
+) -> None:
+    operate(house, "deployments", "list")
+    operate(house, "deployments", "show", "grown")
+    assert "1/1" in capsys.readouterr().out
+    with ThreadPoolExecutor(1) as pool:
+        answer = begun(house, client, pool)
+        operate(house, "deployments", "drain", "grown")
+        assert answer.result(60) == LONG
+    assert (shown(house)["state"], shown(house)["engines"]) == ("stopped", [])
+    assert "grown" not in [model.id for model in client.models.list()]
+
+
+def test_stop_now_does_not_wait(house: House, client: OpenAI) -> None:
+    operate(house, "models", "apply", "--config", str(house.folder / "headrace.yaml"))
+    engines(house, 1)
+    with ThreadPoolExecutor(1) as pool:
+        answer = begun(house, client, pool)
+        operate(house, "deployments", "stop", "grown", "--now")
+        with pytest.raises(openai.APIError) as caught:
+            answer.result(60)
+    assert caught.value.code == "upstream_interrupted"
+    until(lambda: shown(house)["state"] == "stopped")

@@ -536,3 +536,35 @@ async def test_an_engine_that_dies_while_postgresql_is_away_is_started_again() -
     await room.looks()
     [row] = await room.deployments.replicas()
     assert (row.state, row.pid) == ("ready", 2)
+
+
+async def test_a_url_that_never_answers_fails_in_time_and_is_ready_when_it_answers() -> None:
+    room = Room()
+    room.external.health["small"] = Health(up=False, reason="connection refused")
+    await room.order(deploy_model())
+    await room.looks()
+    assert await room.state() == ("starting", "connection refused")
+    room.clock.advance(601)
+    await room.looks(1)
+    assert await room.state() == ("failed", "no answer within 600 s (connection refused)")
+    room.restart()  # a new provisioner does not take it for a fresh start
+    await room.looks()
+    assert (await room.state())[0] == "failed"
+    del room.external.health["small"]
+    await room.looks(1)
+    assert (await room.state(), await room.up()) == (("ready", ""), ["small"])
+
+
+async def test_an_engine_that_never_answers_is_restarted_or_left_as_its_policy_says() -> None:
+    for restart, state in (("always", "ready"), ("never", "failed")):
+        room = Room()
+        room.local.health["small"] = Health(up=False, reason="connection refused")
+        await room.order(deploy_model(target="local", url="", command=("engine",), restart=restart))
+        await room.looks()
+        room.clock.advance(601)
+        await room.looks(1)
+        assert room.local.stopped == ["small"]
+        del room.local.health["small"]
+        await room.looks()
+        assert (await room.state())[0] == state
+        assert len(room.local.started) == (2 if restart == "always" else 1)
