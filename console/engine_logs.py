@@ -44,6 +44,8 @@ class FileLogs:
         while not self._closed:
             piece, place = await asyncio.to_thread(_read, path, place)
             *whole, rest = (rest + decoder.decode(piece)).split("\n")
+            if len(rest) > _PIECE:  # no line ends there: show it in pieces
+                whole, rest = [*whole, rest], ""
             for line in whole:
                 yield line.rstrip("\r")
             if not piece:
