@@ -10,6 +10,7 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,11 @@ def shown(house: House) -> dict[str, Any]:
     return dict(found)
 
 
+def scaled_to(house: House, number: int) -> bool:
+    """Whether the provisioner has taken the command up."""
+    return bool(shown(house)["replicas"] == number)
+
+
 def scale(house: House, number: int) -> None:
     """As an operator does it; waits until it is so."""
     assert main.run(["deployments", "scale", "grown", str(number), "--wait", "--data", str(house.folder)]) == 0
@@ -143,10 +149,12 @@ def test_an_engine_killed_with_9_is_restarted_while_others_serve(house: House, c
 
 
 def test_a_provisioner_killed_while_it_scales_finishes_in_its_next_life(house: House, client: OpenAI) -> None:
+    scale(house, 2)
     before = engines(house, 2)
     with Load(client):
         for number in (4, 2):
             house.request("/admin/v1/deployments/grown/scale", {"replicas": number})
+            until(partial(scaled_to, house, number))
             old = house.kill("provisioner")
             house.restarted("provisioner", old)
             after = engines(house, number)
