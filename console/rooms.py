@@ -21,6 +21,7 @@ from base.clock import SystemClock
 from base.crypto import KeyRing, Verifier
 from base.health import Health
 from base.ids import SystemRandom, short_id
+from base.version import version
 from console.config import Settings
 from console.config import load as load_settings
 from console.forks import write_message
@@ -40,7 +41,6 @@ from storage.pool import Pool, open_pool
 from storage.ports import Store
 from storage.store import postgres_store
 
-VERSION = "0.1.0"
 _POOLS_S = 1.0  # how often a router looks for new pools without being told
 _EXPORT_S = 5.0
 
@@ -134,7 +134,7 @@ async def _start(house: House, rooms: list[str]) -> None:
         await _start_stages(house)
     for begin in house.after:
         await begin()
-    metrics.gauge("headrace_build_info", 1, version=VERSION, room=house.health.room)
+    metrics.gauge("headrace_build_info", 1, version=version(), room=house.health.room)
     house.health.add("redis", _redis_check(context))
     first = house.settings.metrics.port
     await house.health.start(house.settings.metrics.host, first + ROOMS.index(rooms[0]) if first else 0)

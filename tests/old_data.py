@@ -86,7 +86,7 @@ def live_through(house: House, engine: ScriptedEngine, version: str) -> Story:
     runs["open"] = _run(house, "begin and stop", whole=False)
     with redis.Redis.from_url(house.valkey_url) as server:
         for stream in ("{0}:requests", "{0}:facts"):
-            server.xadd(_partition_key(server, stream), _POISON)  # type: ignore[arg-type]
+            server.xadd(_partition_key(server, stream), _POISON)
     until(lambda: len(house.request("/admin/v1/dlq")[1]["data"]) >= 4)
     return Story(
         version=version,
@@ -127,7 +127,7 @@ _OPEN: list[Any] = []  # connections that stay open until the data is written
 def dump_valkey(url: str) -> dict[str, Any]:
     """Every key: milliseconds it has left (-1: for ever) and its payload as DUMP gives it."""
     with redis.Redis.from_url(url) as server:
-        keys: list[bytes] = sorted(server.keys("*"))  # type: ignore[arg-type]
+        keys: list[bytes] = sorted(server.keys("*"))
         return {
             key.decode(): {"ttl": server.pttl(key), "dump": base64.b64encode(payload).decode()}
             for key in keys

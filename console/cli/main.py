@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import typer
 from typer.main import get_command
 
-from console.cli import dlq, guardrails, keys, lag, machine, models, requests
+from console.cli import dlq, guardrails, keys, lag, machine, models, requests, samples
 from console.cli.chat import chat
 from console.cli.client import CliError
 
@@ -34,6 +34,7 @@ def build() -> typer.Typer:
     app.command()(chat)
     app.command()(machine.doctor)
     app.add_typer(machine.topology, name="topology")
+    app.add_typer(samples.app, name="config")
     app.command()(machine.version)
     return app
 

