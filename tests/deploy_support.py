@@ -22,8 +22,6 @@ LABELS_OF_EVERYTHING = {"job", "instance", "le"}
 _OURS = {metric.name: set(metric.labels) for metric in METRICS}
 _PARTS = ("bucket", "sum", "count")
 _BUCKETED = {f"{m.name}_{part}": set(m.labels) for m in METRICS if m.kind == "histogram" for part in _PARTS}
-    f"{m.name}_{part}": set(m.labels) for m in METRICS if m.kind == "histogram" for part in ("bucket", "sum", "count")
-}
 KNOWN = _OURS | _BUCKETED | FOREIGN
 _GROUPING = re.compile(r"\b(?:by|on|without|ignoring)\s*\(([^)]*)\)")
 

@@ -35,7 +35,7 @@ class Room:
     async def start(self) -> None:
         """Starts loading the language model when some policy uses it; else its child is started by the first need.
 
-        ValueError when a policy uses it and its data is not installed: every request would wait for a verdict in vain."""
+        ValueError when a policy uses it and its data is not installed: requests would wait for verdicts in vain."""
         if self.persons and self.policies.uses(PERSONS):
             if importlib.util.find_spec(MODEL) is None:
                 raise ValueError(MISSING_DATA)
