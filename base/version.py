@@ -1,18 +1,13 @@
-"""Which version this is. It is written in pyproject.toml and nowhere else."""
+"""Which Headrace this is."""
 
 from __future__ import annotations
 
-from functools import cache
 from importlib import metadata
 
-#: The name under which the package is installed.
-PACKAGE = "headrace"
 
-
-@cache
 def version() -> str:
-    """The installed version; `0+unknown` where the code lies about without having been installed."""
+    """The installed version; `0+checkout` when nothing is installed."""
     try:
-        return metadata.version(PACKAGE)
+        return metadata.version("headrace")
     except metadata.PackageNotFoundError:
-        return "0+unknown"
+        return "0+checkout"

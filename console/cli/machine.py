@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from base import version as installed
+from base.version import version as installed
 from console.cli.output import DATA, Data, Json, show_json, show_rows
 
 topology = typer.Typer(help="The streams and groups of streams.yaml.", no_args_is_help=True)
@@ -66,5 +66,5 @@ def show(file: File = None, as_json: Json = False) -> None:
 
 def version(as_json: Json = False) -> None:
     """Which version this is."""
-    found = installed.version()
+    found = installed()
     return show_json({"version": found}) if as_json else typer.echo(f"headrace {found}")

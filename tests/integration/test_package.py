@@ -45,13 +45,14 @@ def test_every_file_of_a_package_is_in_the_wheel(built: tuple[Path, Path]) -> No
 def test_files_of_the_top_lie_where_the_installed_code_reads_them(built: tuple[Path, Path]) -> None:
     with zipfile.ZipFile(built[0]) as wheel:
         for source, inside in WHEEL["force-include"].items():
-            if (ROOT / source).is_file():
-                assert wheel.read(inside) == (ROOT / source).read_bytes()
+            for path in (ROOT / source).glob("*") if (ROOT / source).is_dir() else [ROOT / source]:
+                name = f"{inside}/{path.name}" if (ROOT / source).is_dir() else inside
+                assert wheel.read(name) == path.read_bytes()
 
 
 def test_every_kind_of_data_is_there(built: tuple[Path, Path]) -> None:
     suffixes = {Path(name).suffix for name in names(built[0])}
-    assert {".lua", ".sql", ".yaml"} <= suffixes
+    assert {".lua", ".sql", ".yaml", ".md"} <= suffixes
 
 
 def test_nothing_of_the_workshop_is_in_the_wheel(built: tuple[Path, Path]) -> None:
