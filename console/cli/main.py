@@ -9,9 +9,10 @@ from collections.abc import Sequence
 import typer
 from typer.main import get_command
 
-from console.cli import dlq, guardrails, keys, lag, machine, models, requests, samples
+from console.cli import dlq, guardrails, keys, lag, machine, models, requests
 from console.cli.chat import chat
 from console.cli.client import CliError
+from console.cli.samples import settings
 
 
 def build() -> typer.Typer:
@@ -31,10 +32,10 @@ def build() -> typer.Typer:
     app.add_typer(dlq.app, name="dlq")
     app.command()(lag.lag)
     app.add_typer(guardrails.app, name="guardrails")
+    app.add_typer(settings, name="config")
     app.command()(chat)
     app.command()(machine.doctor)
     app.add_typer(machine.topology, name="topology")
-    app.add_typer(samples.app, name="config")
     app.command()(machine.version)
     return app
 

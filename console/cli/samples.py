@@ -6,15 +6,15 @@ import typer
 
 from base.shipped import shipped
 
-app = typer.Typer(help="Settings.", no_args_is_help=True)
+settings = typer.Typer(help="Settings.", no_args_is_help=True)
 
 
-@app.callback()
+@settings.callback()
 def config() -> None:
     """Keeps `sample` a command of its own while it is the only one."""
 
 
-@app.command()
+@settings.command()
 def sample() -> None:
     """Print a headrace.yaml with every section and its default: headrace config sample > headrace.yaml."""
     typer.echo(shipped("console", "headrace.sample.yaml"), nl=False)
