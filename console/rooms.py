@@ -41,6 +41,7 @@ from storage.pool import Pool, open_pool
 from storage.ports import Store
 from storage.store import postgres_store
 
+VERSION = version()
 _POOLS_S = 1.0  # how often a router looks for new pools without being told
 _EXPORT_S = 5.0
 
@@ -134,7 +135,7 @@ async def _start(house: House, rooms: list[str]) -> None:
         await _start_stages(house)
     for begin in house.after:
         await begin()
-    metrics.gauge("headrace_build_info", 1, version=version(), room=house.health.room)
+    metrics.gauge("headrace_build_info", 1, version=VERSION, room=house.health.room)
     house.health.add("redis", _redis_check(context))
     first = house.settings.metrics.port
     await house.health.start(house.settings.metrics.host, first + ROOMS.index(rooms[0]) if first else 0)
