@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,7 @@ import redis
 from console.embedded.postgres import DATABASE, EmbeddedPostgres, PostgresSettings
 from console.embedded.postgres_files import bundled
 from console.embedded.valkey import EmbeddedValkey, ValkeySettings
-from tests.e2e.house import House, headrace, until
+from tests.e2e.house import ROOT, House, headrace, until
 from tests.e2e.scripted import HANG, ScriptedEngine, chunked, event, failure, scripted, whole_stream
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -63,6 +64,7 @@ def capture(version: str) -> Path:
         _write(target / "secrets.json", json.loads((house.folder / "secrets.json").read_text()))
         _write(target / "valkey.json", dump_valkey(house.valkey_url))
         (target / "postgres.sql").write_text(dump_postgres(house.postgres_dsn))
+        shutil.copy(ROOT / "storage" / "queries.sql", target)
     return target
 
 

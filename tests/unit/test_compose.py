@@ -108,6 +108,15 @@ def test_no_secret_has_a_default() -> None:
     assert [name for name, rest in defaults.items() if not rest.startswith(":?")] == ["GRAFANA_PASSWORD"]
 
 
+def test_every_variable_can_be_filled_in() -> None:
+    sample = (DEPLOY / "compose.env").read_text()
+    offered = dict(re.findall(r"^([A-Z_]+)=(.*)$", sample, re.MULTILINE))
+    asked = dict(re.findall(r"\$\{([A-Z_]+):[?-]([^}]*)\}", TEXT))
+    assert set(offered) == set(asked)
+    wanted = {name: "" if value == "set it in .env" else value for name, value in asked.items()}
+    assert offered == wanted
+
+
 def test_our_containers_are_fenced_in() -> None:
     for service in (*OURS.values(), *of_image("headrace-demo-engine").values()):
         assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
