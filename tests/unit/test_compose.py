@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import sys
 from typing import Any
 
 import jsonschema
@@ -73,9 +75,25 @@ def test_each_health_check_asks_the_port_of_its_room() -> None:
     assert OURS["headrace"]["healthcheck"]["test"] == ["CMD", "healthy", str(FIRST_HEALTH_PORT)]
 
 
-async def test_the_path_of_the_health_check_is_a_route() -> None:
-    (path,) = re.findall(r'path: str = "(/[a-z]+)"', (DEPLOY / "healthy").read_text())
-    assert (await Health("x")._answer(b"GET %s HTTP/1.1\r\n\r\n" % path.encode())).startswith(b"HTTP/1.1 200")
+async def test_the_program_of_the_health_check_asks_a_process_of_ours() -> None:
+    health = Health("router")
+    port = await health.start()
+    try:
+        assert await healthy(port) == (0, "")
+        health.draining = True
+        assert (await healthy(port))[0] == 1
+        assert "this process is going away" in (await healthy(port))[1]
+    finally:
+        await health.stop()
+    assert (await healthy(port))[0] == 1
+
+
+async def healthy(port: int) -> tuple[int | None, str]:
+    """Exit code and words of deploy/healthy."""
+    words = [sys.executable, str(DEPLOY / "healthy"), str(port)]
+    process = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE)
+    said, _ = await process.communicate()
+    return process.returncode, said.decode()
 
 
 def test_every_setting_in_the_image_and_the_services_exists() -> None:
