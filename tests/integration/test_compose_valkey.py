@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+import asyncio
 from pathlib import Path
 
 from base.clock import SystemClock
@@ -23,12 +23,12 @@ async def test_the_server_that_compose_starts_is_safe(tmp_path: Path) -> None:
     ]
     port = free_port()
     here = [str(server_binary()), *words[1:], "--port", str(port), "--bind", "127.0.0.1", "--dir", str(tmp_path)]
-    process = subprocess.Popen(here, stdout=subprocess.DEVNULL, preexec_fn=die_with_parent)
+    process = await asyncio.create_subprocess_exec(*here, stdout=asyncio.subprocess.DEVNULL, preexec_fn=die_with_parent)
     try:
         assert unsafe(await facts(f"redis://:{TEST_PASSWORD}@127.0.0.1:{port}/0")) == []
     finally:
         process.terminate()
-        process.wait(20)
+        await process.wait()
 
 
 async def facts(url: str) -> ServerFacts:
