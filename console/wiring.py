@@ -20,6 +20,7 @@ from ingress.serve import IngressServer
 from ingress.stalls import Stalls
 from providers.http import HttpTransport
 from runtime.app import Stage
+from runtime.asyncapi import document
 from runtime.door import StreamDoor
 from runtime.inspect import Inspector
 from runtime.names import prefix, push_channel
@@ -119,6 +120,7 @@ async def _ingress(house: House) -> None:
         stalls=Stalls(c.clock, settings.stall_limit),
         families=tuple(c.topology.families),
         topology=c.topology.version,
+        asyncapi=lambda: document(c.topology),
     )
     server = IngressServer(Ingress(parts), settings, house.health, c.clock)
 

@@ -4,7 +4,7 @@
     events.md     schemas                         metrics.md   base.metrics.METRICS
     errors.md     schemas.errors, ingress.errors  cli.md       console.cli
     routes.md     the routers of the door and of the admin API
-    asyncapi.json the stages, as FastStream describes them
+    asyncapi.json runtime.asyncapi, as served at /asyncapi.json
 
 Exit code 1 with the names of stale pages when `--check` finds any. A page of docs/errors is written by hand below its
 table; a code without a page gets one that only has headings.
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
-import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -402,18 +401,11 @@ def _listed(found: Sequence[Any], prefix: str) -> list[list[str]]:
 
 
 def asyncapi() -> str:
-    """All stages as FastStream describes them, in a fixed order."""
-    from runtime.app import Stage, Workers
-    from runtime.broker import application
+    """The streams, as /asyncapi.json tells of them."""
+    from runtime.asyncapi import document
     from runtime.topology import load
 
-    topology = load()
-    groups = sorted(group for stream in topology.streams.values() for group in stream.groups)
-    idle: Any = _Anything()
-    workers: Workers = idle
-    app = application("redis://localhost:6379", topology, workers, [Stage(group=group) for group in groups])
-    described = json.loads(app.schema.to_specification().to_json())
-    return json.dumps(described, indent=1, sort_keys=True) + "\n"
+    return document(load()).decode()
 
 
 # --- pages ------------------------------------------------------------------------------------------------------

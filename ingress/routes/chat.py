@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
 
 from fastapi import APIRouter, Response
 from starlette.types import Receive, Scope, Send
@@ -18,6 +17,7 @@ from base import logs, metrics
 from base.crypto import digest
 from ingress.body import ChatRequest, ClientGone, parse_chat, read_body
 from ingress.credentials import credential_of
+from ingress.documents.chat import OPERATION
 from ingress.errors import INTERNAL, failure_of
 from ingress.exchange import Exchange
 from ingress.headers import client_request_id, deadline_ms, traceparent
@@ -177,32 +177,11 @@ class _Handled(Response):
         await self._handler(scope, receive, send)
 
 
-_DOCUMENT: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["model", "messages"],
-                    "properties": {
-                        "model": {"type": "string"},
-                        "messages": {"type": "array", "minItems": 1, "items": {"type": "object"}},
-                        "stream": {"type": "boolean", "default": False},
-                    },
-                    "additionalProperties": True,
-                }
-            }
-        },
-    }
-}
-
-
 def router(handler: ChatCompletions) -> APIRouter:
     """The route for the document; requests reach the handler before the framework."""
     routes = APIRouter(tags=["chat"])
 
-    @routes.post(PATH, summary="Create a chat completion, whole or as a stream", openapi_extra=_DOCUMENT)
+    @routes.post(PATH, summary="Create a chat completion, whole or as a stream", openapi_extra=OPERATION)
     async def create_chat_completion() -> Response:
         return _Handled(handler)
 

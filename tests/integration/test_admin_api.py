@@ -54,7 +54,7 @@ async def ask(
 
 
 def is_openai_error(found: Any) -> bool:
-    return set(found) == {"error"} and set(found["error"]) == {"message", "type", "param", "code"}
+    return set(found) == {"error"} and set(found["error"]) == {"message", "type", "param", "code", "doc_url"}
 
 
 def routes_of(app: FastAPI) -> list[tuple[str, str]]:

@@ -8,11 +8,39 @@ from typing import Any
 from fastapi import APIRouter
 
 from console.admin.parts import Given
+from console.admin.shapes import Listed, like
+from ingress.documents.openapi import answer, operation
+from runtime.inspect import GroupLag
 
-routes = APIRouter()
+routes = APIRouter(tags=["groups"])
+
+Lag = like("Lag", GroupLag)
 
 
-@routes.get("/lag")
+class Lags(Listed[Lag]):  # type: ignore[valid-type]
+    """Every group's backlog. live: runs that have not ended. dead: dead letters."""
+
+    live: int
+    dead: int
+
+
+_LAG = {
+    "stream": "{0.178}:requests",
+    "group": "rules",
+    "length": 12,
+    "lag": 3,
+    "pending": 9,
+    "oldest_ms": 40,
+    "consumers": 1,
+}
+
+
+@routes.get(
+    "/lag",
+    response_model=Lags,
+    summary="Show every group's backlog",
+    openapi_extra=operation(answer({"data": [_LAG], "live": 12, "dead": 0})),
+)
 async def lag(parts: Given) -> dict[str, Any]:
     """lag: not read yet. pending: read, not finished. oldest_ms: age of the oldest of both."""
     groups = await parts.inspector.lags()
