@@ -25,6 +25,7 @@ from base import logs
 from ingress.documents.openapi import DocumentedAPI, Shared
 from ingress.errors import INTERNAL, error_body, failure_of, http_status, retry_headers
 from ingress.headers import own_headers
+from ingress.methods import methods_of
 from ingress.parts import Parts
 from ingress.routes import chat, documents, health, models, streams
 from schemas.errors import Code, Failure, HeadraceError
@@ -140,6 +141,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
     failure = Failure(code=code.value, message=words.get(error.status_code, str(error.detail)))
     response = Response(error_body(failure), error.status_code, media_type="application/json")
     response.headers.update(error.headers or {})
+    if error.status_code == 405:
+        response.headers["allow"] = methods_of(request.app, request.url.path)
     return response
 
 

@@ -13,6 +13,7 @@ from console.admin.parts import Parts
 from console.admin.routes import deployments, dlq, groups, guardrails, keys, requests
 from ingress.documents.openapi import DocumentedAPI, Shared
 from ingress.errors import PAGES, error_body, failure_of, http_status, retry_headers
+from ingress.methods import methods_of
 from ingress.routes import documents
 from schemas.errors import Code, Failure, HeadraceError
 
@@ -71,7 +72,10 @@ async def _http(request: Request, error: Exception) -> Response:
     if status == 400:
         return _respond(Failure(code=Code.invalid_request.value, message="The body is no JSON that can be read."))
     if status == 405:
-        return _respond(Failure(code=Code.method_not_allowed.value, message=f"{path}: this path has other methods."))
+        failure = Failure(code=Code.method_not_allowed.value, message=f"{path}: this path has other methods.")
+        response = _respond(failure)
+        response.headers["allow"] = methods_of(request.app, request.url.path)
+        return response
     return _respond(Failure(code=Code.not_found.value, message=f"{path}: there is no such path in {PREFIX}."))
 
 

@@ -5,23 +5,15 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Collection
-from typing import Any, Generic, TypeVar, get_type_hints
+from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, create_model
-
-T = TypeVar("T")
 
 
 class Shape(BaseModel):
     """One answer. A field that is not declared is a mistake of ours, never dropped in silence."""
 
     model_config = ConfigDict(extra="forbid")
-
-
-class Listed(Shape, Generic[T]):
-    """Several of a kind."""
-
-    data: list[T]
 
 
 def like(name: str, record: type[Any], *, without: Collection[str] = (), **instead: Any) -> type[Shape]:
@@ -31,6 +23,12 @@ def like(name: str, record: type[Any], *, without: Collection[str] = (), **inste
     kept = {field.name: kinds[field.name] for field in dataclasses.fields(record) if field.name not in without}
     fields: dict[str, Any] = {field: (kind, ...) for field, kind in (kept | instead).items()}
     return create_model(name, __base__=Shape, __doc__=inspect.cleandoc(record.__doc__ or ""), **fields)
+
+
+def listed(shape: type[Shape], **more: Any) -> type[Shape]:
+    """Several of a kind under `data`, and what stands beside them."""
+    fields: dict[str, Any] = {name: (kind, ...) for name, kind in {"data": list[shape], **more}.items()}  # type: ignore[valid-type]
+    return create_model(f"{shape.__name__}List", __base__=Shape, __doc__="Several of a kind.", **fields)
 
 
 def example(record: type[Any], shape: type[Shape], **given: Any) -> dict[str, Any]:

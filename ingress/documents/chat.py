@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ingress.documents.openapi import EVENTS, Part, answer, asks, fails, operation
+from ingress.documents.openapi import EVENT, EVENTS, Part, answer, asks, fails, operation
 from schemas.errors import Code
 
 _NUMBER: Part = {"type": ["number", "null"]}
@@ -138,6 +138,6 @@ OPERATION: Part = operation(
     },
     asks(_ASKED, REQUEST),
     answer(_ANSWERED, "The answer, whole or as a stream.", schema=_COMPLETION, headers={**RUN_HEADER, **LIMIT_HEADERS}),
-    answer(f"{_CHUNK}data: [DONE]\n\n", schema={"type": "string"}, media=EVENTS),
+    answer(f"{_CHUNK}data: [DONE]\n\n", schema=EVENT, media=EVENTS),
     run_failures(),
 )

@@ -23,6 +23,12 @@ from schemas.errors import Code
 Part = dict[str, Any]
 
 JSON, EVENTS, TEXT = "application/json", "text/event-stream", "text/plain"
+#: Each server-sent event of an answer that is a stream.
+EVENT: Part = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {"data": {"type": "string"}, "id": {"type": "string"}},
+}
 _METHODS = frozenset({"get", "put", "post", "delete", "patch"})
 
 #: OpenAI's error object with our `doc_url`; additional keys may follow in later versions.

@@ -19,7 +19,7 @@ from base import logs
 from base.health import Health
 from base.ids import is_run_id
 from ingress.credentials import allow
-from ingress.documents.openapi import EVENTS, Part, answer, fails, operation
+from ingress.documents.openapi import EVENT, EVENTS, Part, answer, fails, operation
 from ingress.errors import error_body, failure_of
 from ingress.parts import Parts
 from ingress.replay import events_of, numbered
@@ -39,7 +39,7 @@ _LAST: Part = {
 }
 _READ = operation(
     {"parameters": [_LAST]},
-    answer(_EVENTS, "The events behind `after`, each with its number.", schema={"type": "string"}, media=EVENTS),
+    answer(_EVENTS, "The events behind `after`, each with its number.", schema=EVENT, media=EVENTS),
     fails(Code.not_found, Code.draining),
 )
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query
 
 from console.admin.parts import Given, Parts
-from console.admin.shapes import Listed, Shape, example, like
+from console.admin.shapes import Shape, example, like, listed
 from console.entries import ModelEntry
 from ingress.documents.openapi import answer, asks, fails, operation
 from schemas.errors import Code, Refusal
@@ -96,7 +96,7 @@ async def add(entry: ModelEntry, parts: Given) -> dict[str, Any]:
 
 @routes.get(
     "/models",
-    response_model=Listed[Model],
+    response_model=listed(Model),
     summary="List the models",
     openapi_extra=operation(
         answer({"data": [{"name": "hosted-large", "ready": 1, "deployments": [_DEPLOYMENT]}]}),
@@ -126,7 +126,7 @@ async def remove(
 
 @routes.get(
     "/deployments",
-    response_model=Listed[Deployment],
+    response_model=listed(Deployment),
     summary="List the deployments",
     openapi_extra=operation(answer({"data": [_DEPLOYMENT]})),
 )

@@ -11,7 +11,7 @@ from pydantic import Field
 from base import logs
 from base.settings import Section
 from console.admin.parts import Given
-from console.admin.shapes import Listed, Shape, like
+from console.admin.shapes import Shape, like, listed
 from ingress.documents.openapi import answer, asks, fails, operation
 from runtime.dlq import Letter
 from schemas.errors import Code, Refusal
@@ -57,7 +57,7 @@ _LETTER = {
 
 @routes.get(
     "",
-    response_model=Listed[DeadLetter],
+    response_model=listed(DeadLetter),
     summary="List the dead letters",
     openapi_extra=operation(answer({"data": [_LETTER]})),
 )

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from console.admin.parts import Given
-from console.admin.shapes import Listed, like
+from console.admin.shapes import like, listed
 from ingress.documents.openapi import answer, operation
 from runtime.inspect import GroupLag
 
@@ -17,11 +17,7 @@ routes = APIRouter(tags=["groups"])
 Lag = like("Lag", GroupLag)
 
 
-class Lags(Listed[Lag]):  # type: ignore[valid-type]
-    """Every group's backlog. live: runs that have not ended. dead: dead letters."""
-
-    live: int
-    dead: int
+Lags = listed(Lag, live=int, dead=int)
 
 
 _LAG = {
@@ -42,7 +38,8 @@ _LAG = {
     openapi_extra=operation(answer({"data": [_LAG], "live": 12, "dead": 0})),
 )
 async def lag(parts: Given) -> dict[str, Any]:
-    """lag: not read yet. pending: read, not finished. oldest_ms: age of the oldest of both."""
+    """lag: not read yet. pending: read, not finished. oldest_ms: age of the oldest of both. live: runs that have not
+    ended. dead: dead letters."""
     groups = await parts.inspector.lags()
     return {
         "data": [asdict(group) for group in groups],

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from base.settings import Section
 from console.admin.parts import Given
-from console.admin.shapes import Listed, example, like
+from console.admin.shapes import example, like, listed
 from console.desks import KeyWish, NewToken
 from ingress.documents.openapi import answer, asks, fails, operation
 from schemas.errors import Code, Refusal
@@ -43,7 +43,7 @@ _WISH = {"name": "team-a", "models": ["hosted-*"], "requests_per_minute": 600, "
 class Rotation(Section):
     """How long the old secret goes on. None: the house's setting."""
 
-    overlap_s: int | None = Field(None, ge=0, le=31_536_000)
+    overlap_s: int | None = Field(None, strict=True, ge=0, le=31_536_000)
 
 
 @routes.post(
@@ -58,7 +58,7 @@ async def create(wish: KeyWish, parts: Given) -> dict[str, Any]:
     return _with_token(await parts.key_desk.create(wish), parts.clock.now_ms())
 
 
-@routes.get("", response_model=Listed[Key], summary="List the keys", openapi_extra=operation(answer({"data": [_KEY]})))
+@routes.get("", response_model=listed(Key), summary="List the keys", openapi_extra=operation(answer({"data": [_KEY]})))
 async def list_keys(
     parts: Given, all: Annotated[bool, Query(description="Also the ended ones.")] = False
 ) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Path, Query
 from base.ids import is_run_id
 from base.settings import Section
 from console.admin.parts import Given
-from console.admin.shapes import Listed, Shape, like
+from console.admin.shapes import Shape, like, listed
 from ingress.documents.openapi import answer, fails, operation
 from schemas.errors import Code, Refusal
 from schemas.ports import RunStatus
@@ -43,10 +43,7 @@ Request = like("Request", RequestRecord)
 LiveRun = like("LiveRun", RunStatus)
 
 
-class Page(Listed[Request]):  # type: ignore[valid-type]
-    """Ended requests. next: `after` of the next page, null on the last one."""
-
-    next: str | None
+Page = listed(Request, next=str | None)
 
 
 class Moment(Shape):
@@ -123,7 +120,7 @@ _TRACE = {
     openapi_extra=operation(answer({"data": [_REQUEST], "next": None})),
 )
 async def list_requests(wanted: Annotated[Wanted, Query()], parts: Given) -> dict[str, Any]:
-    """Newest first, a page at a time."""
+    """Newest first, a page at a time: `next` is `after` of the next page, null on the last one."""
     limit = min(max(wanted.limit, 1), 1000)
     chosen = RequestFilter(**wanted.model_dump(exclude={"after", "limit"}))
     page = await parts.store.requests.page(OPERATOR, chosen, after=_place(wanted.after), limit=limit)
