@@ -8,12 +8,14 @@ the ways to present a key. FastAPI's 422 is taken out: bad input is 400 here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
 
 from base.version import version
 from ingress.documents.failures import EXAMPLES
@@ -169,8 +171,31 @@ class DocumentedAPI(FastAPI):
         """The whole document; made once."""
         if self.openapi_schema is None:
             complete(super().openapi(), self._shared)
+            self._restore_examples(self.openapi_schema or {})
         assert self.openapi_schema is not None
         return self.openapi_schema
+
+    def _restore_examples(self, document: Part) -> None:
+        """FastAPI drops every null on its way, those of examples too."""
+        for route in iter_route_contexts(self.routes):
+            extra = getattr(route.original_route, "openapi_extra", None)
+            for method in route.methods or () if extra else ():
+                path = _CONVERTER.sub("}", str(route.path))
+                restore(document["paths"][path][method.lower()], extra)
+
+
+_CONVERTER = re.compile(r":\w+}")  # what a path says of a parameter's kind; the document leaves it out
+
+
+def restore(into: Part, part: Mapping[str, Any]) -> None:
+    """Put the examples of `part` back as they were written."""
+    for name, value in part.items():
+        if name == "example":
+            into[name] = value
+        elif name == "examples":
+            into[name] |= value
+        elif isinstance(value, dict):
+            restore(into[name], value)
 
 
 def complete(document: Part, shared: Shared) -> None:

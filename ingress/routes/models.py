@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 
 from ingress.credentials import allow
 from ingress.documents.openapi import Part, answer, fails, operation
@@ -29,6 +29,7 @@ _LIST: Part = {
     "required": ["object", "data"],
     "properties": {"object": {"type": "string", "const": "list"}, "data": {"type": "array", "items": _MODEL}},
 }
+Name = Annotated[str, Path(description="A public name; may hold `/`.", examples=["smollm2"])]
 _SMALL = {"id": "smollm2", "object": "model", "created": 1_760_000_000, "owned_by": "headrace"}
 _LISTED = operation(answer({"object": "list", "data": [_SMALL]}, schema=_LIST))
 _SHOWN = operation(answer(_SMALL, schema=_MODEL), fails(Code.model_not_found))
@@ -46,7 +47,7 @@ def router(parts: Parts) -> APIRouter:
         return _json({"object": "list", "data": [_public(model) for model in models]})
 
     @routes.get("/v1/models/{model:path}", summary="Show one model", openapi_extra=_SHOWN)
-    async def show_model(model: str, request: Request) -> Response:
+    async def show_model(model: Name, request: Request) -> Response:
         """A model that the key may not use looks as if it did not exist."""
         allowed = await allow(dict(request.scope["headers"]), parts, model)
         assert allowed.model is not None  # a model was named, so a yes carries it

@@ -72,8 +72,16 @@ def test_the_admin_port_keeps_its_document(fuzzed: House, engine: Engine, tmp_pa
     spare = {"name": "spare", "deployment": "spare", "url": engine.url, "private": True, "upstream_model": "mock"}
     assert fuzzed.request("/admin/v1/models", spare)[0] == 202
     until(lambda: fuzzed.request("/admin/v1/deployments/spare")[0] == 200)
-    harmless = {"url": [engine.url], "command": [[]]}  # nothing is called or started beside the engine that is there
-    things = {"run": [asked(fuzzed)], "deployment": ["spare"], "name": ["spare"], "model": [MODEL]}
+    harmless: dict[str, list[Any]] = {
+        "url": [engine.url],
+        "command": [[]],
+    }  # nothing is called or started beside the engine that is there
+    things: dict[str, list[Any]] = {
+        "run": [asked(fuzzed)],
+        "deployment": ["spare"],
+        "name": ["spare"],
+        "model": [MODEL],
+    }
     known = {**harmless, **things, "key_id": [fuzzed.new_key()["key_id"]]}
     fuzz(knowing(found, harmless), url, key, tmp_path / "strange")
     fuzz(knowing(found, known), url, key, tmp_path / "known", "--mode", "positive")
