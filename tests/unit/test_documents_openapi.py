@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator
-from referencing import Registry, Resource
-from referencing.jsonschema import DRAFT202012
+from jsonschema_rs import Draft202012Validator, Registry
 
 from console.admin.app import DOCUMENT as ADMIN
 from ingress.app import DOCUMENT as DOOR
@@ -82,10 +80,9 @@ def examples(content: dict[str, Any]) -> list[Any]:
     return found or [content["example"]]
 
 
-def validator(document: dict[str, Any], schema: dict[str, Any]) -> Any:
-    text = json.loads(json.dumps(schema).replace('"#/', '"doc#/'))
-    registry: Registry[Any] = Registry().with_resource("doc", Resource(contents=document, specification=DRAFT202012))
-    return Draft202012Validator(text, registry=registry)
+def validator(document: dict[str, Any], schema: dict[str, Any]) -> Draft202012Validator:
+    text = json.loads(json.dumps(schema).replace('"#/', '"json-schema:///doc#/'))
+    return Draft202012Validator(text, registry=Registry([("json-schema:///doc", document)]))
 
 
 @pytest.mark.parametrize(("operation", "document"), EVERY)
