@@ -90,6 +90,34 @@ async def test_unknown_paths_are_not_told_to_strangers(desk: Desk) -> None:
     assert (await ask(desk, "PUT", "/keys"))[0] == 405
 
 
+async def test_the_document_asks_for_a_key_and_the_pages_of_errors_do_not(desk: Desk) -> None:
+    assert (await ask(desk, "GET", "/openapi.json", token=""))[0] == 401
+    status, found, _ = await ask(desk, "GET", "/openapi.json")
+    assert (status, found["openapi"][:3]) == (200, "3.1") and "/admin/v1/keys/{key_id}" in found["paths"]
+    error = (await ask(desk, "GET", "/keys", token=""))[1]["error"]
+    async with aiohttp.ClientSession() as session, session.get(desk.url + error["doc_url"]) as page:
+        assert (page.status, (await page.text()).startswith("# invalid_api_key\n")) == (200, True)
+
+
+async def test_a_key_may_come_in_x_api_key_too(desk: Desk) -> None:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{desk.url}/admin/v1/keys", headers={"x-api-key": desk.token}) as answer,
+    ):
+        assert answer.status == 200
+
+
+async def test_a_405_names_every_method_of_the_path(desk: Desk) -> None:
+    status, _, headers = await ask(desk, "PUT", "/keys")
+    assert (status, headers["allow"]) == (405, "GET, POST")
+
+
+@pytest.mark.parametrize("wrong", [{"slots": True}, {"slots": "8"}, {"private": 1}])
+async def test_a_value_of_another_type_is_not_guessed_at(desk: Desk, wrong: dict[str, object]) -> None:
+    status, found, _ = await ask(desk, "POST", "/models", {**MODEL, **wrong})
+    assert (status, found["error"]["param"]) == (400, next(iter(wrong)))
+
+
 async def test_a_revoked_admin_key_is_out_at_once(desk: Desk) -> None:
     other = await desk.parts.key_desk.create(KeyWish(name="other", scopes=("admin",)))
     assert (await ask(desk, "GET", "/keys", token=other.token))[0] == 200

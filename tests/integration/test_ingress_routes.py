@@ -236,6 +236,42 @@ async def test_a_wrong_parameter_is_a_400_with_its_name_and_only_with_a_key(afte
         assert (await raw(up.port, head("GET", path, None))).status == 401
 
 
+@pytest.mark.parametrize("code", [*Code, "no_engine.md"])
+async def test_every_code_has_a_page_that_is_served_as_markdown_and_to_browsers_as_text(code: str) -> None:
+    async with gateway() as up:
+        answer = await raw(up.port, head("GET", f"/docs/errors/{code}", None))
+        assert answer.headers["content-type"] == "text/markdown; charset=utf-8"
+        assert answer.body.decode().startswith(f"# {code.removesuffix('.md')}\n")
+        shown = await raw(up.port, head("GET", f"/docs/errors/{code}", None, "accept: text/html,*/*;q=0.8"))
+        assert (shown.headers["content-type"], shown.body) == ("text/plain; charset=utf-8", answer.body)
+
+
+@pytest.mark.parametrize("name", ["nothing", "..%2f..%2fstreams", "NOT_FOUND", "__init__"])
+async def test_no_other_page_is_served(name: str) -> None:
+    async with gateway() as up:
+        answer = await raw(up.port, head("GET", f"/docs/errors/{name}", None))
+        assert (answer.status, answer.error["code"]) == (404, "not_found")
+
+
+async def test_an_error_names_a_page_that_is_there() -> None:
+    async with gateway() as up:
+        error = (await raw(up.port, head("GET", "/v1/models", None))).error
+        page = await raw(up.port, head("GET", str(error["doc_url"]), None))
+        assert page.body.startswith(b"# invalid_api_key\n")
+
+
+async def test_the_streams_are_described_without_a_key() -> None:
+    async with gateway() as up:
+        described = orjson.loads((await raw(up.port, head("GET", "/asyncapi.json", None))).body)
+        assert described["asyncapi"] == "3.0.0" and "requests" in described["channels"]
+
+
+async def test_a_405_names_what_the_path_has() -> None:
+    async with gateway() as up:
+        answer = await raw(up.port, head("DELETE", "/v1/models", up.token))
+        assert (answer.status, answer.headers["allow"]) == (405, "GET")
+
+
 async def test_readiness_names_what_is_wrong() -> None:
     async def away() -> str:
         return "Redis is not connected"

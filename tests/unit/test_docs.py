@@ -203,11 +203,44 @@ def test_every_dependency_is_explained() -> None:
         assert re.search(rf"\b{re.escape(name)}\b", text), name
 
 
-def test_every_room_card_names_its_groups() -> None:
-    for stream in TOPOLOGY["streams"].values():
-        for group, spec in (stream.get("groups") or {}).items():
-            card = importlib.import_module(spec["room"]).__doc__ or ""
-            assert re.search(rf"\b{group}\b", card), f"{spec['room']} serves {group} and its card does not say so"
+GROUPS = {
+    group: (name, stream, spec["room"])
+    for name, stream in TOPOLOGY["streams"].items()
+    for group, spec in (stream.get("groups") or {}).items()
+}
+ROOMS = sorted({room for _, _, room in GROUPS.values()})
+
+
+def card(room: str) -> dict[str, str]:
+    """Heading -> text of a room's card: Reads, Group, Writes, Refuses, Owns."""
+    whole = importlib.import_module(room).__doc__ or ""
+    text = re.findall(r"^ *Reads\b.*?\n *Owns\b[^\n]*", whole, re.DOTALL | re.MULTILINE)[0]
+    parts = re.split(r"^ *(Reads|Group|Writes|Refuses|Owns)\b", text, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text))
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_room_card_says_what_streams_yaml_says_it_reads(room: str) -> None:
+    said = card(room)
+    own = {group for group, (_, _, of) in GROUPS.items() if of == room}
+    assert words(said["Group"]) & set(GROUPS) == own
+    for name, stream, of in GROUPS.values():
+        if of == room:
+            kinds = {kind for published in stream["publishers"].values() for kind in published}
+            assert {name, *kinds} <= words(said["Reads"])
+
+
+@pytest.mark.parametrize("room", [*ROOMS, "ingress"])
+def test_every_room_card_says_what_streams_yaml_lets_it_write(room: str) -> None:
+    publishers = {group for group, (_, _, of) in GROUPS.items() if of == room} | {room.rpartition(".")[2]}
+    for name, stream in TOPOLOGY["streams"].items():
+        kinds = {kind for who, published in stream["publishers"].items() if who in publishers for kind in published}
+        if kinds:
+            assert {name, *kinds} <= words(card(room)["Writes"])
 
 
 def test_the_sample_loads_and_shows_every_section() -> None:
