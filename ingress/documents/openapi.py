@@ -178,9 +178,9 @@ class DocumentedAPI(FastAPI):
     def _restore_examples(self, document: Part) -> None:
         """FastAPI drops every null on its way, those of examples too."""
         for route in iter_route_contexts(self.routes):
-            extra = getattr(route.original_route, "openapi_extra", None)
+            extra: Part = getattr(route.original_route, "openapi_extra", None) or {}
+            path = _CONVERTER.sub("}", str(route.path))
             for method in route.methods or () if extra else ():
-                path = _CONVERTER.sub("}", str(route.path))
                 restore(document["paths"][path][method.lower()], extra)
 
 
