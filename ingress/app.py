@@ -1,6 +1,9 @@
 """The door's ASGI application, the only wiring of this room.
 
-    POST /v1/chat/completions     routes/chat.py      raw ASGI, before any framework; in FastAPI for the document only
+    POST /v1/chat/completions     routes/work.py      raw ASGI, before any framework; in FastAPI for the document only
+    POST /v1/completions          routes/work.py
+    POST /v1/embeddings           routes/work.py
+    POST /v1/moderations          routes/work.py
     GET  /v1/models[/{id}]        routes/models.py    FastAPI
     GET  /v1/streams/{run}        routes/streams.py   FastAPI, sse-starlette
     GET  /livez /readyz /metrics  routes/health.py    FastAPI, public
@@ -14,7 +17,7 @@ Every answer carries x-request-id and openai-processing-ms, and every error is O
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -27,7 +30,7 @@ from ingress.errors import INTERNAL, error_body, failure_of, http_status, retry_
 from ingress.headers import own_headers
 from ingress.methods import methods_of
 from ingress.parts import Parts
-from ingress.routes import chat, documents, health, models, streams
+from ingress.routes import documents, health, models, streams, table
 from schemas.errors import Code, Failure, HeadraceError
 
 #: What answers without a key. Everything else must refuse with 401; a test walks the routes.
@@ -40,7 +43,10 @@ DOCUMENT = Shared(
     description="A gateway for language models with OpenAI's API. Every error is OpenAI's object with a `doc_url`; "
     "unknown paths are 404, other methods 405, heads that are too large 431, in the same shape.",
     tags={
-        "chat": "Requests that start work.",
+        "chat": "Conversations.",
+        "completions": "Texts that are continued.",
+        "embeddings": "Texts as vectors.",
+        "moderations": "What the guardrails find.",
         "models": "What a key may use.",
         "streams": "Reading a run again.",
         "documents": "What this gateway says of itself; no key needed.",
@@ -66,9 +72,9 @@ class Ingress:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        hot = chat.ChatCompletions(parts)
-        self.hot: dict[tuple[str, str], ASGIApp] = {("POST", chat.PATH): hot}
-        self.framework = _framework(parts, hot)
+        work = table.handlers(parts)
+        self.hot: dict[tuple[str, str], ASGIApp] = {("POST", path): handler for path, handler in work.items()}
+        self.framework = _framework(parts, work)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -96,7 +102,7 @@ class Ingress:
             log.exception("request failed", run=run, path=scope["path"])
 
 
-def _framework(parts: Parts, hot: chat.ChatCompletions) -> FastAPI:
+def _framework(parts: Parts, work: Mapping[str, ASGIApp]) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with parts.stalls.watching():
@@ -115,7 +121,7 @@ def _framework(parts: Parts, hot: chat.ChatCompletions) -> FastAPI:
             Exception: _internal,
         },
     )
-    app.include_router(chat.router(hot))
+    app.include_router(table.router(work))
     app.include_router(models.router(parts))
     app.include_router(streams.router(parts))
     app.include_router(documents.pages())

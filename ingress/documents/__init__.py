@@ -1,4 +1,4 @@
-"""What the ports say of themselves: OpenAPI's words (openapi.py), a chat request's (chat.py), the pages of error codes.
+"""What the ports say of themselves: OpenAPI's words (openapi.py), those of work (work.py), the pages of error codes.
 
 openapi.py    operation(asks(...), answer(...), fails(...)) beside a route; what all operations share; DocumentedAPI
 failures.py   one example of every error code
