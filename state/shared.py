@@ -11,16 +11,18 @@ from schemas.ports import Redis
 from state.catalog import RedisCatalog
 from state.keys import Load, RedisKeys
 from state.limits import RedisLimits
+from state.processes import RedisProcesses
 from state.proofs import Signed
 
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """Keys, catalog and limits over one server."""
+    """Keys, catalog, limits and the processes over one server."""
 
     keys: RedisKeys
     catalog: RedisCatalog
     limits: RedisLimits
+    processes: RedisProcesses
 
     @classmethod
     def over(cls, redis: Redis, load: Load, clock: Clock, ring: KeyRing) -> Shared:
@@ -28,7 +30,8 @@ class Shared:
         nothing."""
         proofs = Signed(ring)
         keys = RedisKeys(redis, load, clock, proofs=proofs)
-        return cls(keys, RedisCatalog(redis, clock, proofs=proofs), RedisLimits(redis))
+        catalog = RedisCatalog(redis, clock, proofs=proofs)
+        return cls(keys, catalog, RedisLimits(redis), RedisProcesses(redis, proofs=proofs))
 
     def hear(self, event: object) -> None:
         """An entry of the control stream. What is none of ours is left alone."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Protocol
 
@@ -13,8 +13,9 @@ from base.crypto import KeyRing
 from console.desks import KeyDesk, ModelDesk
 from console.scan_desk import ScanDesk
 from runtime.dlq import Letter
-from runtime.inspect import GroupLag
-from schemas.ports import Keys, RunStatus
+from runtime.inspect import ConsumerView, GroupLag
+from schemas.ports import Keys, Publisher, RunStatus
+from schemas.records import ProcessRecord
 from storage.ports import Store
 
 
@@ -47,6 +48,16 @@ class Inspector(Protocol):
 
     async def dead(self) -> int: ...
 
+    async def consumers(self) -> Sequence[ConsumerView]: ...
+
+    async def dead_by_group(self) -> Mapping[tuple[str, str], int]: ...
+
+
+class Processes(Protocol):
+    """Who is there: state/processes.py."""
+
+    async def list(self) -> Sequence[ProcessRecord]: ...
+
 
 class EngineLogs(Protocol):
     """Output of local engines: console/engine_logs.py."""
@@ -67,6 +78,9 @@ class Parts:
     runs: Runs
     dead_letters: DeadLetters
     inspector: Inspector
+    processes: Processes
+    publisher: Publisher
+    groups: tuple[str, ...]  # every one of streams.yaml
     engine_logs: EngineLogs
     scan_desk: ScanDesk
     ring: KeyRing
