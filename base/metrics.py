@@ -46,6 +46,7 @@ CounterName = Literal[
     "headrace_redis_losses_total",
     "headrace_audit_written_total",
     "headrace_engine_restarts_total",
+    "headrace_drains_total",
 ]
 GaugeName = Literal[
     "headrace_inflight",
@@ -61,6 +62,8 @@ GaugeName = Literal[
     "headrace_endpoint_inflight",
     "headrace_audit_lag_seconds",
     "headrace_deployments",
+    "headrace_replicas_wanted",
+    "headrace_replicas_ready",
     "headrace_build_info",
 ]
 HistogramName = Literal[
@@ -339,7 +342,31 @@ METRICS: tuple[Metric, ...] = (
         "Local engines started again after they died.",
         "Rising: memory? `headrace deployments logs NAME`.",
     ),
+    Metric(
+        "headrace_drains_total",
+        "counter",
+        ("deployment", "outcome"),
+        "engines",
+        "Engines that were to go; outcome: idle (nothing ran there), timeout (drain_s was over), now (not waited for).",
+        "Many timeouts cut answers off: raise provisioner.drain_s above the longest answer.",
+    ),
     Metric("headrace_deployments", "gauge", ("target", "state"), "deployments", "Deployments by state."),
+    Metric(
+        "headrace_replicas_wanted",
+        "gauge",
+        ("deployment",),
+        "engines",
+        "Engines a deployment should have.",
+        "Change it with `headrace deployments scale NAME N`.",
+    ),
+    Metric(
+        "headrace_replicas_ready",
+        "gauge",
+        ("deployment",),
+        "engines",
+        "Engines of a deployment that answer.",
+        "Below headrace_replicas_wanted for long: `headrace deployments show NAME`, then its logs.",
+    ),
     # --- the record
     Metric("headrace_audit_written_total", "counter", ("table",), "rows", "Rows written; table: facts, requests."),
     Metric(

@@ -16,6 +16,7 @@ from console.admin.serve import open_room as open_admin
 from console.rooms import House, repeat
 from console.stack import room_of
 from console.status import count_serving
+from console.traffic import Reporter
 from ingress.app import Ingress
 from ingress.parts import Parts
 from ingress.serve import IngressServer
@@ -37,6 +38,7 @@ from workers.router.app import make_router, router_stage
 _DOOR_BEAT_S = 5.0
 _GAUGES_S = 5.0
 _TIDY_S = 300.0
+_REPORT_S = 1.0
 
 
 async def _authorization(house: House) -> None:
@@ -81,7 +83,16 @@ async def _router(house: House) -> None:
     house.stops.add("upstream connections", transport.close, 5.0)
     credentials = RingCredentials(Sealer(c.ring, c.chance))
     router = make_router(house.settings.router, transport, house.shared.catalog, credentials, Verifier(c.ring), c.clock)
+    reporter = Reporter(house.shared.inflight, house.shared.catalog, c.consumer, router.used)
     house.stages.append(router_stage(router, house.shared.catalog, lambda: house.pools))
+
+    async def start() -> None:
+        """Before the stage begins and until it has ended: no endpoint is used that nobody has reported on."""
+        house.stops.add("reports on endpoints", reporter.leave, 2.0)
+        await reporter.report()
+        repeat(house, _REPORT_S, reporter.report)
+
+    house.before.append(start)
 
 
 def make_door(house: House, publisher: str) -> StreamDoor:
@@ -147,6 +158,7 @@ async def _provisioner(house: House) -> None:
         house.context,
         house.store.deployments,
         house.shared.catalog,
+        house.shared.inflight,
         transport,
         house.settings.data.directory,
         house.settings.provisioner,

@@ -71,7 +71,10 @@ class EndpointRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentRecord:
-    """What was asked for and how it stands. state: pending | starting | ready | failed | stopping | stopped."""
+    """What was asked for and how it stands. state: pending | starting | ready | paused | failed | stopping | stopped.
+
+    command_id: the last command about it. pid: of the first replica. replicas: engines wanted. restart: always |
+    on-failure | never. drain: when it goes, running requests may finish first."""
 
     deployment: str
     command_id: str
@@ -89,6 +92,27 @@ class DeploymentRecord:
     command: tuple[str, ...] = ()
     pid: int = 0
     created_ms: int = 0
+    updated_ms: int = 0
+    replicas: int = 1
+    restart: str = "always"
+    drain: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaRecord:
+    """One engine of a deployment and how it stands. replica: counted from 1.
+
+    state: starting | ready | failed (tried again) | draining | ended, crashed (by itself, and not started again).
+    command_id: the command under which this was seen. restarts: starts after the first. pid 0 = nothing runs here."""
+
+    deployment: str
+    replica: int
+    command_id: str
+    state: str
+    reason: str = ""
+    url: str = ""
+    pid: int = 0
+    restarts: int = 0
     updated_ms: int = 0
 
 

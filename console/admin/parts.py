@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Protocol
 
@@ -62,8 +62,20 @@ class Processes(Protocol):
 class EngineLogs(Protocol):
     """Output of local engines: console/engine_logs.py."""
 
-    async def tail(self, deployment: str, lines: int) -> str | None:
-        """The last lines, or None when there is no log on this machine."""
+    async def tail(self, deployment: str, lines: int, *, replica: int = 1, previous: bool = False) -> str | None:
+        """The last lines, or those of the life before; None when there is no such log on this machine."""
+        ...
+
+    async def last_line(self, deployment: str, replica: int) -> str:
+        """The last thing an engine said, "" when nothing is known."""
+        ...
+
+    def follow(self, deployment: str, lines: int, *, replica: int = 1) -> AsyncIterator[str]:
+        """The last lines, then every line as it is written, until `close`."""
+        ...
+
+    def close(self) -> None:
+        """The process stops: end what is followed."""
         ...
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import typer
 from typer.main import get_command
 
-from console.cli import dlq, fleet, guardrails, keys, lag, machine, models, requests
+from console.cli import deployments, dlq, fleet, guardrails, keys, lag, machine, models, requests
 from console.cli.chat import chat
 from console.cli.client import CliError
 
@@ -25,7 +25,7 @@ def build() -> typer.Typer:
     _add_up(app)
     app.add_typer(keys.app, name="keys")
     app.add_typer(models.app, name="models")
-    app.add_typer(models.deployments, name="deployments")
+    app.add_typer(deployments.app, name="deployments")
     app.add_typer(requests.app, name="requests")
     app.command()(requests.trace)
     app.add_typer(dlq.app, name="dlq")

@@ -23,13 +23,13 @@ from console.admin.app import DOCUMENT, build
 from console.desks import KeyWish
 from policy.api_keys import present
 from policy.decision import authenticate
-from schemas.commands import DeployModel
+from schemas.commands import DeployModel, ScaleDeployment, StopDeployment
 from schemas.errors import Unavailable
 from schemas.events import DrainAsked
 from schemas.records import DeploymentRecord, ProcessRecord
 from tests.console_support import RUN, Desk, admin_server, deploy_model, letter
 from tests.storage_support import fact, request
-from workers.provisioner.rules import desired
+from workers.provisioner.wishes import desired
 
 MODEL = {"name": "small", "url": "http://127.0.0.1:9/v1", "api_key": "canary-key"}
 
@@ -329,6 +329,86 @@ async def test_logs_of_an_external_engine_are_said_to_be_elsewhere(desk: Desk) -
     status, found, _ = await ask(desk, "GET", "/deployments/small/logs")
     assert status == 404
     assert "http://127.0.0.1:9/v1" in found["error"]["message"]
+
+
+async def scaled_by(desk: Desk, replicas: int) -> str:
+    """Ask for it; the command's id."""
+    status, found, _ = await ask(desk, "POST", "/deployments/small/scale", {"replicas": replicas})
+    assert status == 202
+    return str(found["command_id"])
+
+
+async def test_scaling_is_one_command_until_something_has_changed(desk: Desk) -> None:
+    await ask(desk, "POST", "/models", {"name": "small", "command": ["engine"]})
+    record = await stand(desk, "ready")
+    assert await scaled_by(desk, 1) == record.command_id  # it stands already
+    first = await scaled_by(desk, 3)
+    assert await scaled_by(desk, 3) == first
+    assert [(event, id) for _, event, id in desk.said.events[1:]] == [
+        (ScaleDeployment(command_id=first, deployment="small", replicas=3), first)
+    ] * 2
+    record = replace(record, command_id=first, replicas=3)
+    await desk.store.deployments.put(record)
+    assert await scaled_by(desk, 3) == first
+    await desk.store.deployments.put(replace(record, state="failed"))
+    assert await scaled_by(desk, 3) != first  # try those again that were given up
+
+
+async def test_what_the_file_does_not_say_leaves_a_scaled_deployment_alone(desk: Desk) -> None:
+    entry = {"name": "small", "command": ["engine"]}
+    await ask(desk, "POST", "/models", entry)
+    record = await stand(desk, "ready")
+    await desk.store.deployments.put(replace(record, replicas=3, command_id="scaled"))
+    desk.said.events.clear()
+    await ask(desk, "POST", "/models", entry)
+    assert desk.said.events == []
+    await ask(desk, "POST", "/models", {**entry, "slots": 5})
+    await ask(desk, "POST", "/models", {**entry, "replicas": 2, "restart": "never"})
+    asked = [event for _, event, _ in desk.said.events if isinstance(event, DeployModel)]
+    assert [(event.replicas, event.restart) for event in asked] == [(3, "always"), (2, "never")]
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"replicas": -1}, "replicas"),
+        ({"replicas": 1001}, "replicas"),
+        ({"replicas": "many"}, "replicas"),
+        ({}, "replicas"),
+        ({"replicas": 2, "now": True}, "now"),
+    ],
+)
+async def test_a_number_of_engines_that_makes_no_sense_is_refused(desk: Desk, body: object, param: str) -> None:
+    status, found, _ = await ask(desk, "POST", "/deployments/small/scale", body)
+    assert (status, found["error"]["param"], is_openai_error(found)) == (400, param, True)
+
+
+async def test_what_runs_elsewhere_or_is_going_cannot_be_scaled(desk: Desk) -> None:
+    assert (await ask(desk, "POST", "/deployments/small/scale", {"replicas": 2}))[0] == 404
+    await ask(desk, "POST", "/models", MODEL)
+    await stand(desk, "ready")
+    status, found, _ = await ask(desk, "POST", "/deployments/small/scale", {"replicas": 2})
+    assert (status, "it is one endpoint" in found["error"]["message"]) == (400, True)
+    status, found, _ = await ask(desk, "POST", "/models", {**MODEL, "replicas": 2})
+    assert (status, "add another deployment" in found["error"]["message"]) == (400, True)
+    await ask(desk, "POST", "/models", {"name": "other", "command": ["engine"]})
+    record = desired(deploy_model("c7", deployment="other", name="other", target="local", url=""), None, 1)
+    await desk.store.deployments.put(replace(record, state="stopping"))
+    status, found, _ = await ask(desk, "POST", "/deployments/other/scale", {"replicas": 2})
+    assert (status, "is stopping" in found["error"]["message"]) == (400, True)
+
+
+async def test_a_drain_can_be_hurried_once(desk: Desk) -> None:
+    await ask(desk, "POST", "/models", {"name": "small", "command": ["engine"]})
+    record = await stand(desk, "ready")
+    desk.said.events.clear()
+    assert (await ask(desk, "POST", "/deployments/small/drain"))[:2] == (202, {"stopping": ["small"]})
+    await desk.store.deployments.put(replace(record, state="stopping"))
+    await ask(desk, "POST", "/deployments/small/drain")
+    await ask(desk, "DELETE", "/deployments/small?now=true")
+    await desk.store.deployments.put(replace(record, state="stopping", drain=False))
+    await ask(desk, "DELETE", "/deployments/small?now=true")
+    assert [event.now for _, event, _ in desk.said.events if isinstance(event, StopDeployment)] == [False, True]
 
 
 # --- what happened ----------------------------------------------------------------------------------------------------
