@@ -163,6 +163,13 @@ def anchors(path: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title).strip().replace(" ", "-") for title in titles}
 
 
+def test_every_page_stands_in_the_index() -> None:
+    index = ROOT / "docs" / "README.md"
+    linked = {(index.parent / target).resolve() for target in re.findall(r"\]\(([^)#]+)", index.read_text())}
+    pages = {path for folder in ("how-to", "why", "reference") for path in index.parent.glob(f"{folder}/*")}
+    assert {str(path.relative_to(ROOT)) for path in pages - linked} == set()
+
+
 def test_a_wrong_anchor_would_be_found() -> None:
     assert "states-of-a-run" in anchors(ROOT / "ARCHITECTURE.md")
     assert "no-such-heading" not in anchors(ROOT / "ARCHITECTURE.md")
