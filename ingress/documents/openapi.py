@@ -92,7 +92,7 @@ def asks(example: object, schema: Part | None = None, required: bool = True) -> 
 
 def answer(
     example: object,
-    description: str = "",
+    description: str = "The answer.",
     *,
     status: int = 200,
     schema: Part | None = None,
@@ -103,9 +103,7 @@ def answer(
     content: Part = {"example": example}
     if schema is not None:
         content["schema"] = schema
-    said: Part = {"content": {media: content}}
-    if description:
-        said["description"] = description
+    said: Part = {"description": description, "content": {media: content}}
     if headers:
         said["headers"] = headers
     return {"responses": {str(status): said}}
@@ -120,7 +118,7 @@ def _failure(code: Code) -> Part:
     failure = EXAMPLES[code]
     shown = {code.value: {"summary": code.value, "value": orjson.loads(error_body(failure))}}
     said: Part = {
-        "description": "An error: " + _STATUS_WORDS.get(http_status(failure), "see the examples") + ".",
+        "description": _STATUS_WORDS.get(http_status(failure), "An error; see the examples") + ".",
         "content": {JSON: {"schema": {"$ref": "#/components/schemas/Error"}, "examples": shown}},
     }
     if face_of(failure).retry_ms is not None:
@@ -129,17 +127,17 @@ def _failure(code: Code) -> Part:
 
 
 _STATUS_WORDS = {
-    400: "the request is wrong; `param` names the culprit where there is one",
-    401: "no key, or none that is valid",
-    403: "a valid key without the scope",
-    404: "there is no such thing, or not for this key",
-    408: "the body did not arrive in time",
-    413: "the body is too large",
-    429: "a limit of the key is reached",
-    500: "our fault; the log has it",
-    502: "every engine that was tried failed, or the answer broke off",
-    503: "not now; send it again after `retry-after`",
-    504: "it took too long",
+    400: "The request is wrong; `param` names the culprit where there is one",
+    401: "No key, or none that is valid",
+    403: "A valid key without the scope",
+    404: "There is no such thing, or not for this key",
+    408: "The body did not arrive in time",
+    413: "The body is too large",
+    429: "A limit of the key is reached",
+    500: "Our fault; the log has it",
+    502: "Every engine that was tried failed, or the answer broke off",
+    503: "Not now; send it again after `retry-after`",
+    504: "It took too long",
 }
 
 BEARER: Part = {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer hr_...`"}

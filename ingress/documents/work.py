@@ -200,10 +200,8 @@ def run_failures() -> Part:
     )
 
 
-_ONCE = (
-    "A request ends exactly once, with an answer or with an error that has a code. After the first event of a stream "
-    "an error is its last event, without `[DONE]`."
-)
+_ONCE = "A request ends exactly once, with an answer or with an error that has a code."
+_LAST = f"{_ONCE} After the first event of a stream an error is its last event, without `[DONE]`."
 _WHOLE_ANSWER = "The answer, whole or as a stream."
 
 
@@ -254,14 +252,14 @@ _PIECE = (
 
 OPERATIONS: Mapping[str, Part] = {
     CHAT: operation(
-        {"description": f"The answer comes whole or, with `stream: true`, as server-sent events. {_ONCE}"},
+        {"description": f"The answer comes whole or, with `stream: true`, as server-sent events. {_LAST}"},
         asks(_ASKED, _CHAT),
         _answered(_ANSWERED, _COMPLETION, _WHOLE_ANSWER),
         answer(f"{_CHUNK}data: [DONE]\n\n", schema=EVENT, media=EVENTS),
         run_failures(),
     ),
     COMPLETIONS: operation(
-        {"description": f"OpenAI's older way to ask, for engines that have it. {_ONCE}"},
+        {"description": f"OpenAI's older way to ask, for engines that have it. {_LAST}"},
         asks({"model": "smollm2", "prompt": "Water flows", "max_tokens": 16}, _COMPLETION_ASKED),
         _answered(_CONTINUED, _COMPLETION, _WHOLE_ANSWER),
         answer(f"{_PIECE}data: [DONE]\n\n", schema=EVENT, media=EVENTS),
@@ -274,7 +272,7 @@ OPERATIONS: Mapping[str, Part] = {
         run_failures(),
     ),
     MODERATIONS: operation(
-        {"description": f"Nothing is blocked or changed, no engine is called. {_ONCE}"},
+        {"description": f"No engine is called. {_ONCE}"},
         asks({"input": "My card is 4111 1111 1111 1111"}, _MODERATION_ASKED),
         _answered(_FLAGGED, _MODERATION),
         run_failures(),
