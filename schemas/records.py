@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 INFERENCE, ADMIN = "inference", "admin"
 
@@ -168,3 +168,25 @@ class FactRecord:
     by: str
     at_ms: int
     detail: object
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessRecord:
+    """A process of the system as it announces itself. consumer: its name in every group, unique for ever.
+
+    state: ready | troubled | draining; trouble: what its readiness check says, "" when all is well. health: base
+    address of /livez, /readyz and /metrics. addresses: room -> base URL, for rooms that listen. Times in milliseconds
+    since the epoch; seen_ms: its last word, by the server's clock.
+    """
+
+    consumer: str
+    rooms: tuple[str, ...]
+    pid: int
+    host: str
+    started_ms: int
+    version: str
+    health: str = ""
+    addresses: dict[str, str] = field(default_factory=dict)
+    state: str = "ready"
+    trouble: str = ""
+    seen_ms: int = 0

@@ -7,13 +7,14 @@ server's TIME over there.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from base.clock import Clock
 from schemas.ports import Reservation, Reserved, Scope
-from schemas.records import EndpointRecord, KeyRecord, ModelRecord
+from schemas.records import EndpointRecord, KeyRecord, ModelRecord, ProcessRecord
 from state.catalog import snapshot
 from state.inflight import LOST_MS, Report, Use, judge, lost
+from state.processes import SILENT_MS
 
 _WINDOW_MS, _BUSY_RETRY_MS = 60_000, 1000
 
@@ -68,6 +69,25 @@ class MemoryCatalog:
 
     def forget(self) -> None:
         """Nothing is cached here."""
+
+
+class MemoryProcesses:
+    """Announced processes in a dict."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._records: dict[str, ProcessRecord] = {}
+
+    async def announce(self, record: ProcessRecord) -> None:
+        self._records[record.consumer] = replace(record, seen_ms=self._clock.now_ms())
+
+    async def withdraw(self, consumer: str) -> None:
+        self._records.pop(consumer, None)
+
+    async def list(self) -> Sequence[ProcessRecord]:
+        since = self._clock.now_ms() - SILENT_MS
+        self._records = {name: record for name, record in self._records.items() if record.seen_ms > since}
+        return [self._records[name] for name in sorted(self._records)]
 
 
 class MemoryInflight:

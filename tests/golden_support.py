@@ -78,7 +78,7 @@ MESSAGES: dict[tuple[str, str], tuple[wire.Event, ...]] = {
     ),
     ("facts", "rules"): (events.RequestRefused(run=RUN, family="rules", failure=_FAILURE),),
     ("facts", "sweeper"): (events.RequestCancelled(run=RUN, by="lost", **_ENDED),),
-    ("control", "console"): (events.KeyChanged(key_id="k1"),),
+    ("control", "console"): (events.KeyChanged(key_id="k1"), events.DrainAsked(consumer="rules-7-abc")),
     ("control", "provisioner"): (events.CatalogChanged(pool="tiny"),),
     ("commands", "console"): (
         DeployModel(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Protocol
 
@@ -13,8 +13,9 @@ from base.crypto import KeyRing
 from console.desks import KeyDesk, ModelDesk
 from console.scan_desk import ScanDesk
 from runtime.dlq import Letter
-from runtime.inspect import GroupLag
-from schemas.ports import Keys, RunStatus
+from runtime.inspect import ConsumerView, GroupLag
+from schemas.ports import Keys, Publisher, RunStatus
+from schemas.records import ProcessRecord
 from storage.ports import Store
 
 
@@ -46,6 +47,16 @@ class Inspector(Protocol):
     async def live(self) -> int: ...
 
     async def dead(self) -> int: ...
+
+    async def consumers(self) -> Sequence[ConsumerView]: ...
+
+    async def dead_by_group(self) -> Mapping[tuple[str, str], int]: ...
+
+
+class Processes(Protocol):
+    """Who is there: state/processes.py."""
+
+    async def list(self) -> Sequence[ProcessRecord]: ...
 
 
 class EngineLogs(Protocol):
@@ -79,6 +90,9 @@ class Parts:
     runs: Runs
     dead_letters: DeadLetters
     inspector: Inspector
+    processes: Processes
+    publisher: Publisher
+    groups: tuple[str, ...]  # every one of streams.yaml
     engine_logs: EngineLogs
     scan_desk: ScanDesk
     ring: KeyRing

@@ -109,6 +109,9 @@ async def open_room(house: House, runs: Runs) -> None:
         runs=runs,
         dead_letters=DeadLetters(c.redis, c.seals("console"), c.partitions),
         inspector=Inspector(c.redis, c.topology, c.partitions),
+        processes=house.shared.processes,
+        publisher=publisher,
+        groups=tuple(group for stream in c.topology.streams.values() for group in stream.groups),
         engine_logs=engine_logs,
         scan_desk=make_scan_desk(settings.guardrails, c.clock, c.chance),
         ring=c.ring,
@@ -119,6 +122,7 @@ async def open_room(house: House, runs: Runs) -> None:
 
     async def start() -> None:
         await server.start()
+        house.addresses["console"] = f"http://{settings.admin.host}:{server.port}"
         house.stops.add("admin API", stop, _GRACE_S + 2.0)
 
     async def stop() -> None:

@@ -13,8 +13,9 @@ import pytest
 
 from console.cli import main
 from console.entries import ModelEntry
+from console.stack import ROOMS
 from schemas.commands import ScaleDeployment, StopDeployment
-from schemas.records import DeploymentRecord, ReplicaRecord
+from schemas.records import DeploymentRecord, ProcessRecord, ReplicaRecord
 from tests.console_support import RUN, Desk, admin_server, deploy_model, letter, until
 from tests.storage_support import fact, request
 from workers.provisioner.wishes import desired
@@ -276,6 +277,58 @@ async def test_dead_letters_are_handled_from_the_command_line(cli: Cli, desk: De
 async def test_the_backlog_is_a_table_and_json(cli: Cli) -> None:
     assert "audit" in (await cli.run("lag"))[1]
     assert (await cli.json("lag"))["data"][0]["lag"] == 2
+
+
+async def test_consumers_are_a_table_and_json(cli: Cli) -> None:
+    _, out, _ = await cli.run("lag", "--consumers")
+    assert "workers-9-old" in out and "ALIVE" in out and "9000000" in out
+    assert len((await cli.json("lag", "--consumers"))["data"]) == 2
+
+
+async def test_status_ends_with_1_for_a_sick_system_and_0_for_a_sound_one(cli: Cli, desk: Desk) -> None:
+    code, out, _ = await cli.run("status")
+    assert code == 1 and out.endswith("unhealthy\n")
+    assert "problem: the group audit has no consumer: `headrace start audit`" in out
+    now = desk.parts.clock.now_ms()
+    everything = ProcessRecord(
+        consumer="all-7-abc", rooms=ROOMS, pid=7, host="h", started_ms=now - 3_700_000, version="0.1.0"
+    )
+    await desk.processes.announce(everything)
+    code, out, _ = await cli.run("status")
+    assert code == 0 and out.endswith("healthy\n") and "1h 1m" in out and "all-7-abc" in out
+    assert (await cli.json("status"))["groups"][0] == {
+        "group": "authorization",
+        "lag": 0,
+        "pending": 0,
+        "waiting": 0,
+        "oldest_ms": 0,
+        "consumers": 1,
+    }
+
+
+async def test_a_drain_is_waited_for_or_only_asked(cli: Cli, desk: Desk) -> None:
+    for name in ("audit-1-abc", "audit-2-def"):
+        await desk.processes.announce(
+            ProcessRecord(consumer=name, rooms=("audit",), pid=1, host="h", started_ms=1, version="0.1.0")
+        )
+    assert (await cli.run("drain", "audit-1-abc", "--timeout", "0"))[1] == "audit-1-abc was asked to drain\n"
+    code, _, err = await cli.run("drain", "audit-1-abc", "--timeout", "0.1")
+    assert code == 2 and "still drains after 0.1 s" in err
+    waiting = asyncio.create_task(cli.run("drain", "audit-1-abc"))
+    await until(lambda: asked(desk, 3))
+    await desk.processes.withdraw("audit-1-abc")
+    assert (await waiting)[:2] == (0, "audit-1-abc has drained and is gone\n")
+    code, _, err = await cli.run("drain", "audit-2-def")
+    assert code == 2 and "last process of audit" in err and "--force" in err
+
+
+async def asked(desk: Desk, count: int) -> bool:
+    return desk.said.kinds().count("DrainAsked") == count
+
+
+async def test_scaling_needs_a_supervisor_on_this_machine(cli: Cli) -> None:
+    code, _, err = await cli.run("scale", "rules", "2")
+    assert code == 2 and "no supervisor answers" in err and err.count("\n") == 1
 
 
 async def test_a_text_that_would_be_blocked_ends_with_exit_code_1(cli: Cli, desk: Desk) -> None:
