@@ -191,6 +191,7 @@ async def test_a_failure_in_mid_stream_is_one_error_event_and_never_a_done() -> 
             "type": "upstream_error",
             "param": None,
             "code": "upstream_interrupted",
+            "doc_url": "/docs/errors/upstream_interrupted",
         }
         stream = await client.chat.completions.create(model="tiny", messages=HELLO, stream=True)
         with pytest.raises(openai.APIError) as caught:

@@ -14,8 +14,20 @@ from pydantic import Field
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from base.settings import Section
+from console.admin.deployment_shapes import (
+    ASK,
+    COMMAND,
+    DEPLOYMENT,
+    STANDING,
+    STOP,
+    Deployment,
+    Log,
+    Model,
+    Scaled,
+    Standing,
+)
 from console.admin.parts import Given, Parts
-from console.admin.shapes import Shape, example, like, listed
+from console.admin.shapes import listed
 from console.entries import MOST_REPLICAS, ModelEntry
 from ingress.documents.openapi import EVENT, EVENTS, answer, asks, fails, operation
 from schemas.errors import Code, Refusal
@@ -23,11 +35,6 @@ from schemas.records import DeploymentRecord, ReplicaRecord
 
 routes = APIRouter(tags=["models"])
 
-Engine = like("Engine", ReplicaRecord)
-_MORE: dict[str, Any] = {"credential": bool, "ready": int, "pids": list[int], "restarts": int}
-Deployment = like("Deployment", DeploymentRecord, **_MORE, engines=list[Engine])  # type: ignore[valid-type]
-ShownEngine = like("ShownEngine", ReplicaRecord, last_line=str)
-Standing = like("Standing", DeploymentRecord, **_MORE, engines=list[ShownEngine])  # type: ignore[valid-type]
 Name = Annotated[str, Path(description="A deployment.", examples=["hosted-large"])]
 All = Annotated[bool, Query(description="Also the stopped ones.")]
 
@@ -41,87 +48,8 @@ class Scale(Section):
     replicas: int = Field(strict=True, ge=0, le=MOST_REPLICAS, description="0: none for now; the model stays known.")
 
 
-class Asked(Shape):
-    """What was asked for."""
-
-    deployment: str
-    model: str
-
-
-class Stopping(Shape):
-    """Deployments that are on their way out."""
-
-    stopping: list[str]
-
-
-class Scaled(Shape):
-    """What was asked for, and the command that carries it."""
-
-    deployment: str
-    replicas: int
-    command_id: str
-
-
-class Log(Shape):
-    """The last lines of an engine's output."""
-
-    deployment: str
-    replica: int
-    log: str
-
-
-class Model(Shape):
-    """A public name. ready: how many of its deployments serve it now."""
-
-    name: str
-    ready: int
-    deployments: list[Deployment]  # type: ignore[valid-type]
-
-
-_ENTRY = {"name": "hosted-large", "url": "https://models.example/v1", "api_key": "sk-...", "slots": 64}
-_COMMAND = "5f0c9e7a1b3d4e6f8091a2b3c4d5e6f7"
-_ENGINE = example(ReplicaRecord, Engine, deployment="hosted-large", replica=1, command_id=_COMMAND, state="ready")
-_DEPLOYMENT = example(
-    DeploymentRecord,
-    Deployment,
-    deployment="hosted-large",
-    command_id=_COMMAND,
-    name="hosted-large",
-    target="external",
-    pool="hosted-large",
-    state="ready",
-    url="https://models.example/v1",
-    credential=True,
-    ready=1,
-    pids=[],
-    restarts=0,
-    engines=[_ENGINE],
-    slots=64,
-    created_ms=1_760_000_000_000,
-    updated_ms=1_760_000_001_000,
-)
-_STANDING = {**_DEPLOYMENT, "engines": [{**_ENGINE, "last_line": ""}]}
-
-
-_ASK: dict[str, Any] = {
-    "status_code": 202,
-    "response_model": Asked,
-    "openapi_extra": operation(
-        asks(_ENTRY),
-        answer({"deployment": "hosted-large", "model": "hosted-large"}, "The command is on its way.", status=202),
-    ),
-}
-_STOP: dict[str, Any] = {
-    "status_code": 202,
-    "response_model": Stopping,
-    "openapi_extra": operation(
-        answer({"stopping": ["hosted-large"]}, "The commands are on their way.", status=202), fails(Code.not_found)
-    ),
-}
-
-
-@routes.post("/models", summary="Ask for a model", **_ASK)
-@routes.post("/deployments", summary="Ask for a deployment", **_ASK)
+@routes.post("/models", summary="Ask for a model", **ASK)
+@routes.post("/deployments", summary="Ask for a deployment", **ASK)
 async def add(entry: ModelEntry, parts: Given) -> dict[str, Any]:
     """The provisioner does it; GET /deployments/{deployment} tells how it goes. Asking again for what stands is no
     command."""
@@ -134,7 +62,7 @@ async def add(entry: ModelEntry, parts: Given) -> dict[str, Any]:
     response_model=listed(Model),
     summary="List the models",
     openapi_extra=operation(
-        answer({"data": [{"name": "hosted-large", "ready": 1, "deployments": [_DEPLOYMENT]}]}),
+        answer({"data": [{"name": "hosted-large", "ready": 1, "deployments": [DEPLOYMENT]}]}),
     ),
 )
 async def models(parts: Given) -> dict[str, Any]:
@@ -146,7 +74,7 @@ async def models(parts: Given) -> dict[str, Any]:
     return {"data": [_model(name, rows) for name, rows in sorted(by_name.items())]}
 
 
-@routes.delete("/models/{name:path}", summary="Remove a model", **_STOP)
+@routes.delete("/models/{name:path}", summary="Remove a model", **STOP)
 async def remove(
     name: Annotated[str, Path(description="A public name; may hold `/`.", examples=["hosted-large"])], parts: Given
 ) -> dict[str, Any]:
@@ -163,7 +91,7 @@ async def remove(
     "/deployments",
     response_model=listed(Deployment),
     summary="List the deployments",
-    openapi_extra=operation(answer({"data": [_DEPLOYMENT]})),
+    openapi_extra=operation(answer({"data": [DEPLOYMENT]})),
 )
 async def deployments(parts: Given, all: All = False) -> dict[str, Any]:
     """Deployments; with `all` also the stopped ones."""
@@ -174,7 +102,7 @@ async def deployments(parts: Given, all: All = False) -> dict[str, Any]:
     "/deployments/{deployment}",
     response_model=Standing,
     summary="Show a deployment",
-    openapi_extra=operation(answer(_STANDING), fails(Code.not_found)),
+    openapi_extra=operation(answer(STANDING), fails(Code.not_found)),
 )
 async def show(deployment: Name, parts: Given) -> dict[str, Any]:
     """How it stands, engine by engine, with the last line of those that are not ready. Whether it has a credential,
@@ -188,7 +116,7 @@ async def show(deployment: Name, parts: Given) -> dict[str, Any]:
     return shown
 
 
-@routes.delete("/deployments/{deployment}", summary="Stop a deployment", **_STOP)
+@routes.delete("/deployments/{deployment}", summary="Stop a deployment", **STOP)
 async def stop(
     deployment: Name, parts: Given, now: Annotated[bool, Query(description="Do not wait for its requests.")] = False
 ) -> dict[str, Any]:
@@ -196,7 +124,7 @@ async def stop(
     return {"stopping": [(await parts.model_desk.stop(deployment, now=now)).deployment]}
 
 
-@routes.post("/deployments/{deployment}/drain", summary="Drain a deployment", **_STOP)
+@routes.post("/deployments/{deployment}/drain", summary="Drain a deployment", **STOP)
 async def drain(deployment: Name, parts: Given) -> dict[str, Any]:
     """The same as DELETE without `now`."""
     return {"stopping": [(await parts.model_desk.stop(deployment)).deployment]}
@@ -209,7 +137,7 @@ async def drain(deployment: Name, parts: Given) -> dict[str, Any]:
     summary="Scale a deployment",
     openapi_extra=operation(
         asks({"replicas": 2}),
-        answer({"deployment": "local", "replicas": 2, "command_id": _COMMAND}, "It was asked for.", status=202),
+        answer({"deployment": "local", "replicas": 2, "command_id": COMMAND}, "It was asked for.", status=202),
         fails(Code.not_found),
     ),
 )
