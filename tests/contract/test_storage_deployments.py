@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
-
-import pytest
 
 from schemas.records import EndpointRecord, ModelRecord
 from storage.ports import Store
-from tests.storage_support import DEPLOYMENT, KINDS, a_store
+from tests.storage_support import DEPLOYMENT
 
 MODEL = ModelRecord(name="small", pool="small", created=1)
 ENDPOINT = EndpointRecord(endpoint="e1", deployment="d1", pool="small", model="small", url="http://127.0.0.1:1/v1")
-
-
-@pytest.fixture(params=KINDS)
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
-    async with a_store(request.getfixturevalue("postgres") if request.param == "postgres" else None) as store:
-        yield store
 
 
 async def test_a_deployment_is_found_as_it_was(store: Store) -> None:
