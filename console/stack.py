@@ -88,7 +88,8 @@ class Plan:
 
     engines: (name, url) of --engine. local_model: the embedded model's name, "" for none; its command is
     `console.embedded.engine.command()`. prune: stop deployments that nothing wants any more. known_api_key and
-    known_admin_key: of an earlier start, "" for the first.
+    known_admin_key: of an earlier start, "" for the first. own: the servers are the operator's, `headrace init` set
+    them up.
     """
 
     source: Source
@@ -99,6 +100,7 @@ class Plan:
     prune: bool = False
     known_api_key: str = ""
     known_admin_key: str = ""
+    own: bool = False
 
 
 #: Tells the user what is being done, one short line.

@@ -42,7 +42,7 @@ class EmbeddedPostgres:
     """One PostgreSQL server whose whole state is `folder` (data, log, record)."""
 
     name = "postgres"
-    locale = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C")
+    locale: tuple[str, ...] = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C")
 
     def __init__(self, folder: Path, settings: PostgresSettings) -> None:
         self.folder = folder.absolute()

@@ -10,7 +10,7 @@ import pytest
 from console.cli import main
 from console.cli.client import Server, connection
 from console.cli.output import moment
-from console.cli.up import checked_keyring, parse_engine
+from console.cli.up import parse_engine
 from console.launch import LaunchError
 
 
@@ -180,9 +180,3 @@ def test_an_engine_that_cannot_be_called_is_refused_before_anything_starts(text:
         parse_engine(text)
     assert said in str(caught.value)
     assert "pass@" not in str(caught.value)
-
-
-def test_a_broken_key_ring_of_the_settings_is_refused_without_showing_it() -> None:
-    with pytest.raises(LaunchError, match=r"^secrets\.keyring: ") as caught:
-        checked_keyring("k1:not-a-key")
-    assert "not-a-key" not in str(caught.value)
