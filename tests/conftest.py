@@ -8,6 +8,7 @@ gets an empty Valkey (flushed) and a database of its own; tests that stop or kil
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -15,10 +16,14 @@ from pathlib import Path
 
 import pytest
 
+from console.config import UNUSED, WELL_KNOWN
 from console.embedded import ports
 from console.embedded.postgres import EmbeddedPostgres, PostgresSettings
 from console.embedded.valkey import EmbeddedValkey, ValkeySettings
 from tests.servers import TEST_PASSWORD, PostgresOf, RedisOf, a_database, postgres_servers, redis_servers
+
+for _name in (*WELL_KNOWN, *UNUSED):  # a developer's own servers are not for tests
+    os.environ.pop(_name, None)
 
 
 @contextlib.contextmanager
