@@ -74,7 +74,11 @@ _REMEDY_LOGIN = "set PG_ADMIN_USER and PG_ADMIN_PASSWORD to make login and datab
 async def _inside(settings: Settings, *, only_look: bool) -> AsyncIterator[Done]:
     """Schema, streams and keys."""
     dsn = settings.postgres.dsn
-    for migration, applied in await status(dsn):
+    try:
+        migrations = await status(dsn)
+    except Unavailable as error:  # the login was there already, with another password, or may not come from here
+        raise SetupError(f"the login of DATABASE_URL is not let in: {error}; correct its password there") from None
+    for migration, applied in migrations:
         if not applied and not only_look:
             await migrate(dsn, only=migration.number)
         yield Done(f"migration {migration.name}", applied)
@@ -90,12 +94,14 @@ async def _streams(settings: Settings, *, only_look: bool) -> AsyncIterator[Done
     topology = load()
     async with own.connected(settings) as redis:
         absent = await missing(topology, settings.partitions, redis)
-        if not only_look:
-            await apply(topology, settings.partitions, redis)
+        done = [] if only_look else await apply(topology, settings.partitions, redis)
     for _, key, groups in topology.keys(settings.partitions):
         for group in groups:
             name = f"{group} on {key}"
             yield Done(f"group {name}", name not in absent)
+    for change in done:
+        if not change.startswith("created"):  # a group of an older version, which would hold back trimming
+            yield Done(change, False)
 
 
 async def _keys(settings: Settings, *, only_look: bool) -> AsyncIterator[Done]:

@@ -14,6 +14,7 @@ from tests.e2e.house import Engine, headrace, scripted_engine, until
 from tests.own_servers import TOKEN, own_servers
 from tests.own_servers import headrace as command
 
+NARROW = "on >narrow-pass ~* &* +@all -@admin -@dangerous +info"  # docs/how-to/own-servers.md
 CHAT = {"model": "hosted", "messages": [{"role": "user", "content": "hello"}]}
 
 
@@ -25,7 +26,9 @@ def engine() -> Iterator[Engine]:
 
 def test_a_request_is_answered_on_own_servers_and_nothing_embedded_runs(tmp_path: Path, engine: Engine) -> None:
     with short_folder() as folder, own_servers(folder) as servers:
-        environment = servers.environment(INTERNAL_API_KEY=TOKEN)
+        servers.redis.ask("ACL", "SETUSER", "narrow", *NARROW.split())
+        narrow = servers.redis.url.replace(":only-for-tests@", "narrow:narrow-pass@")
+        environment = servers.environment(INTERNAL_API_KEY=TOKEN, REDIS_URL=narrow)
         made = command("init", environment=environment, folder=tmp_path)
         assert made.code == 0, made.err
         key = re.search(r"first application key\n +(hr_\w+)", made.out)

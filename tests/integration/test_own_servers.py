@@ -110,6 +110,12 @@ def test_up_says_every_problem_of_the_servers_at_once_with_its_remedy(fresh: Own
     assert {path.name for path in (tmp_path / ".headrace").iterdir()}.isdisjoint({"valkey", "postgres"})
 
 
+def test_a_login_that_was_there_with_another_password_is_said_to_be_that(fresh: OwnServers, tmp_path: Path) -> None:
+    fresh.postgres.sql("""CREATE ROLE "other-service" LOGIN PASSWORD 'another'""")
+    refused = init(fresh, tmp_path, database="other")
+    assert refused.code == 2 and "correct its password" in refused.err and len(refused.err.splitlines()) == 1
+
+
 def test_init_refuses_an_unsafe_redis_before_it_makes_anything(fresh: OwnServers, tmp_path: Path) -> None:
     fresh.redis.ask("CONFIG", "SET", "maxmemory-policy", "volatile-lru")
     try:

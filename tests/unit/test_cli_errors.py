@@ -102,6 +102,7 @@ def test_a_mistyped_command_is_one_line_with_a_hint(
         ("{", "writes it anew"),
         ('{"admin_url": "ftp://x"}', "admin_url must be an http(s) address"),
         ("{}", "admin_url"),
+        ('{"admin_url": "http://127.0.0.1:9", "admin_key": ""}', "set HEADRACE_ADMIN_KEY"),
     ],
 )
 def test_a_broken_connection_file_is_one_line(
@@ -154,7 +155,8 @@ def test_doctor_names_what_must_be_mended(capsys: pytest.CaptureFixture[str], tm
     (tmp_path / "headrace.yaml").write_text("redis: {url: 'redis://127.0.0.1:9'}\n")
     code, out, _ = said(capsys, "doctor", "--json")
     bad = {row["name"]: row for row in json.loads(out)["data"] if row["verdict"] == "bad"}
-    assert (code, set(bad)) == (1, {"own servers"}) and "DATABASE_URL" in json.dumps(bad)
+    assert (code, set(bad)) == (1, {"own servers"})
+    assert "DATABASE_URL" in out
 
 
 def test_topology_apply_says_when_the_server_is_away(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

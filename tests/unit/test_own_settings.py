@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from pathlib import Path
 
 import pytest
@@ -117,3 +118,10 @@ def test_a_rotated_ring_still_knows_the_former_key_and_its_tokens(tmp_path: Path
     ring = made.out.strip().removeprefix("SECRET_ENCRYPTION_KEY=")
     assert ring.startswith("k2:") and ring.endswith(f",{RING}")
     assert config.load(folder=tmp_path, environ=GOOD | {"SECRET_ENCRYPTION_KEY": ring, "INTERNAL_API_KEY": TOKEN})
+
+
+def test_the_sample_of_variables_names_each_and_changes_nothing(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / ".env.sample").read_text()
+    (tmp_path / ".env").write_text(text)
+    assert config.load(folder=tmp_path, environ={}) == config.load(folder=tmp_path / "nowhere", environ={})
+    assert set(re.findall("^([A-Z_]+)=$", text, re.MULTILINE)) == {*config.WELL_KNOWN, *config.UNUSED}
