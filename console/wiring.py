@@ -19,7 +19,6 @@ from ingress.parts import Parts
 from ingress.serve import IngressServer
 from ingress.stalls import Stalls
 from providers.http import HttpTransport
-from runtime.app import Stage
 from runtime.door import StreamDoor
 from runtime.inspect import Inspector
 from runtime.names import prefix, push_channel
@@ -29,7 +28,7 @@ from workers.authorization.app import build as build_authorization
 from workers.guardrails.app import build as build_guardrails
 from workers.guardrails.policy import Policies
 from workers.provisioner.app import build as build_provisioner
-from workers.router.app import make_router
+from workers.router.app import make_router, router_stage
 
 _DOOR_BEAT_S = 5.0
 _GAUGES_S = 5.0
@@ -77,7 +76,7 @@ async def _router(house: House) -> None:
     house.stops.add("upstream connections", transport.close, 5.0)
     credentials = RingCredentials(Sealer(c.ring, c.chance))
     router = make_router(house.settings.router, transport, house.shared.catalog, credentials, Verifier(c.ring), c.clock)
-    house.stages.append(Stage(group="router", run_handler=router.handle, pools=lambda: house.pools))
+    house.stages.append(router_stage(router, house.shared.catalog, lambda: house.pools))
 
 
 def make_door(house: House, publisher: str) -> StreamDoor:

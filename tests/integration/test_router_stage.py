@@ -28,7 +28,7 @@ from schemas.records import EndpointRecord
 from schemas.verdicts import PASS, Grant, Verdict
 from state.memory import MemoryCatalog
 from tests.router_support import CLOCK, GOOD_STREAM, RING, VERIFIER, chunk, completion, endpoint, script_server, sse
-from workers.router.app import make_router
+from workers.router.app import make_router, router_stage
 from workers.router.settings import RouterSettings
 
 PARTITIONS = 4
@@ -94,7 +94,7 @@ async def house(valkey_url: str, engine_url: str) -> AsyncIterator[House]:
     router = make_router(RouterSettings(), transport, catalog, NoCredentials(), VERIFIER, CLOCK)
     stages = [
         Stage(group="authorization", handler=pass_all),
-        Stage(group="router", run_handler=router.handle, pools=lambda: ("pool",)),
+        router_stage(router, catalog, lambda: ("pool",)),
     ]
     door = StreamDoor(
         "one", PARTITIONS, context.scripts, context.runs, context.seals("ingress"), CLOCK, SystemRandom(), Bounds()

@@ -6,15 +6,18 @@ RequestCleared   Router.handle, one task for each run, the run claimed before it
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from base.clock import Clock
 from providers.ports import Transport
+from runtime.app import Stage
 from schemas.envelope import VerifierPort
 from schemas.ports import Catalog
 from workers.router.call import Caller
 from workers.router.handlers import Needs, Router
 from workers.router.pools import Pools
 from workers.router.ports import Credentials
-from workers.router.rules import RetryWindow, strategy_of
+from workers.router.rules import RetryWindow, Seat, strategy_of
 from workers.router.settings import RouterSettings
 from workers.router.strategies import STRATEGIES
 
@@ -39,3 +42,15 @@ def make_router(
             attempts=settings.attempts,
         )
     )
+
+
+def router_stage(router: Router, catalog: Catalog, pools: Callable[[], Sequence[str]]) -> Stage:
+    """The stage of a router. pools: those that exist now; what it can take of each is announced to the gate."""
+
+    async def capacities() -> dict[str, int]:
+        return {pool: router.pools.capacity(await catalog.endpoints(pool)) for pool in pools()}
+
+    def seated(place: int, routers: int) -> None:
+        router.pools.seat = Seat(max(place, 0), max(routers, 1))
+
+    return Stage(group="router", run_handler=router.handle, pools=pools, capacities=capacities, seated=seated)

@@ -57,6 +57,11 @@ class Router:
         self._needs = needs
         self._clock = needs.clock
 
+    @property
+    def pools(self) -> Pools:
+        """Whose slots this router uses."""
+        return self._needs.pools
+
     async def handle(self, delivery: Delivery, lease: RunLease) -> None:
         """Bring a claimed run to its end. Returns silently when the run is another's; raises Unavailable when a store
         stayed away, before anything was sent: then the entry is tried again."""

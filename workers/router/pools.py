@@ -1,7 +1,7 @@
 """The endpoints' slots as this process uses them, and who waits for one.
 
-Slots are counted per process: with several router processes an endpoint gets at most slots x processes requests, until
-the fair gate deals them out.
+Several routers share an endpoint's slots by their seats (rules.share_of): each uses its part and announces it, so the
+gate never lets in more runs than there are slots.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from base import metrics
 from base.clock import Clock
 from schemas.records import EndpointRecord
-from workers.router.rules import Absent, choose
+from workers.router.rules import ERRANDS, Absent, Seat, choose, share_of
 from workers.router.strategies import Strategy
 
 #: Seconds after which a waiter looks again by itself: an endpoint may have come up meanwhile.
@@ -26,6 +26,7 @@ class Pools:
 
     def __init__(self, strategy_of: Callable[[str], Strategy], clock: Clock) -> None:
         self._strategy_of, self._clock = strategy_of, clock
+        self.seat = Seat(0, 1)
         self._in_use: defaultdict[str, int] = defaultdict(int)
         self._resting: dict[str, float] = {}
         self._turns: defaultdict[str, int] = defaultdict(int)
@@ -38,6 +39,12 @@ class Pools:
         if isinstance(found, EndpointRecord):
             self._turns[pool] = turn + 1
         return found
+
+    def capacity(self, endpoints: Sequence[EndpointRecord]) -> int:
+        """Runs of a pool that this router can have in hand: its part of the slots that are up; without any endpoint
+        room for errands, so that runs are told so at once."""
+        up = [endpoint for endpoint in endpoints if endpoint.up]
+        return sum(share_of(endpoint.slots, self.seat) for endpoint in up) if up else ERRANDS
 
     @contextmanager
     def using(self, endpoint: EndpointRecord) -> Iterator[None]:

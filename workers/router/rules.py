@@ -28,6 +28,23 @@ _FULL = frozenset({429, 503})
 _DEFAULT_WAIT_MS = 1000
 
 
+#: Places of a pool in which no endpoint can serve: its runs are told so at once instead of waiting.
+ERRANDS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """This router among all: its place from 0, and how many they are."""
+
+    index: int
+    count: int
+
+
+def share_of(slots: int, seat: Seat) -> int:
+    """This router's part of an endpoint's slots."""
+    return slots // seat.count + (1 if seat.index < slots % seat.count else 0)
+
+
 class Absent(Enum):
     """Why no endpoint was chosen."""
 
