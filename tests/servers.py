@@ -15,6 +15,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -28,6 +29,8 @@ POSTGRES_KINDS = ("postgres18", "postgres15")
 _POSTGRES_15 = Path("/usr/lib/postgresql/15/bin")
 
 _numbers = itertools.count(1)
+
+Server = TypeVar("Server", EmbeddedValkey, EmbeddedPostgres)
 
 #: Servers by kind; the first call of a kind starts one.
 RedisOf = Callable[[str], EmbeddedValkey]
@@ -78,18 +81,8 @@ def redis_servers(folder: Path) -> Iterator[RedisOf]:
     """Cluster-enabled servers of one node, without waiting for the disk: a script over two slots fails there."""
     settings = ValkeySettings(TEST_PASSWORD, cluster=True, fsync="no", tied=True)
     classes = {"valkey": EmbeddedValkey, "redis": DebianRedis}
-    running: dict[str, EmbeddedValkey] = {}
-
-    def server(kind: str) -> EmbeddedValkey:
-        if kind not in running:
-            made = classes[kind](folder / f"cluster-{kind}", settings)
-            made.start()
-            running[kind] = made
-        return running[kind]
-
-    yield server
-    for made in running.values():
-        made.stop()
+    with _started(lambda kind: classes[kind](folder / f"cluster-{kind}", settings)) as servers:
+        yield servers
 
 
 @contextlib.contextmanager
@@ -97,11 +90,18 @@ def postgres_servers(folder: Path) -> Iterator[PostgresOf]:
     """Servers without fsync."""
     settings = PostgresSettings(TEST_PASSWORD, durable=False, tied=True)
     classes = {"postgres18": EmbeddedPostgres, "postgres15": DebianPostgres}
-    running: dict[str, EmbeddedPostgres] = {}
+    with _started(lambda kind: classes[kind](folder / kind, settings)) as servers:
+        yield servers
 
-    def server(kind: str) -> EmbeddedPostgres:
+
+@contextlib.contextmanager
+def _started(make: Callable[[str], Server]) -> Iterator[Callable[[str], Server]]:
+    """A function that starts a server of a kind when it is first asked for one."""
+    running: dict[str, Server] = {}
+
+    def server(kind: str) -> Server:
         if kind not in running:
-            made = classes[kind](folder / kind, settings)
+            made = make(kind)
             made.start()
             running[kind] = made
         return running[kind]
