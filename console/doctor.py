@@ -141,9 +141,6 @@ async def _sound(settings: config.Settings) -> list[Finding]:
 
 
 def _split(problem: str) -> tuple[str, str]:
-    """What is wrong, and what to do: own.py writes them with a colon or a semicolon between."""
+    """What is wrong, and what to do: own.py writes them with a semicolon between."""
     detail, _, remedy = problem.partition("; ")
-    if remedy:
-        return detail, remedy
-    detail, found, remedy = problem.rpartition(": ")
-    return (detail, remedy) if found else (problem, "")
+    return detail, remedy

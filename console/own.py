@@ -21,6 +21,7 @@ from storage.setup import OLDEST, RecordFacts, record_facts
 
 _NO_ENTRY = ("SQLSTATE 3D000", "SQLSTATE 28")  # no such database; login or password refused
 _NOT_MADE = "correct DATABASE_URL, or let `headrace init` make login and database"
+_VARIABLES = {"Redis": "REDIS_URL", "PostgreSQL": "DATABASE_URL"}
 _EMBEDDED = "or unset both, and `headrace up` brings servers of its own"
 
 
@@ -39,12 +40,12 @@ def are_named(settings: Settings) -> bool:
         return False
     problems = []
     if not redis:
-        problems.append(f"DATABASE_URL (postgres.dsn) is set and REDIS_URL (redis.url) is not: set both, {_EMBEDDED}")
+        problems.append(f"DATABASE_URL (postgres.dsn) is set and REDIS_URL (redis.url) is not; set both, {_EMBEDDED}")
     if not postgres:
-        problems.append(f"REDIS_URL (redis.url) is set and DATABASE_URL (postgres.dsn) is not: set both, {_EMBEDDED}")
+        problems.append(f"REDIS_URL (redis.url) is set and DATABASE_URL (postgres.dsn) is not; set both, {_EMBEDDED}")
     problems += _addresses(settings)
     if not settings.secrets.keyring.get_secret_value():
-        problems.append(f"SECRET_ENCRYPTION_KEY (secrets.keyring) is not set: own servers need one; {HOW_KEY}")
+        problems.append(f"SECRET_ENCRYPTION_KEY (secrets.keyring) is not set, and own servers need one; {HOW_KEY}")
     if problems:
         raise OwnServerError(problems)
     return True
@@ -88,8 +89,10 @@ async def _told(name: str, look: Callable[[Settings], Awaitable[list[str]]], set
     try:
         return [f"{name}: {problem}" for problem in await look(settings)]
     except (HeadraceError, ValueError, OSError) as error:
-        remedy = f"; {_NOT_MADE}" if any(state in str(error) for state in _NO_ENTRY) else ""
-        return [f"{name}: {error}{remedy}"]
+        said = str(error)
+    made = not any(state in said for state in _NO_ENTRY)
+    remedy = "" if "; " in said else f"; check {_VARIABLES[name]} and the server" if made else f"; {_NOT_MADE}"
+    return [f"{'' if said.startswith(name) else f'{name}: '}{said}{remedy}"]
 
 
 async def redis_problems(settings: Settings) -> list[str]:
@@ -115,7 +118,7 @@ async def record_problems(settings: Settings) -> list[str]:
     found = unfit(await record_facts(p.dsn, p.role), p.role)
     waiting = [item.name for item, applied in await status(p.dsn) if not applied]
     if waiting:
-        found.append(f"the schema is not current ({', '.join(waiting)}): run `headrace init` or `headrace migrate up`")
+        found.append(f"the schema is not current ({', '.join(waiting)}); run `headrace init` or `headrace migrate up`")
     return found
 
 
@@ -123,20 +126,20 @@ def unfit(facts: RecordFacts, role: str) -> list[str]:
     """Why this server or this login must not be used; each with its remedy."""
     found = []
     if facts.version < OLDEST:
-        found.append(f"the server is version {facts.version // 10_000}; Headrace needs PostgreSQL 15: upgrade it")
+        found.append(f"the server is version {facts.version // 10_000}, older than PostgreSQL 15; upgrade it")
     if not facts.has_role:
         found.append(
-            f"the role {role} is not there: run `headrace init` with PG_ADMIN_USER and PG_ADMIN_PASSWORD, or let the "
+            f"the role {role} is not there; run `headrace init` with PG_ADMIN_USER and PG_ADMIN_PASSWORD, or let the "
             f"administrator run: CREATE ROLE {role} NOLOGIN; GRANT {role} TO {facts.login}"
         )
     elif facts.role_mighty:
         found.append(
-            f"the role {role} passes row-level security by: let the administrator run "
+            f"the role {role} passes row-level security by; let the administrator run "
             f"ALTER ROLE {role} NOSUPERUSER NOBYPASSRLS"
         )
     elif not facts.member:
         found.append(
-            f"{facts.login} may not work as {role}: let the administrator run GRANT {role} TO {facts.login}, or run "
+            f"{facts.login} may not work as {role}; let the administrator run GRANT {role} TO {facts.login}, or run "
             "`headrace init` with PG_ADMIN_USER and PG_ADMIN_PASSWORD"
         )
     return found
@@ -151,5 +154,5 @@ def notes(settings: Settings, facts: RecordFacts) -> list[str]:
         )
     for name, url in (("REDIS_URL", settings.redis.url), ("DATABASE_URL", settings.postgres.dsn)):
         if urlsplit(url).password is None:
-            found.append(f"{name} has no password: whoever reaches that server can read and change everything")
+            found.append(f"{name} has no password, whoever reaches that server may do everything; give it one")
     return found

@@ -71,7 +71,7 @@ def weak_password(name: str, url: str) -> str:
     except ValueError:
         return ""
     if password.lower() in _PLACEHOLDERS:
-        return f"{name} has a password that anybody would try first: choose another, `openssl rand -hex 24` makes one"
+        return f"{name} has a password that anybody would try first; choose another, `openssl rand -hex 24` makes one"
     return ""
 
 

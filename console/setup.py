@@ -78,6 +78,12 @@ async def _inside(settings: Settings, *, only_look: bool) -> AsyncIterator[Done]
         migrations = await status(dsn)
     except Unavailable as error:  # the login was there already, with another password, or may not come from here
         raise SetupError(f"the login of DATABASE_URL is not let in: {error}; correct its password there") from None
+    facts = await record_facts(dsn, settings.postgres.role)
+    if not facts.makes_tables and not all(applied for _, applied in migrations):
+        raise SetupError(
+            f"PostgreSQL: {facts.login} may not make tables here; let the administrator make it the owner of the "
+            f"database, or run GRANT CREATE ON SCHEMA public TO {facts.login}"
+        )
     for migration, applied in migrations:
         if not applied and not only_look:
             await migrate(dsn, only=migration.number)

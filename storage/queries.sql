@@ -174,7 +174,7 @@ ORDER BY sum(cost_micros) DESC, 1;
 
 -- look_at_server: what the server and the user of this connection are; $1 the role the service works in
 SELECT current_setting('server_version_num')::int AS version, current_user AS login,
-    me.rolsuper OR me.rolbypassrls AS mighty, me.rolsuper AS super, me.rolsuper OR me.rolcreaterole AS makes_roles,
+    me.rolsuper OR me.rolbypassrls AS mighty, me.rolsuper OR me.rolcreaterole AS makes_roles,
     app.rolname IS NOT NULL AS has_role, COALESCE(app.rolsuper OR app.rolbypassrls, false) AS role_mighty,
     COALESCE(pg_has_role(current_user, app.oid,
         CASE WHEN current_setting('server_version_num')::int < 160000 THEN 'MEMBER' ELSE 'SET' END), false) AS member,

@@ -25,12 +25,11 @@ Link: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordFacts:
     """A server as the user of a dsn sees it. version: server_version_num. mighty: superuser, or passes row-level
-    security by. role: the one the service works in. member: the login may work as it."""
+    security by. role: the one the service works in. member: the login may work as it. makes_tables: in schema public."""
 
     version: int
     login: str
     mighty: bool
-    super: bool
     makes_roles: bool
     has_role: bool
     role_mighty: bool

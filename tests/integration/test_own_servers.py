@@ -64,10 +64,13 @@ def test_without_an_administrator_role_and_database_must_be_there(fresh: OwnServ
     assert refused.code == 2 and "set PG_ADMIN_USER and PG_ADMIN_PASSWORD" in refused.err
     assert len(refused.err.splitlines()) == 1
     fresh.postgres.sql("""CREATE ROLE "given-service" LOGIN PASSWORD 'own/pass'""")
-    fresh.postgres.sql('CREATE DATABASE given OWNER "given-service"')
+    fresh.postgres.sql("CREATE DATABASE given")
     refused = init(fresh, tmp_path, **nobody)
     assert refused.code == 2 and "GRANT headrace_app TO given-service" in refused.err
     fresh.postgres.sql('GRANT headrace_app TO "given-service"')
+    refused = init(fresh, tmp_path, **nobody)
+    assert refused.code == 2 and "given-service may not make tables here" in refused.err
+    fresh.postgres.sql('ALTER DATABASE given OWNER TO "given-service"')
     done = init(fresh, tmp_path, **nobody)
     assert done.code == 0, done.err
 
@@ -106,7 +109,7 @@ def test_up_says_every_problem_of_the_servers_at_once_with_its_remedy(fresh: Own
     said = refused.err
     assert "maxmemory-policy is allkeys-lru" in said and "CONFIG SET maxmemory-policy noeviction" in said
     assert "appendonly is off" in said and "CONFIG SET appendonly yes" in said
-    assert "PostgreSQL: " in said and "`headrace init`" in said
+    assert "PostgreSQL cannot serve" in said and "`headrace init`" in said
     assert {path.name for path in (tmp_path / ".headrace").iterdir()}.isdisjoint({"valkey", "postgres"})
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from base.settings import SettingsError
 from console import config, own, secrets
+from storage.setup import RecordFacts
 from tests.own_servers import RING, TOKEN, environment_of, headrace
 
 GOOD = environment_of("redis://:long-and-own@127.0.0.1:1/0", "postgresql://gate:long-and-own@127.0.0.1:1/gate")
@@ -20,7 +23,7 @@ GOOD = environment_of("redis://:long-and-own@127.0.0.1:1/0", "postgresql://gate:
     [
         ({"REDIS_URL": ""}, "DATABASE_URL (postgres.dsn) is set and REDIS_URL (redis.url) is not"),
         ({"DATABASE_URL": ""}, "REDIS_URL (redis.url) is set and DATABASE_URL (postgres.dsn) is not"),
-        ({"SECRET_ENCRYPTION_KEY": ""}, "SECRET_ENCRYPTION_KEY (secrets.keyring) is not set"),
+        ({"SECRET_ENCRYPTION_KEY": ""}, "SECRET_ENCRYPTION_KEY (secrets.keyring) is not set, and"),
         ({"SECRET_ENCRYPTION_KEY": "YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE="}, "is not random"),
         ({"PG_ADMIN_PASSWORD": ""}, "PG_ADMIN_USER and PG_ADMIN_PASSWORD"),
         ({"INTERNAL_API_KEY": "swordfish"}, "is not a key minted under this key ring"),
@@ -125,3 +128,30 @@ def test_the_sample_of_variables_names_each_and_changes_nothing(tmp_path: Path) 
     (tmp_path / ".env").write_text(text)
     assert config.load(folder=tmp_path, environ={}) == config.load(folder=tmp_path / "nowhere", environ={})
     assert set(re.findall("^([A-Z_]+)=$", text, re.MULTILINE)) == {*config.WELL_KNOWN, *config.UNUSED}
+
+
+FIT = RecordFacts(
+    version=150_000,
+    login="gate",
+    mighty=False,
+    makes_roles=False,
+    has_role=True,
+    role_mighty=False,
+    member=True,
+    makes_tables=True,
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, ""),
+        ({"version": 140_010}, "older than PostgreSQL 15; upgrade it"),
+        ({"has_role": False, "member": False}, "CREATE ROLE headrace_app NOLOGIN; GRANT headrace_app TO gate"),
+        ({"role_mighty": True}, "ALTER ROLE headrace_app NOSUPERUSER NOBYPASSRLS"),
+        ({"member": False}, "GRANT headrace_app TO gate"),
+    ],
+)
+def test_a_server_or_login_that_does_not_fit_is_said_with_its_remedy(changes: dict[str, Any], said: str) -> None:
+    found = own.unfit(replace(FIT, **changes), "headrace_app")
+    assert len(found) == (1 if said else 0) and said in "".join(found)
