@@ -19,7 +19,7 @@ from base.ids import SystemRandom
 from console import first_keys, own
 from console.config import Settings, load
 from console.desks import ModelDesk
-from console.embedded import engine
+from console.embedded import engine, minilm
 from console.entries import ModelEntry
 from console.stack import Access, Plan, Say
 from runtime.app import Context
@@ -121,7 +121,7 @@ async def _keys(plan: Plan, settings: Settings, context: Context, store: Store) 
 
 
 def _wanted(plan: Plan, settings: Settings) -> list[ModelEntry]:
-    """Desired models: headrace.yaml, then --engine, then the local one."""
+    """Desired models: headrace.yaml, then --engine, then the local ones."""
     wanted = list(settings.models)
     for name, url in plan.engines:
         same = sum(entry.name == name for entry in wanted)
@@ -130,6 +130,9 @@ def _wanted(plan: Plan, settings: Settings) -> list[ModelEntry]:
     if plan.local_model:
         command = tuple(engine.command())
         wanted.append(ModelEntry(name=plan.local_model, command=command, slots=4))
+    if plan.local_embedder:
+        command = tuple(minilm.command())
+        wanted.append(ModelEntry(name=plan.local_embedder, command=command, slots=minilm.SLOTS))
     return wanted
 
 

@@ -19,6 +19,7 @@ from console.admin.parts import Parts
 from console.admin.serve import AdminServer
 from console.desks import KeyDesk, KeyWish, ModelDesk
 from console.engine_logs import FileLogs
+from console.scan_desk import make_scan_desk
 from runtime.dlq import Letter
 from runtime.inspect import GroupLag
 from schemas.commands import DeployModel
@@ -29,7 +30,6 @@ from schemas.records import ADMIN
 from state.memory import MemoryKeys
 from storage.memory import memory_store
 from storage.ports import Store
-from workers.guardrails.policy import Policies
 from workers.guardrails.settings import GuardrailSettings
 
 ENGINE_PROGRAM = Path(__file__).with_name("engine_program.py")
@@ -195,7 +195,7 @@ async def admin_server(data: Path, clock: Clock | None = None) -> AsyncIterator[
         dead_letters=letters,
         inspector=Looks(),
         engine_logs=FileLogs(data),
-        policies=Policies(GuardrailSettings()),
+        scan_desk=make_scan_desk(GuardrailSettings(), clock, chance),
         ring=house_ring,
         clock=clock,
     )

@@ -8,7 +8,7 @@ from providers.openai_openai import Answered, ChatStream
 from schemas.errors import Failure
 from schemas.events import Attempt, RequestCancelled, RequestCompleted, RequestFailed, Usage
 from schemas.ports import RunLease
-from schemas.verdicts import Grant
+from schemas.verdicts import Grant, Verdict
 from workers.router.rules import without_words
 
 OK = "ok"
@@ -16,7 +16,8 @@ OK = "ok"
 
 @dataclass(slots=True)
 class Work:
-    """A cleared run. started and deadline: monotonic seconds of the claim and of the run's end."""
+    """A cleared run. started and deadline: monotonic seconds of the claim and of the run's end. said: the verdicts of
+    the guards."""
 
     lease: RunLease
     grant: Grant
@@ -25,6 +26,7 @@ class Work:
     started: float
     deadline: float
     attempts: list[Attempt] = field(default_factory=list)
+    said: tuple[Verdict, ...] = ()
     endpoint: str = ""
     usage: Usage | None = None
     first_at: float | None = None
