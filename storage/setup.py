@@ -26,8 +26,8 @@ Link: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 class RecordFacts:
     """A server as the user of a dsn sees it.
 
-    version: server_version_num. mighty: a superuser, or passes row-level security by. has_role, role_mighty: of the role
-    the service works in. member: the login may work as it. makes_tables: in the schema public."""
+    version: server_version_num. mighty: a superuser, or passes row-level security by. has_role, role_mighty: of the
+    role the service works in. member: the login may work as it. makes_tables: in the schema public."""
 
     version: int
     login: str
