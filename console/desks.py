@@ -3,7 +3,8 @@
 A key:   PostgreSQL first (the record), then the projection in Redis, then KeyChanged, so nobody reads an old one after
          the news. If Redis is away a new key works all the same (doors ask PostgreSQL); a revocation says so and may
          be repeated.
-A model: DeployModel or StopDeployment on `commands`; the provisioner does the rest. There is no other way.
+A model: DeployModel, ScaleDeployment or StopDeployment on `commands`; the provisioner does the rest. There is no
+         other way.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from base.clock import Clock
 from base.crypto import KeyRing, Sealer
 from base.ids import Random
 from base.settings import Section
-from console.entries import ModelEntry, deploy, stop
+from console.entries import ModelEntry, deploy, scale, stop
 from policy.api_keys import ENTROPY_BYTES, adopt, mint
 from policy.roles import SCOPES, unknown_scopes
 from schemas.errors import Code, Refusal, Unavailable
@@ -41,11 +42,11 @@ class KeyWish(Section):
     tenant: str = Field("default", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="The organization it belongs to.")
     scopes: tuple[str, ...] = Field((INFERENCE,), min_length=1, description="inference, admin.")
     models: tuple[str, ...] = Field(("*",), min_length=1, max_length=1000, description="Names or patterns with *.")
-    requests_per_minute: int = Field(0, ge=0, le=1_000_000, description="0: no limit.")
-    concurrency: int = Field(0, ge=0, le=1_000_000, description="Requests at once; 0: no limit.")
-    weight: int = Field(1, ge=1, le=1_000, description="Share of the tenant when engines are scarce.")
+    requests_per_minute: int = Field(0, strict=True, ge=0, le=1_000_000, description="0: no limit.")
+    concurrency: int = Field(0, strict=True, ge=0, le=1_000_000, description="Requests at once; 0: no limit.")
+    weight: int = Field(1, strict=True, ge=1, le=1_000, description="Share of the tenant when engines are scarce.")
     priority: int = Field(
-        0, ge=-10, le=10, description="Which of its tenant's waiting requests goes first: the higher."
+        0, strict=True, ge=-10, le=10, description="Which of its tenant's waiting requests goes first: the higher."
     )
     lane: Literal["interactive", "batch"] = Field("interactive", description="Which queue its requests join.")
     on_disconnect: str = Field(
@@ -53,7 +54,7 @@ class KeyWish(Section):
         pattern=r"^(|cancel|finish|grace:[0-9]{1,5})$",
         description="What happens to a run when its last client leaves; empty: what server.on_disconnect says.",
     )
-    expires_in_s: int = Field(0, ge=0, le=315_360_000, description="Seconds until it ends; 0: never.")
+    expires_in_s: int = Field(0, strict=True, ge=0, le=315_360_000, description="Seconds until it ends; 0: never.")
 
     @field_validator("scopes")
     @classmethod
@@ -179,15 +180,32 @@ class ModelDesk:
             await self.publisher.publish("commands", command, id=command.command_id)
         return entry.id
 
-    async def stop(self, deployment: str) -> DeploymentRecord:
-        """Ask for its end. Refusal(not_found)."""
+    async def stop(self, deployment: str, *, now: bool = False) -> DeploymentRecord:
+        """Ask for its end; how it stood. now: without waiting for its requests, also when it drains already.
+        Refusal(not_found)."""
+        known = await self._known(deployment)
+        if known.state not in ("stopping", "stopped") or (now and known.state == "stopping" and known.drain):
+            command = stop(known, self.ring, now=now)
+            await self.publisher.publish("commands", command, id=command.command_id)
+        return known
+
+    async def scale(self, deployment: str, replicas: int) -> str:
+        """Ask for so many engines; the id of the command that stands for it. Refusal: not_found, or invalid_request
+        when it cannot be scaled."""
+        known = await self._known(deployment)
+        if reason := _unscalable(known):
+            raise Refusal.of(Code.invalid_request, reason, param="deployment")
+        command = scale(known, replicas, self.ring)
+        if command is None:
+            return known.command_id
+        await self.publisher.publish("commands", command, id=command.command_id)
+        return command.command_id
+
+    async def _known(self, deployment: str) -> DeploymentRecord:
         known = await self.deployments.find(deployment)
         if known is None:
             text = f"There is no deployment {deployment[:128]!r}. `headrace deployments list` shows all."
             raise Refusal.of(Code.not_found, text, param="deployment")
-        if known.state not in ("stopping", "stopped"):
-            command = stop(known, self.ring)
-            await self.publisher.publish("commands", command, id=command.command_id)
         return known
 
     async def apply(self, entries: Sequence[ModelEntry], *, prune: bool = False) -> list[str]:
@@ -198,3 +216,13 @@ class ModelDesk:
                 if record.deployment not in wanted:
                     await self.stop(record.deployment)
         return wanted
+
+
+def _unscalable(known: DeploymentRecord) -> str:
+    """Why a deployment cannot have another number of engines, "" when it can."""
+    name = known.deployment
+    if known.target != "local":
+        return f"{name} runs elsewhere ({known.url}), it is one endpoint. Add another deployment for each server."
+    if known.state in ("stopping", "stopped"):
+        return f"{name} is {known.state}. Add its model again with --replicas."
+    return ""

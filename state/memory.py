@@ -7,12 +7,14 @@ server's TIME over there.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from base.clock import Clock
 from schemas.ports import Reservation, Reserved, Scope
-from schemas.records import EndpointRecord, KeyRecord, ModelRecord
+from schemas.records import EndpointRecord, KeyRecord, ModelRecord, ProcessRecord
 from state.catalog import snapshot
+from state.inflight import LOST_MS, Report, Use, judge, lost
+from state.processes import SILENT_MS
 
 _WINDOW_MS, _BUSY_RETRY_MS = 60_000, 1000
 
@@ -52,6 +54,9 @@ class MemoryCatalog:
     async def endpoints(self, pool: str) -> Sequence[EndpointRecord]:
         return snapshot((), self._endpoints.values()).pools.get(pool, ())
 
+    async def known(self) -> Sequence[EndpointRecord]:
+        return sorted(self._endpoints.values(), key=lambda item: item.endpoint)
+
     async def publish(self, models: Iterable[ModelRecord] = (), endpoints: Iterable[EndpointRecord] = ()) -> None:
         self._endpoints.update({item.endpoint: item for item in endpoints})
         self._models.update({item.name: item for item in models})
@@ -64,6 +69,47 @@ class MemoryCatalog:
 
     def forget(self) -> None:
         """Nothing is cached here."""
+
+
+class MemoryProcesses:
+    """Announced processes in a dict."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._records: dict[str, ProcessRecord] = {}
+
+    async def announce(self, record: ProcessRecord) -> None:
+        self._records[record.consumer] = replace(record, seen_ms=self._clock.now_ms())
+
+    async def withdraw(self, consumer: str) -> None:
+        self._records.pop(consumer, None)
+
+    async def list(self) -> Sequence[ProcessRecord]:
+        since = self._clock.now_ms() - SILENT_MS
+        self._records = {name: record for name, record in self._records.items() if record.seen_ms > since}
+        return [self._records[name] for name in sorted(self._records)]
+
+
+class MemoryInflight:
+    """Routers' reports in a dict."""
+
+    def __init__(self, clock: Clock, *, lost_ms: int = LOST_MS) -> None:
+        self._clock, self._lost_ms = clock, lost_ms
+        self._reports: dict[str, Report] = {}
+
+    async def now_ms(self) -> int:
+        return self._clock.now_ms()
+
+    async def report(self, process: str, report: Report) -> None:
+        self._reports[process] = report
+
+    async def leave(self, process: str) -> None:
+        self._reports.pop(process, None)
+
+    async def use(self, endpoint: str, since_ms: int) -> Use:
+        for name in lost(self._reports, self._clock.now_ms() - self._lost_ms):
+            del self._reports[name]
+        return judge(self._reports.values(), endpoint, since_ms)
 
 
 @dataclass(slots=True)

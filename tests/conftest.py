@@ -15,12 +15,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from console.config import UNUSED, WELL_KNOWN
 from console.embedded import ports
 from console.embedded.postgres import EmbeddedPostgres, PostgresSettings
 from console.embedded.valkey import EmbeddedValkey, ValkeySettings
 from tests.servers import TEST_PASSWORD, PostgresOf, RedisOf, a_database, postgres_servers, redis_servers
+
+# How long a machine takes to think of an input is no property of what is tested.
+settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("house")
 
 for _name in (*WELL_KNOWN, *UNUSED):  # a developer's own servers are not for tests
     os.environ.pop(_name, None)

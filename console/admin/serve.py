@@ -100,6 +100,7 @@ async def open_room(house: House, runs: Runs) -> None:
         chance=c.chance,
     )
     sealer = Sealer(c.ring, c.chance)
+    engine_logs = FileLogs(settings.data.directory, c.clock)
     parts = Parts(
         store=house.store,
         keys=house.shared.keys,
@@ -108,7 +109,10 @@ async def open_room(house: House, runs: Runs) -> None:
         runs=runs,
         dead_letters=DeadLetters(c.redis, c.seals("console"), c.partitions),
         inspector=Inspector(c.redis, c.topology, c.partitions),
-        engine_logs=FileLogs(settings.data.directory),
+        processes=house.shared.processes,
+        publisher=publisher,
+        groups=tuple(group for stream in c.topology.streams.values() for group in stream.groups),
+        engine_logs=engine_logs,
         scan_desk=make_scan_desk(settings.guardrails, c.clock, c.chance),
         ring=c.ring,
         clock=c.clock,
@@ -118,6 +122,11 @@ async def open_room(house: House, runs: Runs) -> None:
 
     async def start() -> None:
         await server.start()
-        house.stops.add("admin API", server.stop, _GRACE_S + 2.0)
+        house.addresses["console"] = f"http://{settings.admin.host}:{server.port}"
+        house.stops.add("admin API", stop, _GRACE_S + 2.0)
+
+    async def stop() -> None:
+        engine_logs.close()
+        await server.stop()
 
     house.after.append(start)

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 import typer
 from typer.main import get_command
 
-from console.cli import dlq, guardrails, keys, lag, machine, models, requests, setup
+from console.cli import deployments, dlq, fleet, guardrails, keys, lag, machine, models, requests, setup
 from console.cli.chat import chat
 from console.cli.client import CliError
+from console.cli.samples import settings
 
 
 def build() -> typer.Typer:
@@ -25,12 +26,16 @@ def build() -> typer.Typer:
     _add_up(app)
     app.add_typer(keys.app, name="keys")
     app.add_typer(models.app, name="models")
-    app.add_typer(models.deployments, name="deployments")
+    app.add_typer(deployments.app, name="deployments")
     app.add_typer(requests.app, name="requests")
     app.command()(requests.trace)
     app.add_typer(dlq.app, name="dlq")
+    app.command()(fleet.status)
     app.command()(lag.lag)
+    app.command()(fleet.scale)
+    app.command()(fleet.drain)
     app.add_typer(guardrails.app, name="guardrails")
+    app.add_typer(settings, name="config")
     app.command()(chat)
     app.command()(machine.doctor)
     app.add_typer(machine.topology, name="topology")
@@ -42,10 +47,12 @@ def build() -> typer.Typer:
 
 
 def _add_up(app: typer.Typer) -> None:
-    """`up` brings the servers' code along; the others needn't wait for it."""
+    """`up` and `start` bring the servers' code along; the others needn't wait for it."""
+    from console.cli.start import start
     from console.cli.up import up
 
     app.command()(up)
+    app.command()(start)
 
 
 def run(arguments: Sequence[str]) -> int:

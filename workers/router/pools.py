@@ -85,6 +85,10 @@ class Pools:
         """Requests that this process has at the endpoint now."""
         return self._in_use[endpoint]
 
+    def used(self) -> dict[str, int]:
+        """Endpoint -> requests that this process has there now, without those that have none."""
+        return {name: number for name, number in self._in_use.items() if number}
+
     def _tired(self) -> Set[str]:
         if not self._resting:
             return frozenset()
