@@ -68,10 +68,12 @@ def base_url(url: str) -> str:
 
 
 class Program:
-    """A process of ours: its own session, its output in a log file, ended with all that it started."""
+    """A process of ours: its own session, its output in a log file, ended with all that it started. Servers that the
+    environment names are not for measurements."""
 
     def __init__(self, command: Sequence[str], log: Path, cores: frozenset[int] | None) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        kept = {name: value for name, value in os.environ.items() if name not in ("REDIS_URL", "DATABASE_URL")}
+        environment = {**kept, "PYTHONPATH": str(ROOT)}
         with log.open("wb") as out:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import typer
 from typer.main import get_command
 
-from console.cli import deployments, dlq, fleet, guardrails, keys, lag, machine, models, requests
+from console.cli import deployments, dlq, fleet, guardrails, keys, lag, machine, models, requests, setup
 from console.cli.chat import chat
 from console.cli.client import CliError
 from console.cli.samples import settings
@@ -39,6 +39,9 @@ def build() -> typer.Typer:
     app.command()(chat)
     app.command()(machine.doctor)
     app.add_typer(machine.topology, name="topology")
+    app.command()(setup.init)
+    app.add_typer(setup.migrate, name="migrate")
+    app.add_typer(setup.secrets, name="secrets")
     app.command()(machine.version)
     return app
 
