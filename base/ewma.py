@@ -1,15 +1,12 @@
 """Averages of a time span that forget with time, not with the number of samples. Pure: seconds in, seconds out.
 
-    faded      an old value after `elapsed` seconds without news: it goes towards 0, so what was slow is tried again
-    average    an old value and a new sample, weighed by the time between them
-    peak       the same, but a sample above the old value counts at once and whole: quick to fear, slow to trust
-
-`peak` and the time constant are those of Finagle's PeakEwma balancer (decayTime, 10 s by default; Envoy's peak_ewma
-policy has the same). A value of 0 means "nothing known".
+The peak-sensitive one and the time constant are those of Finagle's PeakEwma balancer (decayTime, 10 s by default, as
+in Envoy's peak_ewma policy). A value of 0 means "nothing known".
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import exp
 
 #: Seconds after which an old value counts 1/e of what it did.
@@ -17,7 +14,7 @@ DECAY_S = 10.0
 
 
 def faded(value: float, elapsed: float) -> float:
-    """The value after `elapsed` seconds (>= 0) without a sample."""
+    """The value after `elapsed` seconds (>= 0) without a sample: it goes towards 0, so what was slow is tried again."""
     return value * exp(-elapsed / DECAY_S)
 
 
@@ -29,6 +26,32 @@ def average(old: float, sample: float, elapsed: float) -> float:
     return old * kept + sample * (1 - kept)
 
 
-def peak(old: float, sample: float, elapsed: float) -> float:
-    """As `average`; a sample above the old value becomes the value."""
-    return sample if sample >= old else average(old, sample, elapsed)
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What one process has measured of an endpoint in a while: the mean and the largest time to the first byte."""
+
+    mean_s: float
+    most_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """How long an endpoint takes to its first byte, as it was known at `at` (seconds of a monotonic clock).
+
+    ttft_s: the average. peak_s: jumps to a sample above it at once and comes down as the average does: quick to fear,
+    slow to trust."""
+
+    ttft_s: float = 0.0
+    peak_s: float = 0.0
+    at: float = 0.0
+
+    def after(self, sample: Sample, now: float) -> Latency:
+        """With what came in since."""
+        elapsed = now - self.at
+        peak = sample.most_s if sample.most_s >= self.peak_s else average(self.peak_s, sample.mean_s, elapsed)
+        return Latency(average(self.ttft_s, sample.mean_s, elapsed), peak, now)
+
+
+def joined(samples: list[float]) -> Sample:
+    """Several measurements, at least one, as one sample."""
+    return Sample(sum(samples) / len(samples), max(samples))

@@ -3,7 +3,9 @@
     keys      key records: process cache over projection over PostgreSQL   key:<id>
     catalog   models and endpoints as the provisioner published them       catalog:models, catalog:endpoints
     limits    reservations of an organization, reserve.lua, settle.lua     {o:<org>}:rpm|held:<scope>, {o:<org>}:settled
-    shared    the three together, as one process holds them
+    breaker   which endpoints routers leave alone, breaker.lua             breakers
+    latency   how quick endpoints are, what is there, latency.lua         {routing}:latencies, {routing}:inflight
+    shared    the first three together, as one process holds them
     proofs    key records and catalog are signed for their place
     memory    the twins
 

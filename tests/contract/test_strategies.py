@@ -161,7 +161,7 @@ def test_latency_keeps_away_from_the_slow_whatever_the_load(draw: Draw, quick: f
 
 @given(turn=st.integers(0, 100), loads=st.tuples(st.integers(0, 9), st.integers(0, 9)))
 def test_latency_takes_the_lighter_of_two_that_are_about_equally_quick(turn: int, loads: tuple[int, int]) -> None:
-    one, other = (Candidate(in_use=load, ttft_s=seconds, seen_at=0.0) for load, seconds in zip(loads, (0.2, 0.22)))
+    one, other = Candidate(in_use=loads[0], ttft_s=0.2), Candidate(in_use=loads[1], ttft_s=0.22)
     chosen = STRATEGIES["latency"]([one, other], Draw(turn))
     assert loads[chosen] == min(loads)
 

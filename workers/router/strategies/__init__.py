@@ -4,9 +4,12 @@ A strategy is `choose(candidates, draw) -> index` over endpoints that may be cal
 list. The same candidates and the same draw give the same index. Every strategy respects weights as far as its own rule
 leaves a choice, and passes the one suite in tests/contract/test_strategies.py.
 
-least_inflight   fewest requests for its weight                      round_robin   each in turn, by weight
-weighted         by chance, in proportion to the weights             power_of_two  the less loaded of two drawn by weight
-latency          fewest requests among the quickest to first byte    peak_ewma     expected time x (requests + 1) / weight
+least_inflight   the fewest requests for its weight
+round_robin      each in turn, as often as its weight says
+weighted         by chance, in proportion to the weights
+power_of_two     the less loaded of two that chance has drawn by weight
+latency          the fewest requests among those that are quick to the first byte
+peak_ewma        the smallest expected time x (requests + 1) / weight
 cost             the cheapest, then the fewest requests
 """
 
