@@ -24,12 +24,16 @@ from runtime.door import StreamDoor
 from runtime.inspect import Inspector
 from runtime.names import prefix, push_channel
 from schemas.records import EndpointRecord
+from state.breaker import RedisBreakers
+from state.latency import RedisLatencies
 from workers.audit.app import build as build_audit
 from workers.authorization.app import build as build_authorization
 from workers.guardrails.app import build as build_guardrails
 from workers.guardrails.policy import Policies
 from workers.provisioner.app import build as build_provisioner
 from workers.router.app import make_router
+from workers.router.handlers import Router
+from workers.router.health import SHARE_S, Peers
 
 _DOOR_BEAT_S = 5.0
 _GAUGES_S = 5.0
@@ -76,8 +80,32 @@ async def _router(house: House) -> None:
     transport = HttpTransport(c.clock)
     house.stops.add("upstream connections", transport.close, 5.0)
     credentials = RingCredentials(Sealer(c.ring, c.chance))
-    router = make_router(house.settings.router, transport, house.shared.catalog, credentials, Verifier(c.ring), c.clock)
+    router = make_router(
+        house.settings.router,
+        transport,
+        house.shared.catalog,
+        credentials,
+        Verifier(c.ring),
+        c.clock,
+        c.chance,
+        Peers(
+            breakers=RedisBreakers(c.redis, c.clock, house.settings.router.breaker.limits()),
+            latencies=RedisLatencies(c.redis, c.clock),
+            process=c.consumer,
+        ),
+        house.settings.audit.price_list(),
+    )
+    house.after.append(_sharing(house, router))
     house.stages.append(Stage(group="router", run_handler=router.handle, pools=lambda: house.pools))
+
+
+def _sharing(house: House, router: Router) -> Callable[[], Awaitable[None]]:
+    """Routers tell each other what they found out, every second."""
+
+    async def start() -> None:
+        repeat(house, SHARE_S, router.share)
+
+    return start
 
 
 def make_door(house: House, publisher: str) -> StreamDoor:

@@ -6,17 +6,21 @@ RequestCleared   Router.handle, one task for each run, the run claimed before it
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from base.clock import Clock
+from base.ids import Random
+from policy.prices import Price
 from providers.ports import Transport
 from schemas.envelope import VerifierPort
 from schemas.ports import Catalog
 from workers.router.call import Caller
 from workers.router.handlers import Needs, Router
+from workers.router.health import Health, Peers
 from workers.router.pools import Pools
 from workers.router.ports import Credentials
-from workers.router.rules import RetryWindow, strategy_of
+from workers.router.rules import RetryWindow, price_of_endpoint
 from workers.router.settings import RouterSettings
-from workers.router.strategies import STRATEGIES
 
 
 def make_router(
@@ -26,16 +30,34 @@ def make_router(
     credentials: Credentials,
     verifier: VerifierPort,
     clock: Clock,
+    chance: Random,
+    peers: Peers,
+    prices: Sequence[Price] = (),
 ) -> Router:
-    """The router of one process. The transport is the caller's to close, after the router's stage has stopped."""
+    """The router of one process. The transport is the caller's to close, after the router's stage has stopped; the
+    caller also lets it `share` every SHARE_S. prices: the price list, for strategy cost."""
+    pools = make_pools(settings, clock, chance, prices)
     return Router(
         Needs(
             caller=Caller(transport, credentials, settings, clock),
             catalog=catalog,
             verifier=verifier,
             clock=clock,
-            pools=Pools(strategy_of(settings.strategies, settings.strategy, STRATEGIES), clock),
+            pools=pools,
+            health=Health(pools, peers, settings.breaker.limits(), clock),
             retries=RetryWindow(settings.retry_share, settings.retry_floor, settings.retry_window_s),
             attempts=settings.attempts,
         )
+    )
+
+
+def make_pools(settings: RouterSettings, clock: Clock, chance: Random, prices: Sequence[Price] = ()) -> Pools:
+    """The slots by themselves: also for whoever wants to know what a router would choose."""
+    named = [Price(model=name, prompt=micros, completion=micros) for name, micros in settings.prices.items()]
+    return Pools(
+        lambda pool: settings.strategies.get(pool, settings.strategy),
+        lambda endpoint: price_of_endpoint(endpoint, named, prices),
+        settings.slow_after_s,
+        clock,
+        chance,
     )

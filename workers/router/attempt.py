@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from providers.openai_openai import Answered, ChatStream
 from schemas.errors import Failure
-from schemas.events import Attempt, RequestCancelled, RequestCompleted, RequestFailed, Usage
+from schemas.events import Attempt, Choice, RequestCancelled, RequestCompleted, RequestFailed, Usage
 from schemas.ports import RunLease
 from schemas.verdicts import Grant
 from workers.router.rules import without_words
@@ -16,7 +16,8 @@ OK = "ok"
 
 @dataclass(slots=True)
 class Work:
-    """A cleared run. started and deadline: monotonic seconds of the claim and of the run's end."""
+    """A cleared run. started and deadline: monotonic seconds of the claim and of the run's end. why: what the present
+    endpoint was chosen from."""
 
     lease: RunLease
     grant: Grant
@@ -26,6 +27,7 @@ class Work:
     deadline: float
     attempts: list[Attempt] = field(default_factory=list)
     endpoint: str = ""
+    why: Choice | None = None
     usage: Usage | None = None
     first_at: float | None = None
 
@@ -46,8 +48,14 @@ class Work:
                 ended_ms=self.since_claim(ended),
                 outcome=outcome,
                 status=status,
+                why=self.why,
             )
         )
+
+    def unserved(self, failure: Failure, now: float) -> None:
+        """No endpoint could be called at all: the record says why all the same."""
+        if not self.attempts:
+            self.note(now, now, failure.code, 0)
 
     def completed(self, usage: Usage, finish_reason: str, events: int, now: float) -> RequestCompleted:
         """The answer is whole; `events` in all."""

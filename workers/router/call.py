@@ -5,6 +5,8 @@ The engine's connection is closed at once on every path that does not read its a
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from base import logs, metrics
 from base.clock import Clock
 from providers.addresses import refuse_url
@@ -35,8 +37,11 @@ class Caller:
         self._settings, self._clock = settings, clock
         self._pace = Pace(settings.coalesce_ms / 1000, settings.coalesce_max_ms / 1000)
 
-    async def call(self, work: Work, endpoint: EndpointRecord, interrupt: Interrupt) -> Judged | None:
-        """One call of one endpoint. None when it ended the run, else what its fault means."""
+    async def call(
+        self, work: Work, endpoint: EndpointRecord, interrupt: Interrupt, answered: Callable[[], None]
+    ) -> Judged | None:
+        """One call of one endpoint. None when it ended the run, else what its fault means. answered: told when the
+        first byte of a good answer is here."""
         work.endpoint = endpoint.endpoint
         started, status, outcome = self._clock.monotonic(), 0, "cancelled"
         response: UpstreamResponse | None = None
@@ -46,9 +51,9 @@ class Caller:
             if status != 200:
                 raise engine_error(status, response.headers, await self._body(response, interrupt, MAX_BODY))
             if work.lease.accepted.stream:
-                await self._stream(work, response, interrupt, started)
+                await self._stream(work, response, interrupt, started, answered)
             else:
-                await self._unary(work, response, interrupt, started)
+                await self._unary(work, response, interrupt, started, answered)
             outcome = OK
             await response.drain(_DRAIN_S)
             return None
@@ -80,15 +85,16 @@ class Caller:
             endpoint.url.rstrip("/") + accepted.route.removeprefix("/v1"),
             headers,
             request(work.body, endpoint.upstream_model, accepted.stream),
-            self._timeouts(work.deadline - self._clock.monotonic()),
+            self._timeouts(endpoint.pool, work.deadline - self._clock.monotonic()),
             private=endpoint.private,
         )
 
-    def _timeouts(self, left: float) -> Timeouts:
+    def _timeouts(self, pool: str, left: float) -> Timeouts:
         """The settings' limits, inside what is left of the run's time."""
+        first_byte = self._settings.first_byte_timeouts_s.get(pool, self._settings.first_byte_timeout_s)
         return Timeouts(
             connect_s=self._settings.connect_timeout_s,
-            first_byte_s=self._settings.first_byte_timeout_s,
+            first_byte_s=first_byte,
             idle_s=self._settings.idle_timeout_s,
             total_s=max(min(self._settings.total_timeout_s, left), 0.001),
         )
@@ -99,12 +105,19 @@ class Caller:
         except ValueError:
             raise ConnectFailed("the endpoint's credential cannot be opened with this key ring") from None
 
-    async def _stream(self, work: Work, response: UpstreamResponse, interrupt: Interrupt, called: float) -> None:
+    async def _stream(
+        self,
+        work: Work,
+        response: UpstreamResponse,
+        interrupt: Interrupt,
+        called: float,
+        answered: Callable[[], None],
+    ) -> None:
         """Relay a stream and end the run. What was generated is known to `work` however it ends."""
         accepted = work.lease.accepted
         stream = ChatStream(accepted.model, work.show_usage)
         headers = public_headers(work.grant, work.endpoint, stream=True)
-        relay = Relay(work.lease, stream, headers, self._pace, self._clock)
+        relay = Relay(work.lease, stream, headers, self._pace, self._clock, answered)
         try:
             await relay.pump(response, interrupt)
             last = stream.ending()
@@ -123,10 +136,18 @@ class Caller:
         fact = work.completed(work.usage, stream.finish_reason, work.lease.sequence + events + 1, now)
         await work.lease.end(END, payload + last, events + 1, fact, None if work.lease.sequence else headers)
 
-    async def _unary(self, work: Work, response: UpstreamResponse, interrupt: Interrupt, called: float) -> None:
+    async def _unary(
+        self,
+        work: Work,
+        response: UpstreamResponse,
+        interrupt: Interrupt,
+        called: float,
+        answered: Callable[[], None],
+    ) -> None:
         """Relay a whole answer and end the run."""
         accepted = work.lease.accepted
         body = await self._body(response, interrupt, self._settings.max_answer_bytes)
+        answered()
         found = answer(body, accepted.model)
         now = self._clock.monotonic()
         work.first_at = now

@@ -18,10 +18,11 @@ from schemas.events import RequestCleared, RequestFailed
 from schemas.frames import ERROR, encode_failure
 from schemas.outcomes import Delivery
 from schemas.ports import Catalog, RunLease
-from schemas.records import EndpointRecord
 from workers.router.attempt import Work, taken_over_usage
 from workers.router.call import Caller
+from workers.router.choice import Absent, Place
 from workers.router.clearance import clear, edited
+from workers.router.health import Health
 from workers.router.interrupt import Interrupt, Stopped
 from workers.router.pools import Pools
 from workers.router.rules import (
@@ -29,7 +30,6 @@ from workers.router.rules import (
     NO_ENGINE,
     OUT_OF_TIME,
     TAKEN_OVER,
-    Absent,
     RetryWindow,
     public_headers,
 )
@@ -46,6 +46,7 @@ class Needs:
     verifier: VerifierPort
     clock: Clock
     pools: Pools
+    health: Health
     retries: RetryWindow
     attempts: int = 3
 
@@ -56,6 +57,15 @@ class Router:
     def __init__(self, needs: Needs) -> None:
         self._needs = needs
         self._clock = needs.clock
+
+    @property
+    def pools(self) -> Pools:
+        """The slots, for whoever deals them out."""
+        return self._needs.pools
+
+    async def share(self) -> None:
+        """Once a second: see Health.share."""
+        await self._needs.health.share()
 
     async def handle(self, delivery: Delivery, lease: RunLease) -> None:
         """Bring a claimed run to its end. Returns silently when the run is another's; raises Unavailable when a store
@@ -93,7 +103,8 @@ class Router:
         """Call endpoints until one answered, the run is cancelled or nothing more may be tried."""
         async with Interrupt(work.lease.cancelled) as interrupt:
             try:
-                failure = await self._try_endpoints(work, interrupt)
+                with self._needs.pools.run(work.grant.pool):
+                    failure = await self._try_endpoints(work, interrupt)
             except Stopped:
                 now = self._clock.monotonic()
                 await work.lease.end(ERROR, encode_failure(CANCELLED), 1, work.cancelled(now))
@@ -106,30 +117,29 @@ class Router:
         self._needs.retries.ran(self._clock.monotonic())
         last: Failure | None = None
         while True:
-            endpoint = await self._endpoint(work, interrupt)
-            if not isinstance(endpoint, EndpointRecord):
-                return last or endpoint
-            with self._needs.pools.using(endpoint):
-                judged = await self._needs.caller.call(work, endpoint, interrupt)
+            place = await self._place(work, interrupt)
+            if not isinstance(place, Place):
+                work.unserved(place, self._clock.monotonic())
+                return last or place
+            with self._needs.pools.using(place) as use:
+                judged = await self._needs.caller.call(work, place.endpoint, interrupt, use.answered)
+            await self._needs.health.ended(use, judged)
             if judged is None:
                 return None
             last = judged.failure
-            if judged.rest_ms:
-                self._needs.pools.rest(endpoint.endpoint, judged.rest_ms)
             if not judged.elsewhere or len(work.attempts) >= self._needs.attempts:
                 return last
             if not self._needs.retries.take(self._clock.monotonic()):
-                log.warning("no retry left in the budget", run=work.lease.run, endpoint=endpoint.endpoint)
+                log.warning("no retry left in the budget", run=work.lease.run, endpoint=place.name)
                 return last
 
-    async def _endpoint(self, work: Work, interrupt: Interrupt) -> EndpointRecord | Failure:
+    async def _place(self, work: Work, interrupt: Interrupt) -> Place | Failure:
         """An untried endpoint with a free slot, waited for until the deadline; or why there is none."""
         pools, pool, again = self._needs.pools, work.grant.pool, False
         while True:
             if again or not pools.queue(pool):
-                endpoints = await interrupt.wait(self._needs.catalog.endpoints(pool))
-                found = pools.pick(pool, endpoints, work.tried)
-                if isinstance(found, EndpointRecord):
+                found = await self._pick(work, interrupt)
+                if isinstance(found, Place):
                     return found
                 if found is Absent.none:
                     return NO_ENGINE
@@ -138,6 +148,17 @@ class Router:
                 return OUT_OF_TIME
             await interrupt.wait(pools.wait(pool, left, again))
             again = True
+
+    async def _pick(self, work: Work, interrupt: Interrupt) -> Place | Absent:
+        """The endpoint to call now; the run's record will say what it was chosen from."""
+        pools, pool = self._needs.pools, work.grant.pool
+        endpoints = await interrupt.wait(self._needs.catalog.endpoints(pool))
+        while True:
+            found = pools.pick(pool, endpoints, work.tried)
+            chosen = found if isinstance(found, Place) else None
+            work.why = pools.explain(pool, endpoints, work.tried, chosen)
+            if chosen is None or await interrupt.wait(self._needs.health.may_call(chosen)):
+                return found
 
     async def _end_taken_over(self, lease: RunLease) -> None:
         """An earlier owner died after its first frame: a second answer must never follow the half of another."""

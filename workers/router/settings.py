@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from policy.breaker import Limits
 
 StrategyName = Literal["least_inflight", "round_robin", "weighted", "latency", "peak_ewma", "cost", "power_of_two"]
 
@@ -28,6 +30,11 @@ class BreakerSettings(BaseModel):
         description="Seconds the one request that tries it again has, before another may; should its router die.",
     )
 
+    def limits(self) -> Limits:
+        """As policy.breaker wants it."""
+        seconds = (self.open_s, self.open_most_s, self.probe_s)
+        return Limits(self.failures, *(max(1, round(one * 1000)) for one in seconds))
+
 
 class RouterSettings(BaseModel):
     """How engines are chosen, waited for and given up."""
@@ -36,7 +43,7 @@ class RouterSettings(BaseModel):
 
     strategy: StrategyName = Field(default="least_inflight", description="How an endpoint of a pool is chosen.")
     strategies: dict[str, StrategyName] = Field(default_factory=dict, description="Another strategy, by pool name.")
-    prices: dict[str, int] = Field(
+    prices: dict[str, Annotated[int, Field(ge=0)]] = Field(
         default_factory=dict,
         description="For strategy cost: micros per 1,000,000 tokens, by deployment or a pattern with `*`. One that is "
         "not named costs what audit.prices says of its upstream model: the mean of prompt and completion.",
@@ -53,7 +60,7 @@ class RouterSettings(BaseModel):
     first_byte_timeout_s: float = Field(
         default=120.0, gt=0, description="Seconds from the sent request to the first byte of the engine's answer."
     )
-    first_byte_timeouts_s: dict[str, float] = Field(
+    first_byte_timeouts_s: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default_factory=dict, description="Another first_byte_timeout_s, by pool name: short for small models."
     )
     idle_timeout_s: float = Field(
