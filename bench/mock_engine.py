@@ -3,7 +3,7 @@
     POST /v1/chat/completions                     unary and stream; usage chunk with stream_options.include_usage
     GET  /v1/models, /health
     GET  /_mock/stats                             requests, streams begun, finished, aborted, tokens
-    GET  /_mock/set?ttft_ms=&itl_ms=&tokens=      for the requests that follow; answers the settings
+    GET  /_mock/set?ttft_ms=&itl_ms=&tokens=&err= for the requests that follow; answers the settings
     GET  /_mock/ledger[?id=WORD]                  what was sent for each named request, attempt by attempt
 
 Each token carries the moment it was written (stamps.py); faults are asked for in the prompt (script.py). One thread.

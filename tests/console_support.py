@@ -19,6 +19,7 @@ from console.admin.parts import Parts
 from console.admin.serve import AdminServer
 from console.desks import KeyDesk, KeyWish, ModelDesk
 from console.engine_logs import FileLogs
+from console.routing import RoutingView
 from runtime.dlq import Letter
 from runtime.inspect import GroupLag
 from schemas.commands import DeployModel
@@ -26,11 +27,12 @@ from schemas.envelope import Envelope, Event
 from schemas.outcomes import Delivery
 from schemas.ports import RunStatus
 from schemas.records import ADMIN
-from state.memory import MemoryKeys
+from state.memory import MemoryBreakers, MemoryCatalog, MemoryKeys, MemoryLatencies
 from storage.memory import memory_store
 from storage.ports import Store
 from workers.guardrails.policy import Policies
 from workers.guardrails.settings import GuardrailSettings
+from workers.router.settings import RouterSettings
 
 ENGINE_PROGRAM = Path(__file__).with_name("engine_program.py")
 RUN = "01936b00-0000-7000-8000-000000000001"
@@ -196,6 +198,15 @@ async def admin_server(data: Path, clock: Clock | None = None) -> AsyncIterator[
         inspector=Looks(),
         engine_logs=FileLogs(data),
         policies=Policies(GuardrailSettings()),
+        routing=RoutingView(
+            catalog=MemoryCatalog(),
+            breakers=MemoryBreakers(clock, RouterSettings().breaker.limits()),
+            latencies=MemoryLatencies(clock),
+            settings=RouterSettings(),
+            prices=(),
+            clock=clock,
+            chance=chance,
+        ),
         ring=house_ring,
         clock=clock,
     )

@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from base.clock import Clock
 from base.crypto import KeyRing
 from console.desks import KeyDesk, ModelDesk
+from console.routing import RoutingView
 from runtime.dlq import Letter
 from runtime.inspect import GroupLag
 from schemas.ports import Keys, RunStatus
@@ -69,6 +70,7 @@ class Parts:
     inspector: Inspector
     engine_logs: EngineLogs
     policies: Policies
+    routing: RoutingView
     ring: KeyRing
     clock: Clock
     rotation_overlap_s: int = 86_400

@@ -18,9 +18,12 @@ from console.admin.parts import Parts, Runs
 from console.desks import KeyDesk, ModelDesk
 from console.engine_logs import FileLogs
 from console.rooms import House
+from console.routing import RoutingView
 from runtime.dlq import DeadLetters
 from runtime.inspect import Inspector
 from schemas.errors import HeadraceError
+from state.breaker import RedisBreakers
+from state.latency import RedisLatencies
 from workers.guardrails.policy import Policies
 
 _GRACE_S = 5  # for answers under way
@@ -87,6 +90,19 @@ def _bind(host: str, port: int) -> socket.socket:
     return sock
 
 
+def _routing(house: House) -> RoutingView:
+    c, settings = house.context, house.settings
+    return RoutingView(
+        catalog=house.shared.catalog,
+        breakers=RedisBreakers(c.redis, c.clock, settings.router.breaker.limits()),
+        latencies=RedisLatencies(c.redis, c.clock),
+        settings=settings.router,
+        prices=settings.audit.price_list(),
+        clock=c.clock,
+        chance=c.chance,
+    )
+
+
 async def open_room(house: House, runs: Runs) -> None:
     """The room `console` of a process: its server starts last and stops with the doors."""
     c, settings = house.context, house.settings
@@ -110,6 +126,7 @@ async def open_room(house: House, runs: Runs) -> None:
         inspector=Inspector(c.redis, c.topology, c.partitions),
         engine_logs=FileLogs(settings.data.directory),
         policies=Policies(settings.guardrails),
+        routing=_routing(house),
         ring=c.ring,
         clock=c.clock,
         rotation_overlap_s=settings.admin.rotation_overlap_s,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import typer
 from typer.main import get_command
 
-from console.cli import dlq, guardrails, keys, lag, machine, models, requests
+from console.cli import dlq, guardrails, keys, lag, machine, models, requests, route
 from console.cli.chat import chat
 from console.cli.client import CliError
 
@@ -28,6 +28,7 @@ def build() -> typer.Typer:
     app.add_typer(models.deployments, name="deployments")
     app.add_typer(requests.app, name="requests")
     app.command()(requests.trace)
+    app.add_typer(route.app, name="route")
     app.add_typer(dlq.app, name="dlq")
     app.command()(lag.lag)
     app.add_typer(guardrails.app, name="guardrails")
