@@ -203,7 +203,7 @@ async def test_an_ended_run_says_where_it_went_and_why(desk: Desk, cli: Cli) -> 
     assert "Attempt 1: e2: ok status 200" in out and "strategy peak_ewma, 9 endpoints, 7 more not shown" in out
     (line,) = [line for line in out.splitlines() if line.startswith("e1")]
     assert line.split() == ["e1", "open", "0", "8", "1", "20", "35", "0", "no"]
-    assert next(line for line in out.splitlines() if line.startswith("e2")).endswith("yes")
+    assert next(line for line in out.splitlines() if line.startswith("e2")).split()[-1] == "yes"
 
 
 async def test_a_run_of_an_older_version_says_that_its_choice_was_not_recorded(desk: Desk, cli: Cli) -> None:

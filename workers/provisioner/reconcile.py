@@ -89,7 +89,10 @@ class Reconciler:
         self._count()
 
     def _busy(self) -> bool:
-        """Whether something is about to change. What starts for very long is looked at less often."""
+        """Whether something is about to change. What starts for very long is looked at less often. An endpoint that did
+        not answer its last look is looked at again at once, so that it is known as down within the interval."""
+        if any(rules.suspected(record, self._memories.get(record.deployment)) for record in self._records):
+            return True
         since = self._clock.monotonic() - _IMPATIENT_S
         changing = [record.deployment for record in self._records if record.state in _BUSY]
         return any(self._memories.get(name, Memory(started=since + 1)).started >= since for name in changing)

@@ -187,6 +187,11 @@ def _silent(
     return Plan((Mark(state, health.reason),) if changed else (), memory)
 
 
+def suspected(record: DeploymentRecord, memory: Memory | None) -> bool:
+    """Whether a ready endpoint did not answer the last look."""
+    return memory is not None and memory.bad > 0 and record.state == READY
+
+
 def _down(memory: Memory) -> tuple[Step, ...]:
     """What to publish when an engine that routers know as up is gone."""
     return (Publish(False),) if memory.published is not None and memory.published.up else ()

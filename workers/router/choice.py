@@ -112,13 +112,13 @@ def explained(
 def seen_as(one: Place, tried: Set[str], now: float, slow_s: float) -> Seen:
     """One endpoint with its figures and whether it could be called."""
     return Seen(
-        endpoint=one.name,
+        endpoint=one.endpoint.endpoint,
         state=standing(one, tried, now, slow_s),
         in_use=one.in_use,
         slots=one.limit,
         weight=one.weight,
-        ttft_ms=round(one.ttft(now) * 1000),
-        peak_ms=round(one.peak(now) * 1000),
+        ttft_ms=int(one.ttft(now) * 1000),
+        peak_ms=int(one.peak(now) * 1000),
         price=one.price,
     )
 

@@ -7,6 +7,8 @@ from math import exp, inf
 
 from base.ewma import DECAY_S
 
+_PER_S = 1 / DECAY_S
+
 
 @dataclass(slots=True)
 class Candidate:
@@ -26,13 +28,19 @@ class Candidate:
     waiting_since: float = inf
 
     def ttft(self, now: float) -> float:
-        """The time to the first byte as expected now: the average, forgotten with time; or how long the oldest call
-        waits already, when that is longer. So an engine that hangs gets slower by the second, before any timeout."""
-        return max(self.ttft_s * exp((self.seen_at - now) / DECAY_S), now - self.waiting_since)
+        """The time to the first byte as expected now."""
+        return expected(self.ttft_s, self.seen_at, self.waiting_since, now)
 
     def peak(self, now: float) -> float:
         """As ttft, of the average that is sensitive to peaks."""
-        return max(self.peak_s * exp((self.seen_at - now) / DECAY_S), now - self.waiting_since)
+        return expected(self.peak_s, self.seen_at, self.waiting_since, now)
+
+
+def expected(average_s: float, seen_at: float, waiting_since: float, now: float) -> float:
+    """The average, forgotten with time; or how long the oldest call waits already, when that is longer. So an engine
+    that hangs gets slower by the second, before any timeout."""
+    faded, waits = average_s * exp((seen_at - now) * _PER_S), now - waiting_since
+    return waits if waits > faded else faded
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,27 +10,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import inf
 
-from workers.router.strategies.candidate import Candidate, Draw
+from workers.router.strategies.candidate import Candidate, Draw, expected
 from workers.router.strategies.ties import least
 
 #: Times the quickest that still counts as equally quick.
 BAND = 1.25
 #: Seconds by which two may differ and still be equally quick.
 NOISE_S = 0.005
-#: Seconds that an endpoint without history is taken to need while its first request is under way.
+#: Seconds that an endpoint without history is taken to need while its first requests are under way.
 UNKNOWN_S = 1.0
 
 
 def latency(candidates: Sequence[Candidate], draw: Draw) -> int:
     """The index with the smallest load by weight among the quick ones; ties go round with the turn."""
     now = draw.now
-    seconds = [_seconds(one, now) for one in candidates]
+    seconds = [
+        expected(one.ttft_s, one.seen_at, one.waiting_since, now) if one.ttft_s or not one.in_use else UNKNOWN_S
+        for one in candidates
+    ]
     bound = min(seconds) * BAND + NOISE_S
     loads = [
         (one.in_use + 1) / one.weight if known <= bound else inf for one, known in zip(candidates, seconds, strict=True)
     ]
     return least(loads, draw.turn)
-
-
-def _seconds(one: Candidate, now: float) -> float:
-    return one.ttft(now) if one.ttft_s or not one.in_use else max(one.ttft(now), UNKNOWN_S)

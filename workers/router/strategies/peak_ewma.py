@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from workers.router.strategies.candidate import Candidate, Draw
+from workers.router.strategies.candidate import Candidate, Draw, expected
 from workers.router.strategies.ties import least
 
 #: Seconds that an endpoint without history is taken to need, once it has a request: it gets one to be known by.
@@ -21,11 +21,15 @@ LEAST_S = 0.001
 def peak_ewma(candidates: Sequence[Candidate], draw: Draw) -> int:
     """The index with the smallest cost; ties go round with the turn."""
     now = draw.now
-    return least([_seconds(one, now) * (one.in_use + 1) / one.weight for one in candidates], draw.turn)
-
-
-def _seconds(one: Candidate, now: float) -> float:
-    found = one.peak(now)
-    if not one.peak_s and one.in_use and found < UNKNOWN_S:
-        return UNKNOWN_S
-    return found if found > LEAST_S else LEAST_S
+    return least(
+        [
+            max(
+                expected(one.peak_s, one.seen_at, one.waiting_since, now),
+                LEAST_S if one.peak_s or not one.in_use else UNKNOWN_S,
+            )
+            * (one.in_use + 1)
+            / one.weight
+            for one in candidates
+        ],
+        draw.turn,
+    )
