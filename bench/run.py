@@ -174,8 +174,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--window", type=float, default=catalogue.WINDOW, help="seconds measured in each cell")
     parser.add_argument("--streams", type=lambda text: tuple(map(int, text.split(","))), default=(100, 500),
                         help="how many streams to hold, for example 100,500,1000")  # fmt: skip
-    parser.add_argument("--only", action="append", choices=["rate", "ladder", "first_token", "hold", "routing"],
-                        default=[], help="kinds of cells; routing: how long a router takes to choose, nothing is started")  # fmt: skip
+    parser.add_argument("--only", action="append", default=[],
+                        choices=["rate", "ladder", "first_token", "hold", "routing"],
+                        help="kinds of cells; routing: microseconds of a router's choice, nothing starts")  # fmt: skip
     parser.add_argument("--beside", action="append", default=[], metavar="NAME=URL[;...]",
                         help="another gateway; options: key=, model=, header=, pids=web:1+redis:2")  # fmt: skip
     parser.add_argument("--without-headrace", action="store_true", help="only direct and those beside it")

@@ -63,12 +63,15 @@ class Reconciler:
         while True:
             self._woken.clear()
             await self.try_look()
-            pause = self._settings.starting_interval_s if self._busy() else self._settings.interval_s
             try:
-                async with asyncio.timeout(pause):
+                async with asyncio.timeout(self.pause()):
                     await self._woken.wait()
             except TimeoutError:
                 continue
+
+    def pause(self) -> float:
+        """Seconds until the next look, as things stand."""
+        return self._settings.starting_interval_s if self._busy() else self._settings.interval_s
 
     async def try_look(self) -> None:
         """A look that may fail: the next one repeats it."""

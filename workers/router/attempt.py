@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from providers.openai_openai import Answered, ChatStream
@@ -14,10 +15,14 @@ from workers.router.rules import without_words
 OK = "ok"
 
 
+def _nobody() -> None:
+    """Until an endpoint is called."""
+
+
 @dataclass(slots=True)
 class Work:
     """A cleared run. started and deadline: monotonic seconds of the claim and of the run's end. why: what the present
-    endpoint was chosen from."""
+    endpoint was chosen from; answered: told when the first byte of its answer is here."""
 
     lease: RunLease
     grant: Grant
@@ -28,6 +33,7 @@ class Work:
     attempts: list[Attempt] = field(default_factory=list)
     endpoint: str = ""
     why: Choice | None = None
+    answered: Callable[[], None] = _nobody
     usage: Usage | None = None
     first_at: float | None = None
 

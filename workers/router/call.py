@@ -5,8 +5,6 @@ The engine's connection is closed at once on every path that does not read its a
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from base import logs, metrics
 from base.clock import Clock
 from providers.addresses import refuse_url
@@ -37,11 +35,8 @@ class Caller:
         self._settings, self._clock = settings, clock
         self._pace = Pace(settings.coalesce_ms / 1000, settings.coalesce_max_ms / 1000)
 
-    async def call(
-        self, work: Work, endpoint: EndpointRecord, interrupt: Interrupt, answered: Callable[[], None]
-    ) -> Judged | None:
-        """One call of one endpoint. None when it ended the run, else what its fault means. answered: told when the
-        first byte of a good answer is here."""
+    async def call(self, work: Work, endpoint: EndpointRecord, interrupt: Interrupt) -> Judged | None:
+        """One call of one endpoint. None when it ended the run, else what its fault means."""
         work.endpoint = endpoint.endpoint
         started, status, outcome = self._clock.monotonic(), 0, "cancelled"
         response: UpstreamResponse | None = None
@@ -51,9 +46,9 @@ class Caller:
             if status != 200:
                 raise engine_error(status, response.headers, await self._body(response, interrupt, MAX_BODY))
             if work.lease.accepted.stream:
-                await self._stream(work, response, interrupt, started, answered)
+                await self._stream(work, response, interrupt, started)
             else:
-                await self._unary(work, response, interrupt, started, answered)
+                await self._unary(work, response, interrupt, started)
             outcome = OK
             await response.drain(_DRAIN_S)
             return None
@@ -105,19 +100,12 @@ class Caller:
         except ValueError:
             raise ConnectFailed("the endpoint's credential cannot be opened with this key ring") from None
 
-    async def _stream(
-        self,
-        work: Work,
-        response: UpstreamResponse,
-        interrupt: Interrupt,
-        called: float,
-        answered: Callable[[], None],
-    ) -> None:
+    async def _stream(self, work: Work, response: UpstreamResponse, interrupt: Interrupt, called: float) -> None:
         """Relay a stream and end the run. What was generated is known to `work` however it ends."""
         accepted = work.lease.accepted
         stream = ChatStream(accepted.model, work.show_usage)
         headers = public_headers(work.grant, work.endpoint, stream=True)
-        relay = Relay(work.lease, stream, headers, self._pace, self._clock, answered)
+        relay = Relay(work.lease, stream, headers, self._pace, self._clock, work.answered)
         try:
             await relay.pump(response, interrupt)
             last = stream.ending()
@@ -136,18 +124,11 @@ class Caller:
         fact = work.completed(work.usage, stream.finish_reason, work.lease.sequence + events + 1, now)
         await work.lease.end(END, payload + last, events + 1, fact, None if work.lease.sequence else headers)
 
-    async def _unary(
-        self,
-        work: Work,
-        response: UpstreamResponse,
-        interrupt: Interrupt,
-        called: float,
-        answered: Callable[[], None],
-    ) -> None:
+    async def _unary(self, work: Work, response: UpstreamResponse, interrupt: Interrupt, called: float) -> None:
         """Relay a whole answer and end the run."""
         accepted = work.lease.accepted
         body = await self._body(response, interrupt, self._settings.max_answer_bytes)
-        answered()
+        work.answered()
         found = answer(body, accepted.model)
         now = self._clock.monotonic()
         work.first_at = now

@@ -122,7 +122,8 @@ class Router:
                 work.unserved(place, self._clock.monotonic())
                 return last or place
             with self._needs.pools.using(place) as use:
-                judged = await self._needs.caller.call(work, place.endpoint, interrupt, use.answered)
+                work.answered = use.answered
+                judged = await self._needs.caller.call(work, place.endpoint, interrupt)
             await self._needs.health.ended(use, judged)
             if judged is None:
                 return None
