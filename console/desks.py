@@ -44,6 +44,9 @@ class KeyWish(Section):
     requests_per_minute: int = Field(0, ge=0, le=1_000_000, description="0: no limit.")
     concurrency: int = Field(0, ge=0, le=1_000_000, description="Requests at once; 0: no limit.")
     weight: int = Field(1, ge=1, le=1_000, description="Share of the tenant when engines are scarce.")
+    priority: int = Field(
+        0, ge=-10, le=10, description="Which of its tenant's waiting requests goes first: the higher."
+    )
     lane: Literal["interactive", "batch"] = Field("interactive", description="Which queue its requests join.")
     on_disconnect: str = Field(
         "",

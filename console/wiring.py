@@ -19,7 +19,6 @@ from ingress.parts import Parts
 from ingress.serve import IngressServer
 from ingress.stalls import Stalls
 from providers.http import HttpTransport
-from runtime.app import Stage
 from runtime.door import StreamDoor
 from runtime.inspect import Inspector
 from runtime.names import prefix, push_channel
@@ -31,7 +30,7 @@ from workers.authorization.app import build as build_authorization
 from workers.guardrails.app import build as build_guardrails
 from workers.guardrails.policy import Policies
 from workers.provisioner.app import build as build_provisioner
-from workers.router.app import make_router
+from workers.router.app import make_router, router_stage
 from workers.router.handlers import Router
 from workers.router.health import SHARE_S, Peers
 
@@ -96,7 +95,7 @@ async def _router(house: House) -> None:
         house.settings.audit.price_list(),
     )
     house.after.append(_sharing(house, router))
-    house.stages.append(Stage(group="router", run_handler=router.handle, pools=lambda: house.pools))
+    house.stages.append(router_stage(router, house.shared.catalog, lambda: house.pools))
 
 
 def _sharing(house: House, router: Router) -> Callable[[], Awaitable[None]]:

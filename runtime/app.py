@@ -23,6 +23,7 @@ from runtime.group_spec import Counters
 from runtime.groups import RedisGroups
 from runtime.lease import Leases, RunHandler
 from runtime.names import lane_key, prefix, push_channel
+from runtime.places import Announcer, Capacities, Places
 from runtime.publish import StreamPublisher
 from runtime.push import RedisPush
 from runtime.runs import RedisRuns
@@ -147,13 +148,16 @@ class RunBodies:
 class Stage:
     """One group served by a room. Exactly one of handler (batches) and run_handler (claimed runs) is given.
 
-    pools: for `router`, the pools that exist now. concurrency: overrides streams.yaml. publisher: who signs, by
-    default the group itself."""
+    pools: for `router`, the pools that exist now; capacities: how many runs of each this process can take; seated:
+    hears its place among the routers. concurrency: overrides streams.yaml. publisher: who signs, by default the group
+    itself."""
 
     group: str
     handler: Handler | None = None
     run_handler: RunHandler | None = None
     pools: Callable[[], Sequence[str]] | None = None
+    capacities: Capacities | None = None
+    seated: Callable[[int, int], None] = lambda place, routers: None
     concurrency: int | None = None
     publisher: str = ""
 
@@ -166,6 +170,7 @@ class Workers:
     stages: Sequence[Stage]
     grace_s: float = 20.0
     engines: list[Engine] = field(default_factory=list)
+    announcers: list[Announcer] = field(default_factory=list)
     _readers: list[Client] = field(default_factory=list)
 
     async def start(self) -> None:
@@ -173,18 +178,22 @@ class Workers:
         for stage in self.stages:
             stream = self.context.topology.group_stream(stage.group)
             partitioned = self.context.topology.streams[stream].partitioned
+            places = await self._places(stage)
             for number in range(self.context.partitions if partitioned else 1):
-                engine = await self._engine(stage, stream, number)
+                engine = await self._engine(stage, stream, number, places)
                 await engine.start()
                 self.engines.append(engine)
 
     async def stop(self) -> None:
-        """All engines beside each other, each by its own sequence."""
+        """Announce nothing more, then all engines beside each other, each by its own sequence."""
+        await asyncio.gather(*(announcer.stop() for announcer in self.announcers))
         await asyncio.gather(*(engine.stop(self.grace_s) for engine in self.engines))
         await asyncio.gather(*(reader.close() for reader in self._readers))
 
     def wake(self, group: str) -> None:
         """The streams of a group changed."""
+        for announcer in self.announcers:
+            announcer.poke()
         for engine in self.engines:
             if engine.spec.group == group:
                 engine.wake()
@@ -200,7 +209,24 @@ class Workers:
             metrics.inc("headrace_dlq_total", counters.dead, stream=stream, reason="handling")
             metrics.inc("headrace_owner_lost_total", counters.lost, action="beat")
 
-    async def _engine(self, stage: Stage, stream: str, number: int) -> Engine:
+    async def _places(self, stage: Stage) -> Places | None:
+        """For runs that have places by pool: the places, announced; the gate opens before the engines read."""
+        if stage.capacities is None:
+            return None
+        c, places = self.context, Places()
+        prefixes = [prefix(number) for number in range(c.partitions)]
+        announcer = Announcer(c.consumer, prefixes, places, stage.capacities, stage.seated, c.scripts, c.clock)
+        places.on_room = lambda: self._room(stage.group)
+        await announcer.start()
+        self.announcers.append(announcer)
+        return places
+
+    def _room(self, group: str) -> None:
+        for engine in self.engines:
+            if engine.spec.group == group:
+                engine.wake_for_room()
+
+    async def _engine(self, stage: Stage, stream: str, number: int, places: Places | None) -> Engine:
         c = self.context
         reader = await c.reader(f"{stage.group}:{number}")
         self._readers.append(reader)
@@ -222,6 +248,7 @@ class Workers:
             verifier=Verifier(c.ring),
             clock=c.clock,
             chance=c.chance,
+            places=places,
         )
         if leases is not None:
             leases.engine = engine

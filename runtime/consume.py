@@ -25,6 +25,7 @@ from base.ids import Random
 from runtime import faults
 from runtime.group_spec import Counters, Spec, share
 from runtime.groups import GroupLost, Groups, Row
+from runtime.places import Places
 from runtime.scripts import Held, Scripts
 from schemas.envelope import Envelope, Signed, VerifierPort, decode, verify
 from schemas.errors import DecodeError, HeadraceError, OwnerLost, SignatureError, Unavailable, UnknownVersion
@@ -36,6 +37,8 @@ Handler = Callable[[Sequence[Delivery]], Awaitable[Sequence[Outcome]]]
 
 _BACKOFF = (0.05, 0.5)  # seconds, jittered, after any failure of the server
 _ONE_BY_ONE_S = 0.25  # how long a taken-over entry may run before the next one is started beside it
+_UNBLOCK_S = 0.02  # between two attempts to end a read
+_NO_ROOM_S = 0.2  # how long a reader without a stream waits before it looks again
 _LAST_READ_S = 0.5  # how long a stopping engine waits for its last read, whose entries are its own already
 _UNKNOWN_LIFE_MS = 86_400_000  # an entry of unknown version without a deadline lives a day
 
@@ -66,7 +69,9 @@ class _Item:
 
 @dataclass(slots=True)
 class Engine:
-    """One consumer of one group over the streams that `streams()` names (all in one slot)."""
+    """One consumer of one group over the streams that `streams()` names (all in one slot).
+
+    places: where runs have places by pool, only streams with room are read."""
 
     spec: Spec
     streams: Callable[[], Sequence[str]]
@@ -78,6 +83,7 @@ class Engine:
     verifier: VerifierPort
     clock: Clock
     chance: Random
+    places: Places | None = None
     counters: Counters = field(default_factory=Counters)
     _items: dict[tuple[str, str], _Item] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -86,6 +92,7 @@ class Engine:
     _ensured: set[str] = field(default_factory=set)
     _stopping: bool = False
     _turn: int = 0
+    _reading: Sequence[str] = ()  # what the present read waits for
     _calm: tuple[float, int] | None = None  # (not before, losses seen)
 
     # --- life -----------------------------------------------------------------------------------------------------
@@ -127,7 +134,21 @@ class Engine:
 
     def wake(self) -> None:
         """The list of streams changed: read again with the new one."""
-        self._track(asyncio.create_task(self._quietly(self.groups.unblock())))
+        self._slot.set()
+        if self._reading:
+            self._track(asyncio.create_task(self._quietly(self._end_read(self._reading))))
+
+    def wake_for_room(self) -> None:
+        """A pool has room again: if the present read does not wait for its lanes, it must end."""
+        able, _ = self._able()
+        if any(stream not in self._reading for stream in able):
+            self.wake()
+
+    async def _end_read(self, reading: Sequence[str]) -> None:
+        """Unblock until the read that was under way has ended: one that was only just sent may come after the first."""
+        while self._reading is reading:
+            await self.groups.unblock()
+            await self.clock.sleep(_UNBLOCK_S)
 
     # --- reading --------------------------------------------------------------------------------------------------
 
@@ -159,12 +180,13 @@ class Engine:
 
     async def _read_once(self, count: int) -> None:
         await self._ensure_all()
-        streams, each, block = share(self.streams(), count, self._turn)
-        self._turn += 1
-        if not streams:
-            await self.clock.sleep(0.2)
+        able, room = self._able()
+        if not able:
+            await self._wait_for_slot()
             return
-        rows = await self.groups.read(streams, self.spec.group, self.consumer, each, block)
+        streams, each, block = share(able, count, self._turn)
+        self._turn += 1
+        rows = await self._read(streams, min(each, room), block)
         fresh = [item for row in rows if (item := self._open(row, 0)) is not None]
         if fresh:
             faults.hit(self.spec.group, "P1")
@@ -172,6 +194,29 @@ class Engine:
                 self._start(work)
             if self.spec.pace_ms:
                 await self.clock.sleep(self.spec.pace_ms / 1000)
+
+    async def _read(self, streams: Sequence[str], each: int, block: int) -> Sequence[Row]:
+        self._reading = list(streams)
+        try:
+            return await self.groups.read(streams, self.spec.group, self.consumer, each, block)
+        finally:
+            self._reading = ()
+
+    def _able(self) -> tuple[Sequence[str], int]:
+        """The streams that may be read now, and how many entries of each."""
+        streams = self.streams()
+        if self.places is None:
+            return streams, self.spec.batch
+        rooms = {stream: room for stream in streams if (room := self.places.room(stream)) > 0}
+        return list(rooms), min(rooms.values(), default=0)
+
+    async def _wait_for_slot(self) -> None:
+        self._slot.clear()
+        try:
+            async with asyncio.timeout(_NO_ROOM_S):
+                await self._slot.wait()
+        except TimeoutError:
+            return
 
     def _open(self, row: Row, starts: int) -> _Item | None:
         """Decode and verify; what cannot be handled is disposed of on the side."""
@@ -190,6 +235,8 @@ class Engine:
         delivery = _delivery(row, envelope, event, starts)
         item = _Item(row, delivery, counted=starts > 0)
         self._items[item.key] = item
+        if self.places is not None:
+            self.places.take(row.stream)
         return item
 
     def _start(self, items: list[_Item]) -> asyncio.Task[None]:
@@ -317,7 +364,8 @@ class Engine:
 
     def _forget(self, items: Sequence[_Item]) -> None:
         for item in items:
-            self._items.pop(item.key, None)
+            if self._items.pop(item.key, None) is not None and self.places is not None:
+                self.places.give(item.row.stream)
         self._slot.set()
 
     # --- keeping and taking over ----------------------------------------------------------------------------------
@@ -391,7 +439,8 @@ class Engine:
     async def _take_from(self, stream: str) -> None:
         free = self.spec.concurrency - len(self._items)
         for entry in await self.groups.idle(stream, self.spec.group, self.spec.idle_ms, max(0, min(free, 16)) or 1):
-            if self._stopping or (stream, entry) in self._items or len(self._items) >= self.spec.concurrency:
+            full = len(self._items) >= self.spec.concurrency or (self.places and self.places.room(stream) <= 0)
+            if self._stopping or (stream, entry) in self._items or full:
                 return
             await self._take(stream, entry)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runtime.client import ServerError
-from runtime.names import prefix
+from runtime.names import place_of, prefix, waiting_key
 from runtime.topology import Topology
 from schemas.ports import Redis
 
@@ -34,8 +34,10 @@ async def laden_pools(redis: Redis, partitions: int) -> set[str]:
         p = prefix(number)
         lanes = [lane.decode() for lane in await redis.execute("SMEMBERS", f"{p}:lanes")]
         lengths = await asyncio.gather(*(redis.execute("XLEN", lane) for lane in lanes))
-        names = [lane.removeprefix(f"{p}:cleared:").rpartition(":")[0] for lane in lanes]
-        found.update(name for name, length in zip(names, lengths, strict=True) if length)
+        waiting = await asyncio.gather(*(redis.execute("ZCARD", waiting_key(lane)) for lane in lanes))
+        found.update(
+            place_of(lane)[0] for lane, here, there in zip(lanes, lengths, waiting, strict=True) if here or there
+        )
     return found
 
 

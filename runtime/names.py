@@ -13,7 +13,10 @@
     {p}:starts:<group>         hash     entry -> starts, for redelivered entries only; the field goes with the ack
     {p}:doors                  zset     ingress process -> last heartbeat (server clock); a lost one drops out
     {p}:push:<name>            channel  frames for an ingress, cancels for an owner (sharded publish)
-    {p}:gate:<pool>:<lane>:... zsets    reserved for the fair gate: tenants, tenant:<id>, slots
+    {p}:routers                zset     router -> until when its announcement holds (server clock)
+    {p}:gate:<pool>            hash     announced slots and virtual times of a pool (see runtime/lua/gate.lua)
+    {p}:gate:<pool>:slots      hash     router -> its slots and until when; gone seconds after the last announcement
+    {p}:gate:<pool>:<lane>:... zsets    who waits: tenants, tenant:<id>, waiting; passed: who was served more
     commands, control          streams  outside any partition
 
 `{p}` is the hash tag of a partition. Tags are chosen so that partitions spread evenly over the slots of a cluster:
@@ -67,6 +70,19 @@ def lane_key(p: str, pool: str, lane: str) -> str:
     if not _NAME.fullmatch(pool):
         raise ValueError(f"pool name {pool!r} must be 1-128 characters of A-Z a-z 0-9 . _ / @ : + -")
     return f"{p}:cleared:{pool}:{lane}"
+
+
+@lru_cache(maxsize=8192)
+def place_of(lane: str) -> tuple[str, str]:
+    """(pool, lane) of a cleared stream's key."""
+    pool, _, name = lane.partition(":cleared:")[2].rpartition(":")
+    return pool, name
+
+
+def waiting_key(lane: str) -> str:
+    """Who waits at the gate before a cleared stream: zset, run -> since when, ms."""
+    pool, name = place_of(lane)
+    return f"{lane.partition(':')[0]}:gate:{pool}:{name}:waiting"
 
 
 def push_channel(p: str, name: str) -> str:

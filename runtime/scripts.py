@@ -20,7 +20,11 @@ from schemas.envelope import Signed
 from schemas.ports import Redis
 
 #: Scripts that must run even when memory is full: they free it or only read.
-_ALLOW_OOM = frozenset({"end", "cancel", "watch", "beat", "take", "release", "dead", "trim", "retire"})
+_ALLOW_OOM = frozenset(
+    {"end", "cancel", "watch", "beat", "take", "release", "dead", "trim", "retire", "announce", "regate"}
+)
+#: What stands before every script, in this order.
+HEADS = ("lib", "gate", "finish")
 
 
 @lru_cache(maxsize=64)
@@ -28,7 +32,7 @@ def source(name: str) -> str:
     """The whole text of a script: shebang with its flags, shared head, body."""
     folder = resources.files("runtime") / "lua"
     head = "#!lua flags=allow-oom\n" if name in _ALLOW_OOM else "#!lua\n"
-    return head + (folder / "lib.lua").read_text() + (folder / f"{name}.lua").read_text()
+    return head + "".join((folder / f"{part}.lua").read_text() for part in (*HEADS, name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,11 +47,13 @@ class SealedFrame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """What ends a run: the terminal fact, signed. outcome: completed | failed | refused | cancelled."""
+    """What ends a run: the terminal fact, signed. outcome: completed | failed | refused | cancelled. tokens: what its
+    tenant is charged at the gate, None = what was expected."""
 
     kind: str
     signed: Signed
     outcome: str
+    tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +76,8 @@ class Acceptance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """One family's verdict as the script takes it. stored b"" with outcome "missing" = it never came (fail open)."""
+    """One family's verdict as the script takes it. stored b"" with outcome "missing" = it never came (fail open).
+    weight, cost (tokens, expected) and priority: its place at the gate."""
 
     run: str
     family: str
@@ -81,6 +88,9 @@ class Answer:
     lane: str = ""
     tenant: str = ""
     policy: str = ""
+    weight: int = 1
+    cost: int = 1
+    priority: int = 0
     frame: bytes = b""
     headers: bytes = b""
     ending: Ending | None = None
@@ -131,6 +141,16 @@ class DeadLetter:
     place: str = ""
     frame: bytes = b""
     ending: Ending | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """A router's place among the routers of a partition, from 0 (-1 = none), how many they are, and how many runs its
+    announcement let in."""
+
+    place: int
+    routers: int
+    admitted: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,6 +211,14 @@ class Scripts(Protocol):
 
     async def retire(self, stream: str, group: str, consumer: str) -> bool: ...
 
+    async def announce(self, p: str, router: str, holds_ms: int, slots: Mapping[str, int], most: int) -> Seat:
+        """Slots by pool, for holds_ms (0 = the router leaves); at most `most` waiting runs are let in."""
+        ...
+
+    async def regate(self, run: str) -> bool:
+        """Put a cleared run back to the gate that is neither there nor in its lane; whether it was such a one."""
+        ...
+
 
 class RedisScripts:
     """The scripts on a server. retention_ms: how long frames and state of an ended run stay readable."""
@@ -246,6 +274,7 @@ class RedisScripts:
                 self._retention,
                 answer.headers,
                 answer.policy,
+                *(answer.weight, answer.cost, answer.priority),
             ),
         )
         return bool(reply[0]), reply[1].decode()
@@ -291,6 +320,7 @@ class RedisScripts:
                 *(ending.kind, ending.signed.e, ending.signed.s, ending.outcome),
                 self._retention,
                 place,
+                "" if ending.tokens is None else ending.tokens,
             ),
         )
         return str(reply[0].decode())
@@ -368,6 +398,15 @@ class RedisScripts:
 
     async def retire(self, stream: str, group: str, consumer: str) -> bool:
         return bool(await self._redis.script(source("retire"), (stream,), (group, consumer)))
+
+    async def announce(self, p: str, router: str, holds_ms: int, slots: Mapping[str, int], most: int) -> Seat:
+        pairs = [part for pair in slots.items() for part in pair]
+        reply = await self._redis.script(source("announce"), (f"{p}:routers",), (p, router, holds_ms, most, *pairs))
+        return Seat(place=int(reply[0]), routers=int(reply[1]), admitted=int(reply[2]))
+
+    async def regate(self, run: str) -> bool:
+        p = prefix_of(run)
+        return bool(await self._redis.script(source("regate"), (f"{p}:run:{run}",), (p, run)))
 
 
 def stream_prefix(stream: str) -> str:

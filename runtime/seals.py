@@ -79,7 +79,12 @@ class Seals:
             attempt=attempt,
             at_ms=self._clock.now_ms(),
         )
-        return Ending(kind=type(fact).__name__, signed=wire.sign(self.signer, "facts", e), outcome=_OUTCOME[type(fact)])
+        return Ending(
+            kind=type(fact).__name__,
+            signed=wire.sign(self.signer, "facts", e),
+            outcome=_OUTCOME[type(fact)],
+            tokens=_tokens(fact),
+        )
 
     def letter(self, fields: Mapping[bytes, bytes], entry: str) -> bytes:
         """A dead entry's fields, sealed."""
@@ -90,3 +95,9 @@ class Seals:
         """CryptoError when it does not open."""
         plain = self._sealer.open(sealed, run="dlq", place=f"dlq/{entry}")
         return msgspec.json.decode(plain, type=dict[str, bytes])
+
+
+def _tokens(fact: Terminal) -> int | None:
+    """What the run took of its engine; None for one that never reached an engine."""
+    usage = None if isinstance(fact, RequestRefused) else fact.usage
+    return usage.prompt_tokens + usage.completion_tokens if usage else None

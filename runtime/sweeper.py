@@ -1,4 +1,5 @@
-"""The sweeper: ends what is past its deadline, lets go of lost watchers, trims what everyone acknowledged.
+"""The sweeper: ends what is past its deadline, lets go of lost watchers, puts cleared runs that fell
+between two steps back to the gate, trims what everyone acknowledged.
 
 Any process may run it; every step is idempotent. What to do with a run is decided by `judge`, a pure function; the end
 script then checks that the run still stands where it was seen. After its start and after an outage nobody is late for
@@ -29,6 +30,7 @@ _PERIOD_S = 1.0
 _PAGE = 100  # runs looked at in one read
 _PAGES = 100  # reads per round and partition
 _CALM_S = 8.0  # longer than a door's heartbeat and a family's idle limit
+_STEP_MS = 2_000  # no step of a run takes this long
 _LOST_GRACE_MS = 30_000  # how long a run outlives its ingress, for a resume elsewhere
 
 
@@ -83,6 +85,11 @@ def _failure(code: Code, message: str) -> Failure:
     return Failure(code=code.value, message=message, retry_after_ms=1000)
 
 
+def is_old(state: bytes | None, cleared: bytes | None, now: int) -> bool:
+    """Whether a run was cleared so long ago that the step which cleared it is over."""
+    return state == b"queued" and int(cleared or 0) < now - _STEP_MS
+
+
 class Sweeper:
     """One loop over all partitions."""
 
@@ -102,6 +109,7 @@ class Sweeper:
         self._clock, self._chance, self._partitions = clock, chance, partitions
         self._trims, self._calm_s = trims, calm_s
         self._calm_until = clock.monotonic() + calm_s
+        self._looked: dict[str, int] = {}  # partition -> where the next page of its live runs begins
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -137,6 +145,7 @@ class Sweeper:
             moved += await self._all_overdue(p, now, calm)
             if calm:
                 await self._lost_doors(p, now)
+                moved += await self._astray(p, now)
         for stream, groups in self._trims.items():
             await self._scripts.trim(stream, groups)
         return moved
@@ -177,6 +186,21 @@ class Sweeper:
                 return True
             case Fail(failure):
                 return await self._fail(run, fields, failure)
+
+    async def _astray(self, p: str, now: int) -> int:
+        """Cleared runs that neither wait nor lie in a lane, put back to the gate; a page of the live runs a round."""
+        start = self._looked.get(p, 0)
+        page = [run.decode() for run in await self._redis.execute("ZRANGE", f"{p}:live", start, start + _PAGE - 1)]
+        self._looked[p] = start + _PAGE if len(page) == _PAGE else 0
+        rows = await asyncio.gather(
+            *(self._redis.execute("HMGET", f"{p}:run:{run}", "state", "t:cleared") for run in page)
+        )
+        old = [run for run, row in zip(page, rows, strict=True) if is_old(row[0], row[1], now)]
+        found = [run for run in old if await self._scripts.regate(run)]
+        if found:
+            log.warning("runs were put back to the gate", runs=found[:10], count=len(found))
+            metrics.inc("headrace_swept_total", len(found), reason="astray")
+        return len(found)
 
     async def _drop(self, p: str, run: str) -> None:
         """Forget a run without state; the deadline goes last, so that a crash is repeated."""

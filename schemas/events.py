@@ -28,7 +28,7 @@ class RequestAccepted:
     route: the public path. door: the ingress process that accepted it. key_id and secret_mac: the credential's id and
     HMAC(pepper, secret) by ring key mac_kid, never the secret. families: who must answer, the static list of this
     topology version. max_tokens: the client's own bound or None. prompt_tokens: an estimate (bytes / 4).
-    on_disconnect: cancel | finish | grace:<seconds>.
+    on_disconnect: cancel | finish | grace:<seconds>. priority: what the client asked for, None = its key's.
     """
 
     run: str
@@ -48,6 +48,7 @@ class RequestAccepted:
     lane: str = "interactive"
     client_request_id: str = ""
     on_disconnect: str = "cancel"
+    priority: int | None = None
     version: int = 1
 
 

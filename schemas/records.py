@@ -12,7 +12,8 @@ class KeyRecord:
     """An API key as stored: never its secret, only HMAC-SHA-256(pepper of ring key mac_kid, secret) in hexadecimal.
 
     models: names or patterns with `*` that the key may use; ("*",) = all. requests_per_minute and concurrency: 0 = no
-    limit. on_disconnect: "" = the server's setting. Times in milliseconds since the epoch, 0 = never. previous_mac:
+    limit. weight: its tenant's share of scarce engines. priority: its runs' place inside the tenant, higher goes first.
+    on_disconnect: "" = the server's setting. Times in milliseconds since the epoch, 0 = never. previous_mac:
     valid until previous_until_ms (rotation).
     """
 
@@ -34,6 +35,7 @@ class KeyRecord:
     previous_mac: str = ""
     previous_mac_kid: str = ""
     previous_until_ms: int = 0
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

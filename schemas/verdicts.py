@@ -36,8 +36,9 @@ class Edit:
 class Grant:
     """What authorization found out about the caller; only its verdict carries one.
 
-    tenant: the organization. pool and lane: where the run goes. weight: the tenant's share. fail: family -> open |
-    closed, what a missing verdict means. scopes: whose limits were reserved (settled by the ledger).
+    tenant: the organization. pool and lane: where the run goes. weight: the tenant's share. cost: tokens that the run
+    is expected to take. priority: goes first inside its tenant, 0 = as usual. fail: family -> open | closed, what a
+    missing verdict means. scopes: whose limits were reserved (settled by the ledger).
     on_disconnect: the key's own policy, "" = the server's. limit_*: for the x-ratelimit headers; reset in
     milliseconds; -1 = unlimited.
     """
@@ -47,6 +48,8 @@ class Grant:
     pool: str
     lane: str = "interactive"
     weight: int = 1
+    cost: int = 1
+    priority: int = 0
     fail: dict[str, str] = field(default_factory=dict)
     scopes: tuple[str, ...] = ()
     on_disconnect: str = ""

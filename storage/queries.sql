@@ -16,19 +16,19 @@ INSERT INTO tenants (tenant, created_ms) VALUES ($1, $2) ON CONFLICT (tenant) DO
 -- create_key: a new key; no row comes back when the id is taken
 INSERT INTO keys (
     key_id, tenant, name, secret_mac, mac_kid, scopes, models, requests_per_minute, concurrency, weight, lane,
-    on_disconnect, created_ms, expires_ms, revoked_ms, previous_mac, previous_mac_kid, previous_until_ms
-) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+    on_disconnect, created_ms, expires_ms, revoked_ms, previous_mac, previous_mac_kid, previous_until_ms, priority
+) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
 ON CONFLICT (key_id) DO NOTHING
 RETURNING key_id;
 
 -- find_key: one key by its id
 SELECT key_id, tenant, name, secret_mac, mac_kid, scopes, models, requests_per_minute, concurrency, weight, lane,
-    on_disconnect, created_ms, expires_ms, revoked_ms, previous_mac, previous_mac_kid, previous_until_ms
+    on_disconnect, created_ms, expires_ms, revoked_ms, previous_mac, previous_mac_kid, previous_until_ms, priority
 FROM keys WHERE key_id = $1;
 
 -- list_keys: all keys of a tenant, or of everybody when $1 is null; oldest first
 SELECT key_id, tenant, name, secret_mac, mac_kid, scopes, models, requests_per_minute, concurrency, weight, lane,
-    on_disconnect, created_ms, expires_ms, revoked_ms, previous_mac, previous_mac_kid, previous_until_ms
+    on_disconnect, created_ms, expires_ms, revoked_ms, previous_mac, previous_mac_kid, previous_until_ms, priority
 FROM keys WHERE ($1::text IS NULL OR tenant = $1)
 ORDER BY tenant COLLATE "C", created_ms, key_id COLLATE "C";
 
@@ -37,13 +37,13 @@ UPDATE keys SET
     previous_mac = secret_mac, previous_mac_kid = mac_kid, previous_until_ms = $4, secret_mac = $2, mac_kid = $3
 WHERE key_id = $1 AND revoked_ms = 0
 RETURNING key_id, tenant, name, secret_mac, mac_kid, scopes, models, requests_per_minute, concurrency, weight, lane,
-    on_disconnect, created_ms, expires_ms, revoked_ms, previous_mac, previous_mac_kid, previous_until_ms;
+    on_disconnect, created_ms, expires_ms, revoked_ms, previous_mac, previous_mac_kid, previous_until_ms, priority;
 
 -- revoke_key: end a key for ever; the first time counts
 UPDATE keys SET revoked_ms = CASE WHEN revoked_ms = 0 THEN $2 ELSE revoked_ms END
 WHERE key_id = $1
 RETURNING key_id, tenant, name, secret_mac, mac_kid, scopes, models, requests_per_minute, concurrency, weight, lane,
-    on_disconnect, created_ms, expires_ms, revoked_ms, previous_mac, previous_mac_kid, previous_until_ms;
+    on_disconnect, created_ms, expires_ms, revoked_ms, previous_mac, previous_mac_kid, previous_until_ms, priority;
 
 -- put_deployment: what is asked for and how it stands, new or replaced
 INSERT INTO deployments (

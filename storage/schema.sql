@@ -57,7 +57,8 @@ CREATE TABLE keys (
     revoked_ms          bigint NOT NULL,
     previous_mac        text NOT NULL,
     previous_mac_kid    text NOT NULL,
-    previous_until_ms   bigint NOT NULL
+    previous_until_ms   bigint NOT NULL,
+    priority            integer NOT NULL DEFAULT 0
 );
 CREATE INDEX keys_tenant ON keys (tenant, created_ms, key_id);
 

@@ -14,12 +14,13 @@ from runtime.consume import Engine
 from runtime.group_spec import Spec
 from runtime.lease import Leases, RunHandler
 from runtime.names import prefix
+from runtime.places import Places
 from runtime.scripts import Acceptance
 from runtime.seals import Seals
 from schemas import envelope as wire
 from schemas.events import RequestAccepted
 from schemas.outcomes import Delivery, Done, Outcome
-from tests.run_support import CHANCE, CLOCK, FAMILIES, LANE, POOL, RING, World
+from tests.run_support import CHANCE, CLOCK, FAMILIES, LANE, POOL, RING, World, open_gates
 
 IDLE_MS = 250
 PARTITION = 1
@@ -60,7 +61,8 @@ class House:
     engines: list[Engine] = field(default_factory=list)
 
     async def accept(self, ring: KeyRing = RING, **changes: Any) -> str:
-        """A signed run in `checking`; its id."""
+        """A signed run in `checking`, for which a router has room; its id."""
+        await open_gates(self.world.scripts)
         run = mint_run_id(CLOCK, CHANCE, PARTITION)
         hands = seals("ingress", ring)
         e = wire.encode(request(run, **changes), id=run, by="ingress", run=run)
@@ -90,6 +92,7 @@ class House:
         group: str = "rules",
         keys: Sequence[str] = (REQUESTS,),
         start: bool = True,
+        places: Places | None = None,
         **spec: Any,
     ) -> Engine:
         """A consumer of a group; it runs unless told otherwise."""
@@ -106,7 +109,10 @@ class House:
             verifier=Verifier(RING),
             clock=CLOCK,
             chance=CHANCE,
+            places=places,
         )
+        if places is not None:
+            places.on_room = made.wake_for_room
         self.engines.append(made)
         if start:
             await made.start()
@@ -114,6 +120,7 @@ class House:
 
     async def router(self, handler: RunHandler, name: str = "r1", **spec: Any) -> Engine:
         """A router: claims what is cleared and gives it to `handler`."""
+        await open_gates(self.world.scripts)
         leases = Leases(name, handler, self.world.scripts, seals("router"), CLOCK, CHANCE)
         await self.world.push.listen([f"{P}:push:{name}"], leases.hear, lambda: None)
         made = await self.engine(

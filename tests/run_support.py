@@ -15,10 +15,10 @@ from runtime.client import Address, Client
 from runtime.groups import Groups, RedisGroups
 from runtime.memory import MemoryGroups, MemoryPush, MemoryRuns, MemoryScripts, MemoryServer
 from runtime.memory.server import text_of
-from runtime.names import prefix_of
+from runtime.names import prefix, prefix_of
 from runtime.push import Push, RedisPush
 from runtime.runs import RedisRuns, Runs
-from runtime.scripts import Acceptance, Answer, Ending, RedisScripts, Scripts, SealedFrame, starts_key
+from runtime.scripts import Acceptance, Answer, Ending, RedisScripts, Scripts, SealedFrame, Seat, starts_key
 from schemas.envelope import Signed
 
 PARTITIONS = 4
@@ -229,6 +229,12 @@ async def open_world(kind: str, url: Callable[[], str]) -> AsyncIterator[World]:
         await world.stop()
 
 
+async def open_gates(scripts: Scripts, *pools: str, slots: int = 1_000) -> None:
+    """A router has room in every partition, as announced by one that never dies in a test."""
+    for number in range(PARTITIONS):
+        await scripts.announce(prefix(number), "r1", 600_000, dict.fromkeys(pools or (POOL,), slots), 1_000)
+
+
 async def until(done: Callable[[], Any], seconds: float = 20.0) -> None:
     """Poll until `done` (a function or coroutine function) is true; AssertionError at the deadline."""
     loop = asyncio.get_running_loop()
@@ -329,6 +335,8 @@ class Hands:
         return f"{self.p}:run:{self.run}"
 
     async def accept(self, **changes: Any) -> tuple[bool, int]:
+        """Accepted, while a router has room for it."""
+        await self.announce()
         return await self.world.scripts.accept(acceptance(self.run, **changes))
 
     async def read(self, stream: str, group: str, consumer: str) -> list[str]:
@@ -336,6 +344,10 @@ class Hands:
         groups = await self.world.groups()
         await groups.ensure(stream, group)
         return [row.entry for row in await groups.read([stream], group, consumer, 10, 50)]
+
+    async def announce(self, slots: int = 1_000, router: str = "r1", pool: str = POOL, most: int = 1_000) -> Seat:
+        """A router says what it can take."""
+        return await self.world.scripts.announce(self.p, router, 60_000, {pool: slots}, most)
 
     async def clear(self) -> None:
         """Accept, and let every family pass."""

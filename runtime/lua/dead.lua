@@ -13,7 +13,10 @@ if r.state and r.state ~= 'ended' and r.epoch .. '-' .. r.seq == ARGV[14] then
   finish(ARGV[1], ARGV[8], r, {kind = 'error', n = 1, d = ARGV[9], h = ''},
     {kind = ARGV[10], e = ARGV[11], s = ARGV[12], outcome = 'failed'}, ARGV[13])
 end
-call('HDEL', KEYS[2], ARGV[4])
-if string.find(KEYS[1], ':cleared:', 1, true) then call('XDEL', KEYS[1], ARGV[4]) end
-call('XACK', KEYS[1], ARGV[2], ARGV[4])
+if string.find(KEYS[1], ':cleared:', 1, true) then
+  drop_entry(KEYS[1], ARGV[4])
+else
+  call('HDEL', KEYS[2], ARGV[4])
+  call('XACK', KEYS[1], ARGV[2], ARGV[4])
+end
 return 'dead'

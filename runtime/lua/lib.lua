@@ -1,4 +1,4 @@
--- Shared head of every script of a run. Each script is "#!lua <flags>" + this file + its own.
+-- Shared head of every script of a run. Each script is "#!lua <flags>" + lib + gate + finish + its own file.
 --
 -- Rules: read and check everything first; write in an order in which a script that failed half-way (out of memory,
 -- a wrong type) can be run again and completes; XACK comes last, because a script that fails after its XACK keeps it.
@@ -14,9 +14,11 @@
 --   seq        last SSE event sent                           first  first sequence of the present epoch
 --   watchers   ingress#connection ..., space separated       policy what happens when the last one leaves
 --   cancel     by whom, once somebody cancelled a running run
---   a, as      the acceptance as signed                      key, tenant, stream  for whoever asks later
+--   a, as      the acceptance as signed                      key, stream  for whoever asks later
 --   bytes      size of the body                              deadline  hard end, ms of the server's clock
---   lane, entry  the cleared stream and the entry's id
+--   lane, entry  the cleared stream and the entry's id; a lane without an entry: it waits at the gate
+--   pool, lanename, tenant, weight, cost, priority   what authorization said of its place in the queue (see gate.lua)
+--   charged    what its tenant was charged when it passed the gate
 --   t:accepted t:cleared t:claimed t:first t:ended           ms of the server's clock
 
 local function call(...) return redis.call(...) end
@@ -72,41 +74,6 @@ local function free(p, run)
   if size > 0 then call('MSET', body, '', total, math.max(0, tonumber(call('GET', total) or 0) - size)) end
   call('DEL', body)
   call('ZREM', p .. ':live', run)
-end
-
--- Drop the cleared entry of a run. XACK last: an entry that is still pending is found again.
-local function drop_entry(lane, entry)
-  if not entry then return end
-  call('HDEL', string.match(lane, '^[^:]+') .. ':starts:router', entry)
-  call('XDEL', lane, entry)
-  call('XACK', lane, 'router', entry)
-end
-
--- End a run: last frame, fact, terminal state, freeing. r = its hash, f = {kind, n, d, h}, fact = {kind, e, s, outcome}.
--- retention: ms that frames and state stay readable. Until `state` is written a repeat does everything again (the
--- frame once, the fact perhaps twice under one id, the push perhaps twice at one place); after it only the entry is left.
-local function finish(p, run, r, f, fact, retention)
-  local key, t = p .. ':run:' .. run, now()
-  local epoch, seq = tonumber(r.epoch or 0), tonumber(r.seq or 0) + f.n
-  store(p .. ':reply:' .. run, epoch .. '-' .. seq, true, {'k', f.kind, 'n', f.n, 'd', f.d, 'h', f.h})
-  local times = '{"accepted":' .. (r['t:accepted'] or 0) .. ',"cleared":' .. (r['t:cleared'] or 0)
-    .. ',"claimed":' .. (r['t:claimed'] or 0) .. ',"first":' .. (r['t:first'] or (fact.outcome == 'completed' and ms(t)) or 0) .. ',"ended":' .. ms(t) .. '}'
-  local entry = {'run', run, 'kind', fact.kind, 'n', epoch, 'e', fact.e, 's', fact.s, 't', times,
-                 'a', r.a or '', 'as', r.as or ''}
-  for _, family in ipairs(words(r.families)) do
-    if r['v:' .. family] then
-      entry[#entry + 1] = 'v:' .. family
-      entry[#entry + 1] = r['v:' .. family]
-    end
-  end
-  call('XADD', p .. ':facts', '*', unpack(entry))
-  free(p, run)
-  call('PEXPIRE', p .. ':reply:' .. run, retention)
-  call('PEXPIRE', key, retention)
-  push(p, run, r.watchers, epoch, seq, f.n, f.kind, f.d, f.h)
-  call('HSET', key, 'state', 'ended', 'outcome', fact.outcome, 'seq', seq, 't:ended', ms(t))
-  drop_entry(r.lane, r.entry)
-  return seq
 end
 
 -- Whether this consumer still holds the entry in its group.

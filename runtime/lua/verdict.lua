@@ -2,7 +2,7 @@
 -- KEYS  1 {p}:run:<run>   2 {p}:requests
 -- ARGV  1 p  2 run  3 family  4 entry ('' = none to acknowledge)  5 outcome  6 stored verdict ('' when missing)
 --       7 pool  8 lane  9 tenant  10 sealed frame  11 fact kind  12 fact e  13 fact s  14 retention ms  15 frame headers
---       16 what happens when the last watcher leaves ('' = as accepted)
+--       16 what happens when the last watcher leaves ('' = as accepted)  17 weight  18 cost  19 priority at the gate
 -- Returns {moved, state}: moved 1 when this call cleared or refused the run.
 -- Authorization outranks: nothing is decided before it has answered, and its refusal is the one that is shown.
 local p, run, family = ARGV[1], ARGV[2], ARGV[3]
@@ -40,6 +40,9 @@ if wanted and not r['o:' .. family] then
     put('lanename', ARGV[8])
     put('tenant', ARGV[9])
     put('policy', ARGV[16])
+    put('weight', ARGV[17])
+    put('cost', ARGV[18])
+    put('priority', ARGV[19])
   end
   call('HSET', KEYS[1], unpack(fields))
   r['o:' .. family] = ARGV[5]
@@ -52,17 +55,18 @@ local function refuse(by)
 end
 
 local function clear()
-  local key = p .. ':cleared:' .. r.pool .. ':' .. r.lanename
-  local e = '{"id":"' .. run .. '/cleared","type":"RequestCleared","v":1,"by":"script","run":"' .. run
-    .. '","data":{"run":"' .. run .. '","pool":"' .. r.pool .. '","lane":"' .. r.lanename .. '"}}'
+  local t = now()
+  local key, passes = lane_of(p, r.pool, r.lanename), is_open(p, r.pool, r.lanename, t)
+  local cleared = {'state', 'queued', 'lane', key, 't:cleared', ms(t)}
   call('SADD', p .. ':lanes', key)
-  local id = call('XADD', key, 'NOMKSTREAM', '*', 'e', e)
-  if not id then
-    call('XGROUP', 'CREATE', key, 'router', '0', 'MKSTREAM')
-    id = call('XADD', key, '*', 'e', e)
-  end
   call('ZADD', p .. ':live', 'XX', r.deadline, run)
-  call('HSET', KEYS[1], 'state', 'queued', 'lane', key, 'entry', id, 't:cleared', ms(now()))
+  if passes then
+    cleared[7], cleared[8] = 'entry', into_lane(p, r.pool, r.lanename, run)
+  else
+    wait_at_gate(p, run, r, t)
+  end
+  call('HSET', KEYS[1], unpack(cleared))
+  if not passes then pump(p, r.pool, 1) end
 end
 
 local moved, complete = 0, true

@@ -5,12 +5,13 @@ The Lua files are the original: each method here follows the file of its name, `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from runtime.client import ServerError
-from runtime.memory.server import Group, Held, MemoryServer, id_of, text_of
+from runtime.memory.gate import MemoryGates, lane_of
+from runtime.memory.server import Group, Held, MemoryServer, Stream, id_of, text_of
 from runtime.names import prefix_of
 from runtime.scripts import (
     Acceptance,
@@ -19,6 +20,7 @@ from runtime.scripts import (
     DeadLetter,
     Ending,
     SealedFrame,
+    Seat,
     Taken,
     Watched,
     starts_key,
@@ -38,6 +40,7 @@ class MemoryScripts:
 
     def __init__(self, server: MemoryServer, retention_ms: int) -> None:
         self._server = server
+        self._gates = MemoryGates(server)
         self._retention = retention_ms
 
     # --- a run's way in -------------------------------------------------------------------------------------------
@@ -105,16 +108,17 @@ class MemoryScripts:
 
     def _clear(self, p: str, run_id: str, run: dict[str, bytes]) -> None:
         s, pool, lane = self._server, run["pool"].decode(), run["lanename"].decode()
-        key = f"{p}:cleared:{pool}:{lane}"
+        key, passes = lane_of(p, pool, lane), self._gates.is_open(p, pool, lane)
         s.lanes.setdefault(p, set()).add(key)
-        data = {"run": run_id, "pool": pool, "lane": lane}
-        event = {"id": f"{run_id}/cleared", "type": "RequestCleared", "v": 1, "by": "script", "run": run_id}
-        if key not in s.streams:
-            s.make_group(key, "router")
-        entry = s.add(key, {"e": msgspec.json.encode({**event, "data": data})})
         if run_id in s.live.get(p, {}):
             s.live[p][run_id] = int(run["deadline"])
-        run.update(_hash({"state": "queued", "lane": key, "entry": entry, "t:cleared": s.now()}))
+        if passes:
+            run["entry"] = self._gates.into_lane(p, pool, lane, run_id).encode()
+        else:
+            self._gates.wait(p, run_id, run)
+        run.update(_hash({"state": "queued", "lane": key, "t:cleared": s.now()}))
+        if not passes:
+            self._gates.pump(p, pool, 1)
 
     # --- owning it ------------------------------------------------------------------------------------------------
 
@@ -207,6 +211,7 @@ class MemoryScripts:
         s.expire(f"{p}:run:{run_id}", self._retention)
         self._push(p, run_id, run, epoch, sequence, frame)
         run.update(_hash({"state": "ended", "outcome": ending.outcome, "seq": sequence, "t:ended": now}))
+        self._gates.leave(p, run_id, run, ending.tokens)
         self._drop_run_entry(run)
 
     def _push(self, p: str, run_id: str, run: dict[str, bytes], epoch: int, sequence: int, frame: SealedFrame) -> None:
@@ -223,7 +228,42 @@ class MemoryScripts:
     def _drop_entry(self, lane: str, entry: str) -> None:
         self._server.starts.get(starts_key(lane, "router"), {}).pop(entry, None)
         self._server.delete(lane, entry)
+        p, _, rest = lane.partition(":cleared:")
+        self._gates.pump(p, rest.rpartition(":")[0], 1)
         self._server.ack(lane, "router", entry)
+
+    async def announce(self, p: str, router: str, holds_ms: int, slots: Mapping[str, int], most: int) -> Seat:
+        await self._server.turn()
+        now, left = self._server.now(), most
+        routers = {name: until for name, until in self._server.routers.get(p, {}).items() if until > now}
+        routers.pop(router, None)
+        if holds_ms:
+            routers[router] = now + holds_ms
+        self._server.routers[p] = routers
+        for pool, count in slots.items():
+            gate = self._gates.of(p, pool)
+            gate.slots.pop(router, None)
+            if holds_ms:
+                gate.slots[router] = (count, now + holds_ms)
+            gate.add_up(now)
+            left -= self._gates.pump(p, pool, left)
+        names = sorted(routers)
+        return Seat(place=names.index(router) if router in names else -1, routers=len(names), admitted=most - left)
+
+    async def regate(self, run: str) -> bool:
+        await self._server.turn()
+        p, found = prefix_of(run), self._hash(run)
+        if found is None or found["state"] != b"queued":
+            return False
+        entries = self._server.streams.get(found["lane"].decode(), Stream()).entries
+        if "entry" in found and id_of(found["entry"].decode()) in entries:
+            return False
+        if "entry" not in found and self._gates.waits(p, run, found):
+            return False
+        found.pop("entry", None)
+        self._gates.wait(p, run, found)
+        self._gates.pump(p, found["pool"].decode(), 1)
+        return True
 
     # --- from outside ---------------------------------------------------------------------------------------------
 
@@ -330,12 +370,17 @@ class MemoryScripts:
         s.add(f"{p}dlq", {**said, "reason": letter.reason, "run": letter.run, "d": letter.sealed})
         run = self._hash(letter.run) if letter.run else None
         if run is not None and letter.ending and run["state"] != b"ended" and _place(run) == letter.place:
+            mine = (
+                run.pop("entry", b"") if run.get("entry") == letter.entry.encode() else b""
+            )  # acknowledged below, last
             frame = SealedFrame(kind="error", events=1, payload=letter.frame)
             self._finish(p.rstrip(":"), letter.run, run, frame, letter.ending)
-        s.starts.get(starts_key(letter.stream, letter.group), {}).pop(letter.entry, None)
+            run.update({"entry": mine} if mine else {})
         if ":cleared:" in letter.stream:
-            s.delete(letter.stream, letter.entry)
-        s.ack(letter.stream, letter.group, letter.entry)
+            self._drop_entry(letter.stream, letter.entry)
+        else:
+            s.starts.get(starts_key(letter.stream, letter.group), {}).pop(letter.entry, None)
+            s.ack(letter.stream, letter.group, letter.entry)
         return "dead"
 
     async def trim(self, stream: str, groups: Sequence[str]) -> int:
@@ -380,6 +425,7 @@ def _store_answer(run: dict[str, bytes], answer: Answer) -> None:
         wanted[f"rs:{family}"] = ending.signed.s if ending else b""
     if family == "authorization":
         wanted.update(pool=answer.pool, lanename=answer.lane, tenant=answer.tenant, policy=answer.policy)
+        wanted.update(weight=str(answer.weight), cost=str(answer.cost), priority=str(answer.priority))
     run[f"o:{family}"] = answer.outcome.encode()
     run.update(_hash({name: value for name, value in wanted.items() if value}))
 

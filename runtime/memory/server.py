@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from base.clock import Clock
 from schemas.errors import Unavailable
@@ -83,6 +84,8 @@ class MemoryServer:
         self.bytes: dict[str, int] = {}
         self.lanes: dict[str, set[str]] = {}
         self.starts: dict[str, dict[str, int]] = {}
+        self.gates: dict[Any, Any] = {}  # runtime.memory.gate
+        self.routers: dict[str, dict[str, int]] = {}
         self._expires: dict[str, int] = {}
         self.wake()
 

@@ -80,6 +80,7 @@ async def test_run_in_time_is_left_alone(server: RedisWorld) -> None:
 @pytest.mark.parametrize("state", ["checking", "queued", "running"])
 async def test_run_past_its_deadline_is_failed_once_in_every_state(server: RedisWorld, state: str) -> None:
     hands = Hands(server)
+    await hands.announce()
     await server.scripts.accept(acceptance(hands.run, deadline_ms=0, checks_ms=0))
     if state != "checking":
         for family in FAMILIES:

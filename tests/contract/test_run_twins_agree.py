@@ -13,7 +13,7 @@ from base.ids import mint_run_id
 from runtime.client import ServerError
 from runtime.groups import Groups
 from runtime.scripts import DeadLetter, Held
-from tests.run_support import CHANCE, CLOCK, FAMILIES, Hands, World, acceptance, answer, ending, open_world
+from tests.run_support import CHANCE, CLOCK, FAMILIES, POOL, Hands, World, acceptance, answer, ending, open_world
 
 _STEPS = 120
 Move = tuple[str, tuple[Any, ...]]
@@ -67,6 +67,12 @@ class Player:
         """(stream key, one of its groups' names as the moves call them)."""
         first = self.runs[0]
         return (first.lane, "router") if stream == "router" else (first.requests, stream)
+
+    async def _announce(self, router: str, slots: int, holds_ms: int) -> object:
+        return await self.world.scripts.announce(self.runs[0].p, router, holds_ms, {POOL: slots}, 100)
+
+    async def _regate(self, run: int) -> object:
+        return await self.world.scripts.regate(self.runs[run].run)
 
     async def _accept(self, run: int, most: int) -> object:
         return await self.world.scripts.accept(acceptance(self.runs[run].run, most_runs=most))
@@ -157,6 +163,7 @@ class Player:
 
 #: How a run comes to be owned; a play begins with all of it or with a part.
 _PROLOGUE: list[Move] = [
+    ("announce", ("r1", 2, 600_000)),
     ("accept", (0, 5)),
     *(("read", (family, "r1")) for family in FAMILIES),
     *(("verdict", (0, family, "pass", 0)) for family in FAMILIES),
@@ -202,6 +209,8 @@ class Dice:
             ("beat", (group, consumer, number, run, self._of("", owner))),
             ("take", (group, consumer, number, self._of(0, 0, 600_000))),
             ("release", (group, consumer, number, self._of(0, 1, 2))),
+            ("announce", (self._of("r1", "r2"), self._of(0, 1, 2), self._of(600_000, 600_000, 0))),
+            ("regate", (run,)),
             ("trim", ()),
             ("retire", (group, consumer)),
         ]

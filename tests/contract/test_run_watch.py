@@ -19,7 +19,19 @@ from schemas.events import RequestCompleted, Usage
 from schemas.frames import Frame
 from schemas.ports import NewRun, Watch
 from tests.engine_support import request, seals
-from tests.run_support import CHANCE, CLOCK, FAMILIES, PARTITIONS, Hands, MemoryWorld, RedisWorld, World, answer, until
+from tests.run_support import (
+    CHANCE,
+    CLOCK,
+    FAMILIES,
+    PARTITIONS,
+    Hands,
+    MemoryWorld,
+    RedisWorld,
+    World,
+    answer,
+    open_gates,
+    until,
+)
 
 SEALS = seals("router")
 
@@ -67,6 +79,7 @@ async def door(world: World) -> AsyncIterator[StreamDoor]:
 
 async def _make_door(world: World, name: str, *, deaf: bool = False) -> StreamDoor:
     made = StreamDoor(name, PARTITIONS, world.scripts, world.runs, seals("ingress"), CLOCK, CHANCE, Bounds())
+    await open_gates(world.scripts)
     if not deaf:
         channels = [push_channel(prefix(n), name) for n in range(PARTITIONS)]
         await world.push.listen(channels, made.hub.hear, made.hub.missed)

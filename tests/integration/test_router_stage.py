@@ -39,7 +39,7 @@ from tests.router_support import (
     script_server,
     sse,
 )
-from workers.router.app import make_router
+from workers.router.app import make_router, router_stage
 from workers.router.settings import RouterSettings
 
 PARTITIONS = 4
@@ -107,7 +107,7 @@ async def house(valkey_url: str, engine_url: str) -> AsyncIterator[House]:
     )
     stages = [
         Stage(group="authorization", handler=pass_all),
-        Stage(group="router", run_handler=router.handle, pools=lambda: ("pool",)),
+        router_stage(router, catalog, lambda: ("pool",)),
     ]
     door = StreamDoor(
         "one", PARTITIONS, context.scripts, context.runs, context.seals("ingress"), CLOCK, SystemRandom(), Bounds()

@@ -10,9 +10,9 @@ from schemas.records import EndpointRecord
 from tests.router_support import endpoint
 from tests.state_support import FakeClock
 from workers.router.app import make_pools
-from workers.router.choice import RECORDED, Absent, Place, choose, explained, free_slots, standing
-from workers.router.pools import ERRANDS, Pools
-from workers.router.rules import Seat
+from workers.router.choice import RECORDED, Absent, Place, choose, explained, standing, usable_slots
+from workers.router.pools import Pools
+from workers.router.rules import ERRANDS, Seat
 from workers.router.settings import RouterSettings
 from workers.router.strategies import STRATEGIES
 from workers.router.strategies.candidate import Draw
@@ -108,10 +108,9 @@ def test_what_is_chosen_is_never_unfit_while_a_fit_one_is_there(
 
 def test_slots_are_those_of_endpoints_that_can_serve() -> None:
     places = [place("e1", in_use=1), place("e2", open_for=9), place("e3", up=False), place("e4", open_for=-1)]
-    assert free_slots(places, NOW, busy=True) == 2, "one of e1, the probe of e4"
-    assert free_slots(places, NOW, busy=False) == 3
-    assert free_slots([place("e1", open_for=9, in_use=1), place("e2", open_for=20)], NOW, busy=True) == 1
-    assert free_slots([place("e1", up=False)], NOW, busy=True) is None
+    assert usable_slots(places, NOW) == 3, "two of e1, the probe of e4"
+    assert usable_slots([place("e1", open_for=9), place("e2", open_for=20, slots=7)], NOW) == 2
+    assert usable_slots([place("e1", up=False)], NOW) is None
 
 
 def test_the_record_says_what_was_chosen_from_and_stays_small() -> None:
@@ -144,16 +143,6 @@ def pick(slots: Pools, endpoints: Sequence[EndpointRecord]) -> Place:
     return found
 
 
-def test_room_falls_and_rises_with_what_is_in_use_and_tells_it() -> None:
-    slots, told = pools(), list[int]()
-    endpoints = (endpoint("e1", slots=3), endpoint("e2", slots=2), endpoint("down", slots=9, up=False))
-    slots.on_change = lambda: told.append(slots.room("pool", endpoints))
-    assert slots.room("pool", endpoints) == slots.capacity("pool", endpoints) == 5
-    with slots.using(pick(slots, endpoints)), slots.using(pick(slots, endpoints)):
-        assert slots.room("pool", endpoints) == 3 and slots.capacity("pool", endpoints) == 5
-    assert told == [4, 3, 4, 5]
-
-
 def test_a_seat_has_its_share_and_may_change_it() -> None:
     slots, endpoints = pools(), tuple(endpoint(f"e{n}", slots=3) for n in range(40))
     total = 0
@@ -166,12 +155,8 @@ def test_a_seat_has_its_share_and_may_change_it() -> None:
     assert slots.capacity("pool", endpoints) == 120
 
 
-def test_a_pool_that_nothing_serves_has_room_for_errands() -> None:
-    slots, endpoints = pools(), (endpoint("down", up=False),)
-    assert slots.room("pool", endpoints) == slots.room("pool", ()) == slots.capacity("pool", ()) == ERRANDS
-    with slots.run("pool"), slots.run("pool"):
-        assert slots.room("pool", endpoints) == ERRANDS - 2
-        assert slots.room("other", ()) == ERRANDS
+def test_a_pool_that_nothing_serves_has_places_for_errands() -> None:
+    assert pools().capacity("pool", (endpoint("down", up=False),)) == pools().capacity("pool", ()) == ERRANDS
 
 
 def test_what_is_known_of_an_endpoint_outlives_a_change_of_the_catalog() -> None:

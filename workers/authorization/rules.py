@@ -20,6 +20,8 @@ FAMILY = "authorization"
 #: (model, key id, family) -> open | closed: what a verdict that never came means. The guardrails' own policy.
 FailPolicy = Callable[[str, str, str], str]
 BATCH = "batch"
+#: Tokens of an answer whose length the client did not bound, and the most that a client's bound counts for.
+USUAL_ANSWER, LONGEST_ANSWER = 256, 4096
 
 
 def judge(run: RequestAccepted, key: KeyRecord | None, model: ModelRecord | None, now_ms: int) -> Allowed | Refused:
@@ -36,6 +38,17 @@ def reservation(run: RequestAccepted, key: KeyRecord, lifetime_ms: int) -> Reser
 def lane(key: str, asked: str) -> str:
     """The slower of the key's lane and the one asked for: batch may be asked for, interactive can't be won."""
     return BATCH if BATCH in (key, asked) else key
+
+
+def priority(key: int, asked: int | None) -> int:
+    """The lower of the key's priority and the one asked for: it can be given up, not won."""
+    return key if asked is None else min(key, asked)
+
+
+def expected_tokens(run: RequestAccepted) -> int:
+    """What a run will probably take of an engine, for its place in the queue; mended when it has ended."""
+    answer = USUAL_ANSWER if run.max_tokens is None else min(run.max_tokens, LONGEST_ANSWER)
+    return max(1, run.prompt_tokens + answer)
 
 
 def closed(model: str, key_id: str, family: str) -> str:
@@ -58,6 +71,8 @@ def grant(run: RequestAccepted, allowed: Allowed, reserved: Reserved, fail: dict
         pool=model.pool,
         lane=lane(key.lane, run.lane),
         weight=key.weight,
+        cost=expected_tokens(run),
+        priority=priority(key.priority, run.priority),
         fail=fail,
         scopes=tuple(scope.name for scope in scopes_of(key)),
         on_disconnect=key.on_disconnect,

@@ -6,12 +6,13 @@ RequestCleared   Router.handle, one task for each run, the run claimed before it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from base.clock import Clock
 from base.ids import Random
 from policy.prices import Price
 from providers.ports import Transport
+from runtime.app import Stage
 from schemas.envelope import VerifierPort
 from schemas.ports import Catalog
 from workers.router.call import Caller
@@ -19,7 +20,7 @@ from workers.router.handlers import Needs, Router
 from workers.router.health import Health, Peers
 from workers.router.pools import Pools
 from workers.router.ports import Credentials
-from workers.router.rules import RetryWindow, price_of_endpoint
+from workers.router.rules import RetryWindow, Seat, price_of_endpoint
 from workers.router.settings import RouterSettings
 
 
@@ -49,6 +50,18 @@ def make_router(
             attempts=settings.attempts,
         )
     )
+
+
+def router_stage(router: Router, catalog: Catalog, pools: Callable[[], Sequence[str]]) -> Stage:
+    """The stage of a router. pools: those that exist now; what it can take of each is announced to the gate."""
+
+    async def capacities() -> dict[str, int]:
+        return {pool: router.pools.capacity(pool, await catalog.endpoints(pool)) for pool in pools()}
+
+    def seated(place: int, routers: int) -> None:
+        router.pools.seat = Seat(max(place, 0), max(routers, 1))
+
+    return Stage(group="router", run_handler=router.handle, pools=pools, capacities=capacities, seated=seated)
 
 
 def make_pools(settings: RouterSettings, clock: Clock, chance: Random, prices: Sequence[Price] = ()) -> Pools:

@@ -50,12 +50,6 @@ class Place(Candidate):
         self.breaker = breaker
         self.not_before = breaker.not_before() / 1000
 
-    def room(self, now: float, taken: int) -> int:
-        """Requests it may get more when it has `taken`; a half-open one is good for its probe alone."""
-        if self.breaker.closed:
-            return max(0, self.limit - taken)
-        return max(0, min(1, self.limit) - taken) if self.not_before <= now else 0
-
 
 def choose(places: Sequence[Place], tried: Set[str], draw: Draw, slow_s: float, strategy: Strategy) -> Place | Absent:
     """The place to call next by the strategy, or why there is none. slow_s: see RouterSettings.slow_after_s."""
@@ -86,15 +80,14 @@ def sound(places: Sequence[Place], now: float) -> Sequence[Place]:
     return [one for one in places if one.not_before <= now] or [min(places, key=lambda one: one.not_before)]
 
 
-def free_slots(places: Sequence[Place], now: float, busy: bool) -> int | None:
-    """Slots of the pool for this process, less those in use when `busy`; None when nothing can serve it."""
+def usable_slots(places: Sequence[Place], now: float) -> int | None:
+    """Slots of this process at endpoints that can serve; a half-open one is good for its probe alone. None when no
+    endpoint is up."""
     up = [one for one in places if one.endpoint.up]
     if not up:
         return None
-    usable = sound(up, now)
-    if all(one.not_before > now for one in usable):
-        return sum(max(0, one.limit - (one.in_use if busy else 0)) for one in usable)
-    return sum(one.room(now, one.in_use if busy else 0) for one in usable)
+    slots = sum(one.limit if one.breaker.closed else min(1, one.limit) for one in up if one.not_before <= now)
+    return slots or sound(up, now)[0].limit
 
 
 def explained(

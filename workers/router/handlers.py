@@ -60,7 +60,7 @@ class Router:
 
     @property
     def pools(self) -> Pools:
-        """The slots, for whoever deals them out."""
+        """Whose slots this router uses."""
         return self._needs.pools
 
     async def share(self) -> None:
@@ -103,8 +103,7 @@ class Router:
         """Call endpoints until one answered, the run is cancelled or nothing more may be tried."""
         async with Interrupt(work.lease.cancelled) as interrupt:
             try:
-                with self._needs.pools.run(work.grant.pool):
-                    failure = await self._try_endpoints(work, interrupt)
+                failure = await self._try_endpoints(work, interrupt)
             except Stopped:
                 now = self._clock.monotonic()
                 await work.lease.end(ERROR, encode_failure(CANCELLED), 1, work.cancelled(now))

@@ -1,6 +1,7 @@
 """The endpoints' slots as this process uses them, who waits for one, and what it has measured there.
 
-An endpoint's slots are dealt out over the router processes: this one uses share_of(slots, seat) of them.
+Several routers share an endpoint's slots by their seats (rules.share_of): each uses its part and announces it, so the
+gate never lets in more runs than there are slots.
 """
 
 from __future__ import annotations
@@ -18,26 +19,19 @@ from base.ids import Random
 from policy.breaker import NEW, Breaker
 from schemas.events import Choice
 from schemas.records import EndpointRecord
-from workers.router.choice import Absent, Place, choose, explained, free_slots
-from workers.router.rules import Seat, share_of
+from workers.router.choice import Absent, Place, choose, explained, usable_slots
+from workers.router.rules import ERRANDS, Seat, share_of
 from workers.router.strategies import STRATEGIES
 from workers.router.strategies.candidate import Draw
 
-#: Runs of a pool that nothing can serve which a process takes in hand at once, to tell them so.
-ERRANDS = 16
 #: Seconds after which a waiter looks again by itself: an endpoint may have come up meanwhile.
 _LOOK_AGAIN_S = 1.0
-
-
-def _nobody() -> None:
-    """For on_change until somebody listens."""
 
 
 class Pools:
     """Who uses what. All methods but `wait` return at once; everything happens on one loop.
 
-    seat: may be replaced at any time. on_change: called after a slot was taken or freed. strategy_of: pool -> name of
-    its strategy."""
+    seat: may be replaced at any time. strategy_of: pool -> name of its strategy."""
 
     def __init__(
         self,
@@ -50,14 +44,12 @@ class Pools:
         self._strategy_of, self._price_of, self._slow_s = strategy_of, price_of, slow_after_s
         self._clock, self._chance = clock, chance
         self.seat = Seat()
-        self.on_change: Callable[[], None] = _nobody
         self._places: dict[str, Place] = {}
         self._pools: dict[str, tuple[Sequence[EndpointRecord], Seat, list[Place]]] = {}
         self._breakers: Mapping[str, Breaker] = {}
         self._latencies: Mapping[str, Latency] = {}
         self._samples: defaultdict[str, list[float]] = defaultdict(list)
         self._turns: defaultdict[str, int] = defaultdict(int)
-        self._runs: defaultdict[str, int] = defaultdict(int)
         self._waiting: defaultdict[str, deque[asyncio.Future[None]]] = defaultdict(deque)
 
     # --- choosing
@@ -79,20 +71,16 @@ class Pools:
         now, places = self._clock.monotonic(), self.places(pool, endpoints)
         return explained(pool, self._strategy_of(pool), places, tried, now, self._slow_s, chosen)
 
-    def room(self, pool: str, endpoints: Sequence[EndpointRecord]) -> int:
-        """Free slots of this process in the pool; when nothing can serve it, the runs that may be told so."""
-        found = free_slots(self.places(pool, endpoints), self._clock.monotonic(), busy=True)
-        return max(0, ERRANDS - self._runs[pool]) if found is None else found
-
     def capacity(self, pool: str, endpoints: Sequence[EndpointRecord]) -> int:
-        """As room, were nothing in use."""
-        found = free_slots(self.places(pool, endpoints), self._clock.monotonic(), busy=False)
+        """Runs of a pool that this router can have in hand: its part of the slots of endpoints that are up and not left
+        out; without any endpoint room for errands, so that runs are told so at once."""
+        found = usable_slots(self.places(pool, endpoints), self._clock.monotonic())
         return ERRANDS if found is None else found
 
     def places(self, pool: str, endpoints: Sequence[EndpointRecord]) -> list[Place]:
         """The endpoints with what is known of them here; made anew only when the catalog or the seat has changed."""
         known = self._pools.get(pool)
-        if known is not None and known[0] is endpoints and known[1] is self.seat:
+        if known is not None and known[0] is endpoints and known[1] == self.seat:
             return known[2]
         places = [self._place(endpoint) for endpoint in endpoints]
         self._drop([one for one in known[2] if one not in places] if known else ())
@@ -118,16 +106,6 @@ class Pools:
                 self._places.pop(place.name, None)
 
     # --- using
-
-    @contextmanager
-    def run(self, pool: str) -> Iterator[None]:
-        """A run of the pool is in hand for the length of the block."""
-        self._runs[pool] += 1
-        try:
-            yield
-        finally:
-            self._runs[pool] -= 1
-            self.on_change()
 
     @contextmanager
     def using(self, place: Place) -> Iterator[Use]:
@@ -194,7 +172,6 @@ class Pools:
     def _count(self, place: Place, change: int) -> None:
         place.in_use += change
         metrics.gauge("headrace_endpoint_inflight", place.in_use, endpoint=place.name)
-        self.on_change()
 
     def _wake(self, pool: str) -> None:
         waiting = self._waiting[pool]

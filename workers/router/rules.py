@@ -28,6 +28,8 @@ _FULL = frozenset({429, 503})
 _DEFAULT_WAIT_MS = 1000
 
 
+#: Places of a pool in which no endpoint can serve: its runs are told so at once instead of waiting.
+ERRANDS = 16
 #: Statuses of 4xx that speak of the endpoint and not of the request. 429 with a Retry-After is a pause, not a failure.
 _OWN_FAULTS = frozenset({401, 403, 408, 429})
 

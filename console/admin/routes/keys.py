@@ -63,7 +63,18 @@ def shape(record: KeyRecord, now_ms: int) -> dict[str, Any]:
         state = "revoked"
     elif record.expires_ms and record.expires_ms <= now_ms:
         state = "expired"
-    names = ("key_id", "tenant", "name", "scopes", "models", "requests_per_minute", "concurrency", "weight", "lane")
+    names = (
+        "key_id",
+        "tenant",
+        "name",
+        "scopes",
+        "models",
+        "requests_per_minute",
+        "concurrency",
+        "weight",
+        "priority",
+        "lane",
+    )
     times = ("on_disconnect", "created_ms", "expires_ms", "revoked_ms", "previous_until_ms")
     return {"state": state, **{name: getattr(record, name) for name in (*names, *times)}}
 

@@ -1,0 +1,29 @@
+-- End a run: last frame, fact, terminal state, freeing. r = its hash, f = {kind, n, d, h}, fact = {kind, e, s, outcome,
+-- tokens}: tokens is what it cost in the end, nil = as charged.
+-- retention: ms that frames and state stay readable. Until `state` is written a repeat does everything again (the
+-- frame once, the fact perhaps twice under one id, the push perhaps twice at one place); after it only its place in the queue is left.
+local function finish(p, run, r, f, fact, retention)
+  local key, t = p .. ':run:' .. run, now()
+  local epoch, seq = tonumber(r.epoch or 0), tonumber(r.seq or 0) + f.n
+  store(p .. ':reply:' .. run, epoch .. '-' .. seq, true, {'k', f.kind, 'n', f.n, 'd', f.d, 'h', f.h})
+  local times = '{"accepted":' .. (r['t:accepted'] or 0) .. ',"cleared":' .. (r['t:cleared'] or 0)
+    .. ',"claimed":' .. (r['t:claimed'] or 0) .. ',"first":' .. (r['t:first'] or (fact.outcome == 'completed' and ms(t)) or 0) .. ',"ended":' .. ms(t) .. '}'
+  local entry = {'run', run, 'kind', fact.kind, 'n', epoch, 'e', fact.e, 's', fact.s, 't', times,
+                 'a', r.a or '', 'as', r.as or ''}
+  for _, family in ipairs(words(r.families)) do
+    if r['v:' .. family] then
+      entry[#entry + 1] = 'v:' .. family
+      entry[#entry + 1] = r['v:' .. family]
+    end
+  end
+  call('XADD', p .. ':facts', '*', unpack(entry))
+  free(p, run)
+  call('PEXPIRE', p .. ':reply:' .. run, retention)
+  call('PEXPIRE', key, retention)
+  push(p, run, r.watchers, epoch, seq, f.n, f.kind, f.d, f.h)
+  call('HSET', key, 'state', 'ended', 'outcome', fact.outcome, 'seq', seq, 't:ended', ms(t))
+  leave_gate(p, run, r, fact.tokens)
+  drop_entry(r.lane, r.entry)
+  return seq
+end
+

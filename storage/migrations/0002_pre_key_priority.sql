@@ -1,0 +1,1 @@
+ALTER TABLE keys ADD COLUMN priority integer NOT NULL DEFAULT 0;
