@@ -45,7 +45,7 @@ class Answer:
         engine.stats.live += 1
         if asked.stream:
             engine.stats.streams += 1
-            self._bytes = wire.StreamBytes(self._ident, asked.model, asked.usage)
+            self._bytes = wire.StreamBytes(self._ident, asked.model, asked.usage, asked.text)
             self._wait(self._begin)
         else:
             engine.stats.unary += 1
@@ -129,7 +129,7 @@ class Answer:
             return
         text = (token() * self._total).decode()
         usage = wire.usage_of(self._script.prompt_tokens, self._total)
-        whole = wire.completion(self._ident, self._script.model, text, self._reason(), usage)
+        whole = wire.completion(self._ident, self._script.model, text, self._reason(), usage, plain=self._script.text)
         if self._script.cut is not None:
             self._client.send(whole[: len(whole) // 2])
             self._cut()

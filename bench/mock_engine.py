@@ -1,6 +1,7 @@
 """A scripted OpenAI-compatible engine: `python -m bench.mock_engine --port N`.
 
-    POST /v1/chat/completions                     unary and stream; usage chunk with stream_options.include_usage
+    POST /v1/chat/completions, /v1/completions    unary and stream; usage chunk with stream_options.include_usage
+    POST /v1/embeddings                           vectors of 8 numbers, floats or base64
     GET  /v1/models, /health
     GET  /_mock/stats                             requests, streams begun, finished, aborted, tokens
     GET  /_mock/set?ttft_ms=&itl_ms=&tokens=&err= for the requests that follow; answers the settings
@@ -18,6 +19,7 @@ from typing import cast
 from urllib.parse import parse_qsl, urlsplit
 
 import httptools
+import orjson
 
 from bench import script, wire
 from bench.answer import Answer
@@ -89,12 +91,14 @@ class EngineProtocol(asyncio.Protocol):
         self._body += body
 
     def on_message_complete(self) -> None:
-        if self._url.startswith(b"/v1/chat/completions"):
-            self._chat()
+        if self._url.startswith((b"/v1/chat/completions", b"/v1/completions")):
+            self._generate()
+        elif self._url.startswith(b"/v1/embeddings"):
+            self.send(embed(self._body))
         else:
             self.send(page(self._engine, self._url.decode("latin-1")))
 
-    def _chat(self) -> None:
+    def _generate(self) -> None:
         if self._answer:
             self.send(wire.failure(400, "one request at a time on a connection"))
             self.hang_up()
@@ -114,8 +118,18 @@ class EngineProtocol(asyncio.Protocol):
         self._answer = None if answer.over else answer
 
 
+def embed(body: bytes) -> bytes:
+    """The answer to an embeddings request."""
+    try:
+        asked = orjson.loads(body)
+        texts = script.texts_of(asked["input"])
+    except (ValueError, KeyError, TypeError) as error:
+        return wire.failure(400, f"cannot read the request: {error}")
+    return wire.embeddings(str(asked.get("model", "mock")), texts, asked.get("encoding_format") == "base64")
+
+
 def page(engine: Engine, url: str) -> bytes:
-    """Every answer but a chat's."""
+    """Every answer to a GET."""
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query))
     match parts.path:

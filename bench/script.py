@@ -34,13 +34,14 @@ class Script:
     #: How often a fault strikes one ledger id; None means always.
     times: int | None = None
     ledger_id: str = ""
+    #: A completion (choices[].text), not a chat.
+    text: bool = False
 
 
 def read(body: bytes, ledger_id: str = "") -> Script:
-    """The script of a chat request's body; ValueError with a sentence when it is none."""
+    """The script of a chat's or completion's body; ValueError with a sentence when it is none."""
     request = orjson.loads(body)
-    if not isinstance(request, dict) or not isinstance(request.get("messages"), list):
-        raise ValueError("messages must be a list")
+    said = _said(request)
     tokens = request.get("max_completion_tokens") or request.get("max_tokens")
     marks = {kind.decode(): value.decode() for kind, value in _MARK.findall(body)}
     return Script(
@@ -48,7 +49,8 @@ def read(body: bytes, ledger_id: str = "") -> Script:
         stream=request.get("stream") is True,
         usage=bool((request.get("stream_options") or {}).get("include_usage")),
         tokens=tokens if isinstance(tokens, int) and tokens > 0 else None,
-        prompt_tokens=sum(_words(message) for message in request["messages"]),
+        prompt_tokens=sum(_words(message) for message in said),
+        text="messages" not in request,
         err=_number(marks, "err") or 0,
         cut=_number(marks, "cut"),
         hang=_number(marks, "hang"),
@@ -66,6 +68,25 @@ def without_faults(script: Script) -> Script:
 def _number(marks: dict[str, str], name: str) -> int | None:
     value = marks.get(name, "")
     return int(value) if value.isdigit() else None
+
+
+def texts_of(value: object) -> list[str]:
+    """The texts of a prompt or input: one, or a list; ValueError for anything else."""
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+        raise ValueError("a text or a list of texts is needed")
+    return texts
+
+
+def _said(request: object) -> list[object]:
+    """What the prompt's words are counted in: the messages, or the texts of the prompt as such."""
+    if not isinstance(request, dict):
+        raise ValueError("an object is needed")
+    if "prompt" in request and "messages" not in request:
+        return [{"content": text} for text in texts_of(request["prompt"])]
+    if not isinstance(request.get("messages"), list):
+        raise ValueError("messages must be a list")
+    return list(request["messages"])
 
 
 def _words(message: object) -> int:

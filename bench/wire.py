@@ -3,6 +3,9 @@
 Everything about a stream that does not change from token to token is built once, when the stream begins.
 """
 
+import base64
+import struct
+
 import orjson
 
 from bench.stamps import STAMP_LETTERS
@@ -35,15 +38,37 @@ def failure(status: int, message: str) -> bytes:
     return answer(status, {"error": error}, "retry-after: 1\r\n" if status in (429, 503) else "")
 
 
-def completion(ident: str, model: str, text: str, finish: str, usage: dict[str, int]) -> bytes:
-    """The answer to a unary request."""
-    message = {"role": "assistant", "content": text, "refusal": None}
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
+def completion(ident: str, model: str, text: str, finish: str, usage: dict[str, int], *, plain: bool = False) -> bytes:
+    """The answer to a unary request. plain: to a completion, not a chat."""
+    said = {"text": text} if plain else {"message": {"role": "assistant", "content": text, "refusal": None}}
+    choice = {"index": 0, **said, "logprobs": None, "finish_reason": finish}
+    kind = "text_completion" if plain else "chat.completion"
     return answer(
         200,
-        {"id": ident, "object": "chat.completion", "created": CREATED, "model": model, "choices": [choice],
-         "usage": usage},
-    )  # fmt: skip
+        {"id": ident, "object": kind, "created": CREATED, "model": model, "choices": [choice], "usage": usage},
+    )
+
+
+#: Numbers in a vector of the mock engine.
+DIMENSIONS = 8
+
+
+def embeddings(model: str, texts: list[str], encoded: bool) -> bytes:
+    """Vectors that depend on the text alone: the shares of its letters, by their place in the alphabet."""
+    counts = {"prompt_tokens": sum(len(text.split()) for text in texts)}
+    rows = [
+        {"object": "embedding", "index": place, "embedding": _vector(text, encoded)} for place, text in enumerate(texts)
+    ]
+    usage = {**counts, "total_tokens": counts["prompt_tokens"]}
+    return answer(200, {"object": "list", "data": rows, "model": model, "usage": usage})
+
+
+def _vector(text: str, encoded: bool) -> list[float] | str:
+    letters = [ord(letter) % DIMENSIONS for letter in text]
+    shares = [letters.count(place) / max(len(letters), 1) for place in range(DIMENSIONS)]
+    if not encoded:
+        return shares
+    return base64.b64encode(struct.pack(f"<{DIMENSIONS}f", *shares)).decode()
 
 
 def usage_of(prompt: int, generated: int) -> dict[str, int]:
@@ -57,27 +82,29 @@ class StreamBytes:
     A token's chunk is `before + token + after`: all three of fixed length, so the chunk header is built once.
     """
 
-    __slots__ = ("_head", "_tail", "after", "before")
+    __slots__ = ("_head", "_plain", "_tail", "after", "before")
 
-    def __init__(self, ident: str, model: str, with_usage: bool) -> None:
-        name = orjson.dumps(model).decode()
-        self._head = (
-            f'data: {{"id":"{ident}","object":"chat.completion.chunk","created":{CREATED},"model":{name},"choices":['
-        )
+    def __init__(self, ident: str, model: str, with_usage: bool, plain: bool = False) -> None:
+        name, kind = orjson.dumps(model).decode(), "text_completion" if plain else "chat.completion.chunk"
+        self._plain = plain
+        self._head = f'data: {{"id":"{ident}","object":"{kind}","created":{CREATED},"model":{name},"choices":['
         self._tail = ',"usage":null}\n\n' if with_usage else "}\n\n"
-        opening = f'{self._head}{{"index":0,"delta":{{"content":"'
-        closing = f'"}},"finish_reason":null}}]{self._tail}'
+        opening = f'{self._head}{{"index":0,' + ('"text":"' if plain else '"delta":{"content":"')
+        closing = ('"' if plain else '"}') + f',"finish_reason":null}}]{self._tail}'
         size = len((opening + closing).encode()) + 2 + STAMP_LETTERS
         self.before = f"{size:x}\r\n{opening}".encode()
         self.after = f"{closing}\r\n".encode()
 
     def role(self) -> bytes:
-        """The first chunk: it names the speaker and carries no token."""
+        """The first chunk of a chat: it names the speaker and carries no token. A completion has none."""
+        if self._plain:
+            return b""
         return self._event('{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}')
 
     def finish(self, reason: str, usage: dict[str, int] | None) -> bytes:
         """The last chunks: finish reason, usage where asked for, the end mark, the end of the body."""
-        last = self._event(f'{{"index":0,"delta":{{}},"finish_reason":"{reason}"}}')
+        said = '"text":""' if self._plain else '"delta":{}'
+        last = self._event(f'{{"index":0,{said},"finish_reason":"{reason}"}}')
         if usage is not None:
             counts = orjson.dumps(usage).decode()
             last += _chunk(f'{self._head}],"usage":{counts}}}\n\n'.encode())

@@ -15,7 +15,7 @@ from base.crypto import KeyRing, Sealer
 from base.ids import SystemRandom
 from console.config import Settings, load
 from console.desks import KeyDesk, KeyWish, ModelDesk
-from console.embedded import engine
+from console.embedded import engine, minilm
 from console.entries import ModelEntry
 from console.stack import Access, Plan, Say
 from runtime.app import Context
@@ -115,7 +115,7 @@ async def _first_keys(context: Context, store: Store, plan: Plan) -> tuple[str, 
 
 
 def _wanted(plan: Plan, settings: Settings) -> list[ModelEntry]:
-    """Desired models: headrace.yaml, then --engine, then the local one."""
+    """Desired models: headrace.yaml, then --engine, then the local ones."""
     wanted = list(settings.models)
     for name, url in plan.engines:
         same = sum(entry.name == name for entry in wanted)
@@ -124,6 +124,9 @@ def _wanted(plan: Plan, settings: Settings) -> list[ModelEntry]:
     if plan.local_model:
         command = tuple(engine.command())
         wanted.append(ModelEntry(name=plan.local_model, command=command, slots=4))
+    if plan.local_embedder:
+        command = tuple(minilm.command())
+        wanted.append(ModelEntry(name=plan.local_embedder, command=command, slots=minilm.SLOTS))
     return wanted
 
 

@@ -20,6 +20,7 @@ from base.settings import Section
 from providers.addresses import refuse_url
 from schemas.commands import DeployModel, StopDeployment
 from schemas.records import DeploymentRecord
+from schemas.routes import MODERATIONS_POOL
 
 _ENDED = ("stopping", "stopped")
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]")
@@ -45,6 +46,8 @@ class ModelEntry(Section):
 
     @model_validator(mode="after")
     def _one_place(self) -> ModelEntry:
+        if MODERATIONS_POOL in (self.name, self.pool):
+            raise ValueError(f"the pool {MODERATIONS_POOL} is the gateway's own: choose another name")
         if bool(self.url) == bool(self.command):
             raise ValueError("give either url or command")
         private = self.private or _says_private(self.url)

@@ -20,7 +20,7 @@ from base.clock import Clock
 from base.crypto import KeyRing, new_ring_key
 from base.ids import Random
 from console import forks
-from console.embedded import engine, ports, processes
+from console.embedded import engine, minilm, ports, processes
 from console.embedded.postgres import EmbeddedPostgres, PostgresSettings
 from console.embedded.valkey import EmbeddedValkey, ValkeySettings
 from console.errands import run_errand
@@ -187,13 +187,14 @@ def assemble(
 def make_plan(options: Options, source: Source, base_url: str, admin_url: str) -> Plan:
     """What bootstrap has to do: which models, and which keys are known already."""
     kept = _read_json(options.data / "keys.json")
-    local = options.local_model and not options.engines and engine.is_installed()
+    local = options.local_model and not options.engines
     return Plan(
         source=source,
         base_url=base_url,
         admin_url=admin_url,
         engines=options.engines,
-        local_model=engine.MODEL if local else "",
+        local_model=engine.MODEL if local and engine.is_installed() else "",
+        local_embedder=minilm.MODEL if local and minilm.is_installed() else "",
         prune=options.prune,
         known_api_key=str(kept.get("api_key", "")),
         known_admin_key=str(kept.get("admin_key", "")),

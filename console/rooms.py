@@ -35,6 +35,7 @@ from runtime.sweeper import Sweeper
 from runtime.topology import TopologyError, UnsafeServer, load, make_ready
 from schemas.errors import Unavailable
 from schemas.events import CatalogChanged
+from schemas.routes import MODERATIONS_POOL
 from state.shared import Shared
 from storage.pool import Pool, open_pool
 from storage.ports import Store
@@ -200,10 +201,10 @@ def _look_now(house: House, workers: Workers) -> Callable[[], None]:
 
 
 async def _look_at_pools(house: House, workers: Workers) -> None:
-    """The pools of the catalog, and those that lost their model while runs wait there: a router must tell them so.
-    A new one makes the router read its lanes."""
+    """The built-in pool, those of the catalog, and those that lost their model while runs wait there: a router must
+    tell them so. A new one makes the router read its lanes."""
     try:
-        known = {model.pool for model in await house.shared.catalog.models()}
+        known = {MODERATIONS_POOL, *(model.pool for model in await house.shared.catalog.models())}
         known |= await laden_pools(house.context.redis, house.context.partitions)
     except Unavailable:
         return

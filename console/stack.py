@@ -87,7 +87,8 @@ class Plan:
     """What bootstrap has to reach: servers up, settings, models to publish through the pipeline.
 
     engines: (name, url) of --engine. local_model: the embedded model's name, "" for none; its command is
-    `console.embedded.engine.command()`. prune: stop deployments that nothing wants any more. known_api_key and
+    `console.embedded.engine.command()`. local_embedder: the same for
+    `console.embedded.minilm`. prune: stop deployments that nothing wants any more. known_api_key and
     known_admin_key: of an earlier start, "" for the first.
     """
 
@@ -96,6 +97,7 @@ class Plan:
     admin_url: str
     engines: tuple[tuple[str, str], ...] = ()
     local_model: str = ""
+    local_embedder: str = ""
     prune: bool = False
     known_api_key: str = ""
     known_admin_key: str = ""

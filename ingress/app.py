@@ -1,6 +1,9 @@
 """The door's ASGI application, the only wiring of this room.
 
-    POST /v1/chat/completions     routes/chat.py      raw ASGI, before any framework; in FastAPI for the document only
+    POST /v1/chat/completions     routes/work.py      raw ASGI, before any framework; in FastAPI for the document only
+    POST /v1/completions          routes/work.py
+    POST /v1/embeddings           routes/work.py
+    POST /v1/moderations          routes/work.py
     GET  /v1/models[/{id}]        routes/models.py    FastAPI
     GET  /v1/streams/{run}        routes/streams.py   FastAPI, sse-starlette
     GET  /livez /readyz /metrics  routes/health.py    FastAPI, public
@@ -12,7 +15,7 @@ Every answer carries x-request-id and openai-processing-ms, and every error is O
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -23,7 +26,7 @@ from base import logs
 from ingress.errors import INTERNAL, error_body, failure_of, http_status, retry_headers
 from ingress.headers import own_headers
 from ingress.parts import Parts
-from ingress.routes import chat, health, models, streams
+from ingress.routes import health, models, streams, table
 from schemas.errors import Code, Failure, HeadraceError
 
 #: What answers without a key. Everything else must refuse with 401; a test walks the routes.
@@ -37,9 +40,9 @@ class Ingress:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        hot = chat.ChatCompletions(parts)
-        self.hot: dict[tuple[str, str], ASGIApp] = {("POST", chat.PATH): hot}
-        self.framework = _framework(parts, hot)
+        work = table.handlers(parts)
+        self.hot: dict[tuple[str, str], ASGIApp] = {("POST", path): handler for path, handler in work.items()}
+        self.framework = _framework(parts, work)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -67,7 +70,7 @@ class Ingress:
             log.exception("request failed", run=run, path=scope["path"])
 
 
-def _framework(parts: Parts, hot: chat.ChatCompletions) -> FastAPI:
+def _framework(parts: Parts, work: Mapping[str, ASGIApp]) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with parts.stalls.watching():
@@ -86,7 +89,7 @@ def _framework(parts: Parts, hot: chat.ChatCompletions) -> FastAPI:
             Exception: _internal,
         },
     )
-    app.include_router(chat.router(hot))
+    app.include_router(table.router(work))
     app.include_router(models.router(parts))
     app.include_router(streams.router(parts))
     app.include_router(health.router(parts))

@@ -1,4 +1,4 @@
-"""The request body: read within its limits, parsed once, checked where cheap.
+"""The request body: read within its limits, parsed once. What must stand in it: ingress/asked.py.
 
 What goes on is the serialisation of the parsed value, not the client's bytes: what is judged is what is sent, so
 duplicate keys or odd escapes can't mean one thing to a guard and another to an engine. Unknown fields are kept.
@@ -7,17 +7,14 @@ duplicate keys or odd escapes can't mean one thing to a guard and another to an 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 from starlette.types import Receive
 
-from schemas.errors import Code, Failure, Refusal
+from schemas.errors import Code, Refusal
 
-_LONGEST_MODEL = 256  # characters
-_MOST_MESSAGES = 100_000
 _SMALL = 1024 * 1024  # bytes up to which a body is parsed whatever it holds
 _MOST_OPENED = 1_000_000  # opening brackets and braces of a larger body, those in texts included
 _MOST_QUOTES = 4_000_000
@@ -25,16 +22,6 @@ _MOST_QUOTES = 4_000_000
 
 class ClientGone(Exception):
     """The client hung up; there is nobody to answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class ChatRequest:
-    """A chat request that may become a run. body: the normalised JSON."""
-
-    body: bytes
-    model: str
-    stream: bool
-    max_tokens: int | None
 
 
 async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit: int, timeout_s: float) -> bytes:
@@ -79,27 +66,6 @@ def _too_large(limit: int) -> Refusal:
     return Refusal.of(Code.request_too_large, f"The request body is larger than the limit of {limit} bytes.")
 
 
-def parse_chat(raw: bytes) -> ChatRequest:
-    """The request in `raw`. Refusal(invalid_request | missing_required_parameter), `param` naming the culprit."""
-    fields = parse_object(raw)
-    model = _model(fields)
-    _messages(fields)
-    for name, (fits, expected) in _SHAPES.items():
-        value = fields.get(name)
-        if value is not None and not fits(value):
-            raise _invalid(name, expected)
-    stream = fields.get("stream") is True
-    if fields.get("stream_options") is not None and not stream:
-        raise _invalid("stream_options", "left out unless 'stream' is true")
-    most = fields.get("max_completion_tokens")
-    return ChatRequest(
-        body=_normalise(fields),
-        model=model,
-        stream=stream,
-        max_tokens=most if most is not None else fields.get("max_tokens"),
-    )
-
-
 def parse_object(raw: bytes) -> dict[str, Any]:
     """`raw` as a JSON object; Refusal(invalid_request) for anything else: empty, bad UTF-8, NaN, too deep, a list, or
     so many tiny values that parsing them would hold up everybody else (20 MiB of `[],` take 2.7 s and 500 MB)."""
@@ -114,94 +80,9 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     return value
 
 
-def _normalise(fields: dict[str, Any]) -> bytes:
+def normalise(fields: dict[str, Any]) -> bytes:
+    """The body that goes on."""
     try:
         return orjson.dumps(fields)
     except TypeError:  # orjson reads deeper than it writes
         raise Refusal.of(Code.invalid_request, "The request body is nested too deeply.") from None
-
-
-def _model(fields: dict[str, Any]) -> str:
-    model = fields.get("model")
-    if model is None:
-        raise _missing("model")
-    if not isinstance(model, str) or not 0 < len(model) <= _LONGEST_MODEL:
-        raise _invalid("model", f"a text of 1 to {_LONGEST_MODEL} characters")
-    return model
-
-
-def _messages(fields: dict[str, Any]) -> None:
-    messages = fields.get("messages")
-    if messages is None:
-        raise _missing("messages")
-    if not isinstance(messages, list) or not 0 < len(messages) <= _MOST_MESSAGES:
-        raise _invalid("messages", "a list of at least one message")
-    for number, message in enumerate(messages):
-        if not isinstance(message, dict):
-            raise _invalid(f"messages[{number}]", "an object with a 'role'")
-        role = message.get("role")
-        if role is None:
-            raise _missing(f"messages[{number}].role")
-        if not isinstance(role, str) or not role:
-            raise _invalid(f"messages[{number}].role", "a role such as 'user'")
-
-
-def _missing(name: str) -> Refusal:
-    return Refusal.of(Code.missing_required_parameter, f"Missing required parameter: '{name}'.", param=name)
-
-
-def _invalid(name: str, expected: str) -> Refusal:
-    return Refusal(
-        Failure(
-            code=Code.invalid_request.value,
-            public_code="invalid_value",
-            message=f"Invalid value for '{name}': it must be {expected}.",
-            param=name,
-        )
-    )
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _counted(value: Any) -> bool:
-    return _whole(value) and value >= 1
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is(kind: type) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, kind)
-
-
-_COUNT = (_counted, "a whole number of at least 1")
-_NUMBER = (_number, "a number")
-_FLAG = (_is(bool), "true or false")
-_LIST = (_is(list), "a list")
-_OBJECT = (_is(dict), "an object")
-
-#: Types that cost nothing to check here; ranges beyond them are the engine's to judge. null means left out.
-_SHAPES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "stream": _FLAG,
-    "stream_options": _OBJECT,
-    "n": _COUNT,
-    "max_tokens": _COUNT,
-    "max_completion_tokens": _COUNT,
-    "temperature": _NUMBER,
-    "top_p": _NUMBER,
-    "frequency_penalty": _NUMBER,
-    "presence_penalty": _NUMBER,
-    "seed": (_whole, "a whole number"),
-    "logprobs": _FLAG,
-    "top_logprobs": (_whole, "a whole number"),
-    "tools": _LIST,
-    "functions": _LIST,
-    "parallel_tool_calls": _FLAG,
-    "response_format": _OBJECT,
-    "logit_bias": _OBJECT,
-    "metadata": _OBJECT,
-    "user": (_is(str), "a text"),
-}

@@ -17,7 +17,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from ingress.errors import error_body
-from ingress.routes.chat import TRANSPORT
+from ingress.routes.work import TRANSPORT
 from ingress.settings import ServerSettings
 from schemas.errors import Code, Failure
 

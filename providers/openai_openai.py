@@ -1,4 +1,4 @@
-"""From an OpenAI chat request to an OpenAI-compatible engine. Pure: bytes in, bytes out.
+"""From an OpenAI request (chat, completion, embedding) to an OpenAI-compatible engine. Pure: bytes in, bytes out.
 
     request     the client's normalised body -> what the engine gets: its own model name, usage asked for
     answer      a unary answer -> what the client gets: the public model name; usage and finish reason taken out
@@ -42,7 +42,10 @@ class _Delta(msgspec.Struct):
 
 
 class _Choice(msgspec.Struct):
+    """Of a chat (delta, message) or of a completion (text)."""
+
     index: int = 0
+    text: msgspec.Raw = _NOTHING
     delta: _Delta | None = None
     message: _Delta | None = None
     finish_reason: str | None = None
@@ -50,6 +53,7 @@ class _Choice(msgspec.Struct):
 
 class _Answer(msgspec.Struct):
     choices: list[_Choice] | None = None
+    data: msgspec.Raw = _NOTHING
     usage: msgspec.Raw = _NOTHING
     error: msgspec.Raw = _NOTHING
 
@@ -98,19 +102,22 @@ def wants_usage(body: bytes) -> bool:
     return bytes(_options(_object(body)).get("include_usage", b"")) == b"true"
 
 
-def answer(body: bytes, public_model: str) -> Answered:
-    """A unary answer for the client. BadResponse when it is no completion, EngineError when it is an error."""
+def answer(body: bytes, public_model: str, holds: str = "choices") -> Answered:
+    """A unary answer for the client. holds: where its substance stands, `choices` or (embeddings) `data`.
+
+    BadResponse when that is missing, EngineError when it is an error."""
     found = _decoded(body)
     if _present(found.error):
         raise error_of(msgspec.json.decode(found.error))
-    if found.choices is None:
-        raise BadResponse("the engine's answer has no choices")
-    reasons = [choice.finish_reason for choice in found.choices if choice.finish_reason]
+    choices = found.choices or []
+    if found.choices is None if holds == "choices" else not _present(found.data):
+        raise BadResponse(f"the engine's answer has no {holds}")
+    reasons = [choice.finish_reason for choice in choices if choice.finish_reason]
     return Answered(
         body=_renamed_by_field(body, _encoder.encode(public_model)),
         usage=usage_of(found.usage),
         finish_reason=reasons[0] if reasons else "",
-        text_bytes=sum(_text_bytes(choice.message) for choice in found.choices),
+        text_bytes=sum(_text_bytes(choice.message) + _raw_bytes(choice.text) for choice in choices),
     )
 
 
@@ -131,8 +138,9 @@ def usage_of(counts: msgspec.Raw) -> Usage | None:
 
 
 class ChatStream:
-    """One stream on its way. usage: the engine's counts once they came. pieces: events that carried generated text,
-    each at least one token of the engine, so an estimate from them is never above what it counted."""
+    """One stream on its way, of a chat or of a completion. usage: the engine's counts once they came. pieces: events
+    that carried generated text, each at least one token of the engine, so an estimate from them is never above what it
+    counted."""
 
     def __init__(self, public_model: str, show_usage: bool) -> None:
         self.usage: Usage | None = None
@@ -182,7 +190,7 @@ class ChatStream:
             if choice.finish_reason:
                 self._finished.add(choice.index)
                 self.finish_reason = self.finish_reason or choice.finish_reason
-            generated = generated or _text_bytes(choice.delta) > 0
+            generated = generated or _text_bytes(choice.delta) > 0 or _raw_bytes(choice.text) > 0
         self.pieces += generated
 
     def _rename(self, data: bytes) -> bytes:
@@ -258,7 +266,7 @@ def _present(value: msgspec.Raw) -> bool:
 
 
 def _text_bytes(delta: _Delta | None) -> int:
-    """Bytes of generated text as they stand in JSON, quotes aside; null, "" and [] count nothing."""
+    """Bytes of generated text in a delta or message, as they stand in JSON."""
     if delta is None:
         return 0
     total = 0
@@ -270,7 +278,11 @@ def _text_bytes(delta: _Delta | None) -> int:
         delta.tool_calls,
         delta.function_call,
     ):
-        raw = b"" if part is _NOTHING else bytes(part)
-        if len(raw) > 2 and raw != b"null":
-            total += len(raw) - 2
+        total += _raw_bytes(part)
     return total
+
+
+def _raw_bytes(part: msgspec.Raw) -> int:
+    """Bytes of a value, quotes aside; null, "" and [] count nothing."""
+    raw = b"" if part is _NOTHING else bytes(part)
+    return len(raw) - 2 if len(raw) > 2 and raw != b"null" else 0

@@ -33,6 +33,15 @@ class Edit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What a family found in the string at `pointer` (RFC 6901): the kind, and how sure the surest match is, 0..1."""
+
+    pointer: str
+    kind: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
     """What authorization found out about the caller; only its verdict carries one.
 
@@ -60,7 +69,10 @@ class Grant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """One family's answer. found: kind -> count of what was seen, also when only flagged; never text."""
+    """One family's answer. found: kind -> count of what was seen, also when only flagged; never text.
+
+    sought, seen: only on a route that asks what is seen (moderations): the kinds that were looked for, and where one
+    was found."""
 
     run: str
     family: str
@@ -72,6 +84,8 @@ class Verdict:
     grant: Grant | None = None
     found: dict[str, int] = field(default_factory=dict)
     took_us: int = 0
+    sought: tuple[str, ...] = ()
+    seen: tuple[Seen, ...] = ()
     version: int = 1
 
 

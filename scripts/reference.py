@@ -359,10 +359,10 @@ class _Anything:
 
 def door_routes() -> list[Any]:
     """The routes of the public port."""
-    from ingress.routes import chat, health, models, streams
+    from ingress.routes import health, models, streams, table
 
     parts: Any = _Anything()
-    routers = [chat.router(parts), models.router(parts), streams.router(parts), health.router(parts)]
+    routers = [table.router(table.handlers(parts)), models.router(parts), streams.router(parts), health.router(parts)]
     return [route for router in routers for route in router.routes]
 
 

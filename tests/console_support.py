@@ -20,6 +20,7 @@ from console.admin.serve import AdminServer
 from console.desks import KeyDesk, KeyWish, ModelDesk
 from console.engine_logs import FileLogs
 from console.routing import RoutingView
+from console.scan_desk import make_scan_desk
 from runtime.dlq import Letter
 from runtime.inspect import GroupLag
 from schemas.commands import DeployModel
@@ -30,7 +31,6 @@ from schemas.records import ADMIN
 from state.memory import MemoryBreakers, MemoryCatalog, MemoryKeys, MemoryLatencies
 from storage.memory import memory_store
 from storage.ports import Store
-from workers.guardrails.policy import Policies
 from workers.guardrails.settings import GuardrailSettings
 from workers.router.settings import RouterSettings
 
@@ -197,7 +197,6 @@ async def admin_server(data: Path, clock: Clock | None = None) -> AsyncIterator[
         dead_letters=letters,
         inspector=Looks(),
         engine_logs=FileLogs(data),
-        policies=Policies(GuardrailSettings()),
         routing=RoutingView(
             catalog=MemoryCatalog(),
             breakers=MemoryBreakers(clock, RouterSettings().breaker.limits()),
@@ -207,6 +206,7 @@ async def admin_server(data: Path, clock: Clock | None = None) -> AsyncIterator[
             clock=clock,
             chance=chance,
         ),
+        scan_desk=make_scan_desk(GuardrailSettings(), clock, chance),
         ring=house_ring,
         clock=clock,
     )

@@ -20,7 +20,7 @@ from schemas import events
 from schemas.commands import DeployModel, StopDeployment
 from schemas.errors import Failure
 from schemas.frames import encode_failure, place
-from schemas.verdicts import EDITS, PASS, REFUSE, SKIP, Edit, Grant, Verdict, seal_verdict
+from schemas.verdicts import EDITS, PASS, REFUSE, SKIP, Edit, Grant, Seen, Verdict, seal_verdict
 from tests.run_support import CLOCK
 
 FOLDER = Path(__file__).parent / "golden"
@@ -108,11 +108,13 @@ _GRANT = Grant(
     reset_requests_ms=1000,
 )
 _EDIT = Edit(digest="cd" * 32, pointer="/messages/0/content", start=3, end=9, replacement="[email]", kind="email")
+_SEEN = Seen(pointer="/input/1", kind="card", score=0.95)
 _SAID = Verdict(run=RUN, family="rules", outcome=PASS, policy="p7", body_digest="cd" * 32, took_us=80)
 VERDICTS: dict[str, Verdict] = {
     "verdict_pass": replace(_SAID, family="authorization", grant=_GRANT),
     "verdict_refuse": replace(_SAID, outcome=REFUSE, failure=_FAILURE, found={"secret": 1}),
     "verdict_edits": replace(_SAID, outcome=EDITS, edits=(_EDIT,), found={"email": 1}),
+    "verdict_seen": replace(_SAID, sought=("card", "email"), seen=(_SEEN,), found={"card": 2}),
     "verdict_skip": replace(_SAID, family="persons", outcome=SKIP),
 }
 

@@ -12,11 +12,11 @@ from base.clock import Clock
 from base.crypto import KeyRing
 from console.desks import KeyDesk, ModelDesk
 from console.routing import RoutingView
+from console.scan_desk import ScanDesk
 from runtime.dlq import Letter
 from runtime.inspect import GroupLag
 from schemas.ports import Keys, RunStatus
 from storage.ports import Store
-from workers.guardrails.policy import Policies
 
 
 class Runs(Protocol):
@@ -69,8 +69,8 @@ class Parts:
     dead_letters: DeadLetters
     inspector: Inspector
     engine_logs: EngineLogs
-    policies: Policies
     routing: RoutingView
+    scan_desk: ScanDesk
     ring: KeyRing
     clock: Clock
     rotation_overlap_s: int = 86_400

@@ -19,12 +19,12 @@ from console.desks import KeyDesk, ModelDesk
 from console.engine_logs import FileLogs
 from console.rooms import House
 from console.routing import RoutingView
+from console.scan_desk import make_scan_desk
 from runtime.dlq import DeadLetters
 from runtime.inspect import Inspector
 from schemas.errors import HeadraceError
 from state.breaker import RedisBreakers
 from state.latency import RedisLatencies
-from workers.guardrails.policy import Policies
 
 _GRACE_S = 5  # for answers under way
 
@@ -125,8 +125,8 @@ async def open_room(house: House, runs: Runs) -> None:
         dead_letters=DeadLetters(c.redis, c.seals("console"), c.partitions),
         inspector=Inspector(c.redis, c.topology, c.partitions),
         engine_logs=FileLogs(settings.data.directory),
-        policies=Policies(settings.guardrails),
         routing=_routing(house),
+        scan_desk=make_scan_desk(settings.guardrails, c.clock, c.chance),
         ring=c.ring,
         clock=c.clock,
         rotation_overlap_s=settings.admin.rotation_overlap_s,

@@ -35,7 +35,7 @@ def up(
         str | None, typer.Option(help="merged (ingress | workers), split (a process per room), or a,b|c,d.")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Settings file [./headrace.yaml when there is one].")] = None,
-    no_model: Annotated[bool, typer.Option("--no-model", help="Do not start the small local model.")] = False,
+    no_model: Annotated[bool, typer.Option("--no-model", help="Do not start the small local models.")] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Stop deployments that nothing asks for any more.")] = False,
 ) -> None:
     """Start servers, rooms and a small model on this machine; Ctrl-C stops them and keeps the data."""

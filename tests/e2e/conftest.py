@@ -4,6 +4,7 @@ model           engine
 mock            bench/mock_engine.py: faults and names in the prompt, a ledger of what was sent
 lab/scripted    tests/e2e/scripted.py: says exactly what a test wrote
 guarded         the same engine behind guardrails that block cards and redact e-mail addresses
+unread          the same engine, and token ids may pass its guardrails
 pair            two scripted engines that take turns at one list of replies
 """
 
@@ -27,6 +28,7 @@ guardrails:
   banned_words: [project nightfall]
   models:
     guarded: {actions: {card: block, email: redact}}
+    unread: {token_ids: pass}
 audit:
   prices:
     - {model: mock, prompt: 1000000, completion: 2000000}
@@ -75,7 +77,12 @@ def house(
     mock: Engine, lab_engine: ScriptedEngine, pair_engines: tuple[ScriptedEngine, ScriptedEngine]
 ) -> Iterator[House]:
     """The Headrace of the session."""
-    engines = [("mock", mock.url), ("lab/scripted", lab_engine.url), ("guarded", lab_engine.url)]
+    engines = [
+        ("mock", mock.url),
+        ("lab/scripted", lab_engine.url),
+        ("guarded", lab_engine.url),
+        ("unread", lab_engine.url),
+    ]
     engines += [("pair", engine.url) for engine in pair_engines]
     with ExitStack() as stack:
         folder = stack.enter_context(short_folder())

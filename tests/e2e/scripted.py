@@ -41,10 +41,11 @@ USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
 
 @dataclass(slots=True)
 class Got:
-    """One chat request as the engine read it. left: the gateway closed the connection before the reply was over."""
+    """One request for work as the engine read it. left: the gateway closed the connection before the reply was over."""
 
     headers: Mapping[str, str]
     raw: bytes
+    path: str
     left: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -172,12 +173,12 @@ class ScriptedEngine:
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Read a request and answer it; whether the connection lives on."""
         first, headers, body = await _request(reader)
-        if "/chat/completions" not in first:
+        if not first.startswith("POST"):
             models = {"object": "list", "data": [{"id": "engine-name", "object": "model"}]}
             writer.write(unary(models)[0])  # type: ignore[arg-type]
             await writer.drain()
             return True
-        got = Got(headers, body)
+        got = Got(headers, body, first.split()[1])
         self.requests.append(got)
         reply = self._plans.popleft() if self._plans else DEFAULT
         speaking = asyncio.create_task(_speak(reply, writer))

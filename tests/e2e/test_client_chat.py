@@ -120,7 +120,7 @@ def test_engine_is_never_shown_the_callers_key(client: OpenAI, house: House, lab
 
 def test_models_are_listed_and_found_also_with_a_slash_in_their_id(client: OpenAI) -> None:
     listed = {model.id: model for model in client.models.list()}
-    assert set(listed) == {"mock", "lab/scripted", "guarded", "pair"}
+    assert set(listed) == {"mock", "lab/scripted", "guarded", "unread", "pair"}
     assert client.models.retrieve("lab/scripted") == listed["lab/scripted"]
     assert listed["mock"].object == "model" and listed["mock"].created > 0
 

@@ -1,20 +1,23 @@
-"""`headrace up` as a newcomer types it: a real small model answers. Nothing is said of its speed or its wording."""
+"""`headrace up` as a newcomer types it: real small models answer. Nothing is said of its speed or its wording."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
-from openai import OpenAI
+from openai import APIStatusError, OpenAI
 
-from console.embedded import engine
+from console.embedded import engine, minilm
 from tests.conftest import short_folder
 from tests.e2e.conftest import client_of
 from tests.e2e.house import House, headrace
 
 pytestmark = [
     pytest.mark.model,
-    pytest.mark.skipif(not engine.is_installed(), reason="the embedded model is not installed (scripts/install)"),
+    pytest.mark.skipif(
+        not (engine.is_installed() and minilm.is_installed()),
+        reason="the embedded models are not installed (scripts/install)",
+    ),
 ]
 
 
@@ -30,9 +33,11 @@ def real_client(real: House) -> Iterator[OpenAI]:
         yield made
 
 
-def test_model_is_listed_and_its_process_is_known(real: House, real_client: OpenAI) -> None:
-    assert [model.id for model in real_client.models.list()] == [engine.MODEL] == real.connection["models"]
-    assert real.pid(f"model:{engine.MODEL}") > 1
+def test_models_are_listed_and_their_processes_are_known(real: House, real_client: OpenAI) -> None:
+    names = [engine.MODEL, minilm.MODEL]
+    assert sorted(model.id for model in real_client.models.list()) == sorted(names)
+    assert real.connection["models"] == names
+    assert real.pid(f"model:{engine.MODEL}") > 1 and real.pid(f"model:{minilm.MODEL}") > 1
 
 
 def test_real_model_streams_tokens_and_the_record_has_its_count(real: House, real_client: OpenAI) -> None:
@@ -74,3 +79,30 @@ def test_client_that_leaves_stops_the_real_model(real: House, real_client: OpenA
     stream.close()
     row = real.record(run)
     assert row["outcome"] in ("cancelled", "completed") and row["completion_tokens"] < 2000
+
+
+def test_real_model_continues_a_text(real: House, real_client: OpenAI) -> None:
+    raw = real_client.completions.with_raw_response.create(
+        model=engine.MODEL, prompt="The water flows down the", max_tokens=8
+    )
+    answer = raw.parse()
+    assert answer.choices[0].text and answer.usage is not None and answer.usage.completion_tokens > 0
+    assert real.record(raw.headers["x-request-id"])["completion_tokens"] == answer.usage.completion_tokens
+
+
+def test_embedding_of_a_paraphrase_is_nearer_than_that_of_another_subject(real: House, real_client: OpenAI) -> None:
+    texts = ["The river drives the mill.", "The mill is powered by the stream.", "She forgot her password again."]
+    raw = real_client.embeddings.with_raw_response.create(model=minilm.MODEL, input=texts)
+    answer = raw.parse()
+    own, paraphrase, unrelated = (row.embedding for row in answer.data)
+    near, far = (sum(a * b for a, b in zip(own, other, strict=True)) for other in (paraphrase, unrelated))
+    assert near > far + 0.2 and len(own) == minilm.DIMENSIONS
+    row = real.record(raw.headers["x-request-id"])
+    counted = (row["prompt_tokens"], row["completion_tokens"], row["estimated"])
+    assert counted == (answer.usage.prompt_tokens, 0, False) and row["prompt_tokens"] > 15
+
+
+def test_embeddings_of_the_chat_model_are_its_own_refusal(real_client: OpenAI) -> None:
+    with pytest.raises(APIStatusError) as caught:
+        real_client.embeddings.create(model=engine.MODEL, input="water")
+    assert caught.value.status_code == 501 and "embeddings" in caught.value.message

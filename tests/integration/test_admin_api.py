@@ -365,4 +365,14 @@ async def test_a_text_is_judged_as_a_request_would_be(desk: Desk) -> None:
     _, found, _ = await ask(desk, "POST", "/guardrails/scan", {"text": "card 4111 1111 1111 1111, thanks"})
     assert (found["outcome"], found["text"]) == ("edits", "card [CARD], thanks")
     assert [item["kind"] for item in found["findings"]] == ["card"]
+    assert found["families"] == {"rules": "ran", "persons": "nothing to look for"} and found["body"] is None
     assert (await ask(desk, "POST", "/guardrails/scan", {"text": "hello"}))[1]["outcome"] == "pass"
+
+
+async def test_a_whole_request_is_judged_where_its_texts_stand(desk: Desk) -> None:
+    body = {"model": "m", "prompt": ["hello", "card 4111 1111 1111 1111"]}
+    _, found, _ = await ask(desk, "POST", "/guardrails/scan", {"body": body, "route": "/v1/completions"})
+    assert (found["outcome"], found["body"]["prompt"]) == ("edits", ["hello", "card [CARD]"])
+    assert [(item["pointer"], item["family"]) for item in found["findings"]] == [("/prompt/1", "rules")]
+    for wrong in ({}, {"text": "x", "body": {}}, {"body": {}, "route": "/v1/nothing"}, {"text": "x", "more": 1}):
+        assert (await ask(desk, "POST", "/guardrails/scan", wrong))[0] == 400

@@ -147,7 +147,17 @@ async def test_the_backlog_is_a_table_and_json(cli: Cli) -> None:
 async def test_a_text_that_would_be_blocked_ends_with_exit_code_1(cli: Cli, desk: Desk) -> None:
     assert "pass: hello" in (await cli.run("guardrails", "test", "hello"))[1]
     code, out, _ = await cli.run("guardrails", "test", "card 4111 1111 1111 1111")
-    assert (code, "edits: card [CARD]" in out) == (0, True)
+    assert (code, "edits: card [CARD]" in out, "rules ran" in out) == (0, True, True)
+
+
+async def test_a_request_in_a_file_is_judged_whole(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "request.json"
+    file.write_text('{"model": "m", "input": ["card 4111 1111 1111 1111"]}')
+    code, out, _ = await cli.run("guardrails", "test", "--request", str(file), "--route", "/v1/embeddings")
+    assert (code, "/input/0" in out, '"card [CARD]"' in out) == (0, True, True)
+    for words in (["text", "--request", str(file)], [], ["--request", str(tmp_path / "none")]):
+        code, _, said = await cli.run("guardrails", "test", *words)
+        assert code == 2 and said.count("\n") == 1
 
 
 async def carried_out(desk: Desk) -> Any:

@@ -293,7 +293,7 @@ async def test_a_unary_answer_never_begins_before_its_end() -> None:
 async def test_a_run_that_nobody_ends_is_given_up_after_its_deadline(
     stream: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ingress.routes.chat.OVERDUE_S", 0.05)
+    monkeypatch.setattr("ingress.routes.work.OVERDUE_S", 0.05)
     async with gateway() as up:
         answer = await raw(up.port, post(up.token, chat_body(stream=stream), "x-stainless-read-timeout: 0.05"))
         assert (answer.status, answer.error["code"]) == (504, "deadline_exceeded")

@@ -144,7 +144,7 @@ async def test_unknown_paths_and_methods_fail_in_the_same_shape() -> None:
     async with gateway() as up:
         for method, path, status, code in (
             ("GET", "/v1/nothing", 404, "not_found"),
-            ("POST", "/v1/embeddings", 404, "not_found"),
+            ("POST", "/v1/images", 404, "not_found"),
             ("POST", "/v1/chat/completions/", 404, "not_found"),
             ("GET", "/v1/chat/completions", 405, "method_not_allowed"),
             ("DELETE", "/v1/models", 405, "method_not_allowed"),

@@ -12,6 +12,7 @@ from schemas.events import RequestAccepted, RequestRefused
 from schemas.outcomes import Again, Decided, Outcome
 from schemas.ports import Limits, Reservation, Reserved
 from schemas.records import KeyRecord, ModelRecord
+from schemas.routes import MODERATIONS, MODERATIONS_POOL
 from schemas.verdicts import Verdict
 from state.memory import MemoryCatalog, MemoryKeys, MemoryLimits
 from tests.authorization_support import DEADLINE_MS, MODEL, accepted, delivery, key
@@ -244,6 +245,14 @@ async def test_a_catalog_that_is_away_delays_the_good_and_refuses_the_bad_at_onc
     outcomes = await house.answer(accepted("good", 1), accepted("scope", 2), accepted("nobody", 3))
     assert isinstance(outcomes[0], Again)
     assert [code(decided(outcome).verdict) for outcome in outcomes[1:]] == ["permission_denied", "invalid_api_key"]
+
+
+async def test_a_moderation_needs_no_catalog_and_is_held_to_the_keys_limits() -> None:
+    house = room(key(1, models=("other",), requests_per_minute=1), catalog=CatalogAway())
+    runs = [replace(accepted(name, 1, model="moderations"), route=MODERATIONS) for name in ("first", "second")]
+    first, second = await house.verdicts(*runs)
+    assert first.grant is not None and first.grant.pool == MODERATIONS_POOL and first.grant.scopes
+    assert code(second) == "rate_limit_exceeded"
 
 
 async def test_the_verdict_never_repeats_the_credential() -> None:

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from policy.decision import Allowed
+from policy.decision import Allowed, Refused
 from schemas.ports import Reserved
 from schemas.records import KeyRecord, ModelRecord
+from schemas.routes import MODERATIONS_POOL
 from tests.authorization_support import accepted
 from workers.authorization import rules
 from workers.authorization.settings import AuthorizationSettings
@@ -82,3 +83,22 @@ def test_the_policy_version_changes_with_the_settings_only() -> None:
 
 def test_guards_fail_closed_unless_told_otherwise() -> None:
     assert set(rules.fail_policy(RUN, rules.closed).values()) <= {"closed"}
+
+
+def test_a_moderation_needs_a_proven_key_with_the_scope_but_no_model() -> None:
+    key = replace(KEY, models=("other",))
+    run = replace(RUN, route="/v1/moderations", model="moderations")
+    judged = rules.judge(run, key, None, 0)
+    assert isinstance(judged, Allowed)
+    assert rules.grant(run, judged, Reserved(granted=True), {}).pool == MODERATIONS_POOL
+    for wrong in (None, replace(key, scopes=("admin",)), replace(key, revoked_ms=1)):
+        assert isinstance(rules.judge(run, wrong, None, 0), Refused)
+    assert isinstance(rules.judge(replace(run, route="/v1/chat/completions"), key, None, 0), Refused)
+
+
+@pytest.mark.parametrize(
+    ("route", "expected"),
+    [("/v1/chat/completions", 256), ("/v1/completions", 256), ("/v1/embeddings", 0), ("/v1/moderations", 0)],
+)
+def test_only_a_generated_answer_is_expected_to_have_tokens(route: str, expected: int) -> None:
+    assert rules.expected_tokens(replace(RUN, route=route, prompt_tokens=10)) == 10 + expected

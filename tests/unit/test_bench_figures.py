@@ -1,8 +1,11 @@
 """The benchmark's pure parts: percentiles, time stamps in letters, counting streams, scripts, figures, tables."""
 
+import base64
+import struct
 from itertools import pairwise
 from time import monotonic_ns
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -147,8 +150,23 @@ def test_faults_are_read_from_the_prompt_and_struck_out_when_spent() -> None:
     assert script.read(body, "header").ledger_id == "header"
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"messages": 3}'])
-def test_body_that_is_no_chat_request_is_refused(body: bytes) -> None:
+def test_completion_is_told_from_a_chat_and_its_words_are_counted() -> None:
+    asked = script.read(b'{"model":"m","prompt":["one two","@@cut=1"],"max_tokens":3}')
+    assert (asked.text, asked.prompt_tokens, asked.tokens, asked.cut) == (True, 3, 3, 1)
+    assert not script.read(b'{"messages":[]}').text
+
+
+def test_vectors_say_the_same_in_both_forms() -> None:
+    plain = orjson.loads(wire.embeddings("m", ["abc", "d"], False).partition(b"\r\n\r\n")[2])
+    packed = orjson.loads(wire.embeddings("m", ["abc", "d"], True).partition(b"\r\n\r\n")[2])
+    assert plain["usage"] == {"prompt_tokens": 2, "total_tokens": 2}
+    for one, other in zip(plain["data"], packed["data"], strict=True):
+        numbers = struct.unpack(f"<{wire.DIMENSIONS}f", base64.b64decode(other["embedding"]))
+        assert numbers == pytest.approx(one["embedding"], abs=1e-6)
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"messages": 3}', b'{"prompt": [1]}', b'{"prompt": []}'])
+def test_body_that_is_no_request_is_refused(body: bytes) -> None:
     with pytest.raises(ValueError):
         script.read(body)
 

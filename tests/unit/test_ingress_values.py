@@ -6,8 +6,8 @@ import pytest
 
 from ingress.headers import client_request_id, deadline_ms, frame_headers, own_headers, traceparent
 from ingress.replay import events_of, numbered
-from ingress.routes.chat import outcome_of
 from ingress.routes.streams import belongs
+from ingress.routes.work import outcome_of
 from ingress.sse import Pace
 from ingress.stalls import Mark, judge
 from schemas.errors import Code, Failure

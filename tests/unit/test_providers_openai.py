@@ -204,3 +204,47 @@ def test_half_an_emoji_as_an_escape_is_passed_on_as_it_is() -> None:
     assert event is not None and rb"\ud83c" in event
     with pytest.raises(BadResponse):
         stream.take(rb'{"model":"m","choices":[{"delta":{"content":"\ud83c"')
+
+
+# --- completions and embeddings -------------------------------------------------------------------------------------
+
+
+def text_chunk(text: str, finish: str | None = None) -> str:
+    choice = {"index": 0, "text": text, "finish_reason": finish}
+    return json.dumps({"id": "c", "object": "text_completion", "model": "engine-7b", "choices": [choice]})
+
+
+def test_a_streamed_completion_is_counted_renamed_and_ended_like_a_chat() -> None:
+    stream = ChatStream("public", show_usage=False)
+    events = relayed(stream, text_chunk("one "), text_chunk(""), text_chunk("two"), text_chunk("", "length"), "[DONE]")
+    assert [event["choices"][0]["text"] for event in events] == ["one ", "", "two", ""]
+    assert {event["model"] for event in events} == {"public"}
+    assert (stream.pieces, stream.finish_reason, stream.ending()) == (2, "length", DONE)
+
+
+def test_a_completion_that_ends_before_its_choice_is_broken() -> None:
+    stream = ChatStream("public", show_usage=False)
+    relayed(stream, text_chunk("one "))
+    with pytest.raises(Broken):
+        stream.ending()
+
+
+def test_a_whole_completion_without_counts_is_weighed_by_its_text() -> None:
+    choice = {"index": 0, "text": "12345678", "finish_reason": "stop"}
+    found = answer(orjson.dumps({"model": "engine-7b", "choices": [choice]}), "public")
+    assert (found.usage, found.text_bytes, found.finish_reason) == (None, 8, "stop")
+
+
+def test_an_embeddings_answer_keeps_its_numbers_and_has_prompt_tokens_only() -> None:
+    rows = [{"object": "embedding", "index": 0, "embedding": [0.1, -2.5e-3]}]
+    body = orjson.dumps({"object": "list", "data": rows, "model": "engine-7b", "usage": {"prompt_tokens": 4}})
+    found = answer(body, "public", "data")
+    assert orjson.loads(found.body) == {**orjson.loads(body), "model": "public"}
+    assert found.usage == Usage(prompt_tokens=4) and (found.text_bytes, found.finish_reason) == (0, "")
+
+
+@pytest.mark.parametrize("holds", ["choices", "data"])
+def test_an_answer_of_the_other_kind_is_none(holds: str) -> None:
+    body = orjson.dumps({"model": "m", "data" if holds == "choices" else "choices": []})
+    with pytest.raises(BadResponse):
+        answer(body, "public", holds)

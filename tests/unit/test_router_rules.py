@@ -172,3 +172,11 @@ def test_the_first_frame_says_where_it_came_from_and_what_is_left() -> None:
 )
 def test_a_duration_is_written_as_openai_does(milliseconds: int, text: str) -> None:
     assert span(milliseconds) == text
+
+
+def test_an_engine_without_the_route_is_passed_on_and_another_may_have_it() -> None:
+    said = EngineError(501, "This server does not support embeddings", type="not_supported_error")
+    judged = judge(said, begun=False)
+    assert judged.elsewhere and judged.failure.should_retry is False
+    assert (judged.failure.status, judged.failure.type) == (501, "not_supported_error")
+    assert "does not support embeddings" in judged.failure.message

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from base import metrics
 from schemas.records import RequestRecord
+from schemas.routes import GENERATED, OPERATIONS
 
 
 def measure(rows: Iterable[RequestRecord]) -> None:
@@ -25,7 +26,8 @@ def measure(rows: Iterable[RequestRecord]) -> None:
 def _measure_tokens(row: RequestRecord, model: str) -> None:
     labels = _labels(row, model)
     metrics.observe("gen_ai_client_token_usage", row.prompt_tokens, **labels, gen_ai_token_type="input")
-    metrics.observe("gen_ai_client_token_usage", row.completion_tokens, **labels, gen_ai_token_type="output")
+    if row.route in GENERATED:  # an embedding has no output tokens, not even none
+        metrics.observe("gen_ai_client_token_usage", row.completion_tokens, **labels, gen_ai_token_type="output")
     if row.stream and row.first_ms and row.completion_tokens > 1:
         seconds = (row.ended_ms - row.first_ms) / 1000 / (row.completion_tokens - 1)
         metrics.observe("gen_ai_server_time_per_output_token_seconds", seconds, **labels)
@@ -33,7 +35,7 @@ def _measure_tokens(row: RequestRecord, model: str) -> None:
 
 def _labels(row: RequestRecord, model: str) -> dict[str, str]:
     return {
-        "gen_ai_operation_name": "chat",
+        "gen_ai_operation_name": OPERATIONS.get(row.route, "chat"),
         "gen_ai_provider_name": "headrace",
         "gen_ai_request_model": model,
         "gen_ai_response_model": model,

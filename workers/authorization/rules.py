@@ -14,6 +14,7 @@ from schemas.errors import Code, Failure
 from schemas.events import RequestAccepted
 from schemas.ports import Reservation, Reserved
 from schemas.records import INFERENCE, KeyRecord, ModelRecord
+from schemas.routes import GENERATED, MODERATIONS, MODERATIONS_POOL
 from schemas.verdicts import PASS, REFUSE, Grant, Verdict
 
 FAMILY = "authorization"
@@ -25,9 +26,11 @@ USUAL_ANSWER, LONGEST_ANSWER = 256, 4096
 
 
 def judge(run: RequestAccepted, key: KeyRecord | None, model: ModelRecord | None, now_ms: int) -> Allowed | Refused:
-    """May this caller start this run? Limits come after, so that a refused run holds nothing."""
+    """May this caller start this run? Limits come after, so that a refused run holds nothing. A moderation needs no
+    model: the gateway answers it itself."""
     shown = Credential(key_id=run.key_id, secret_mac=run.secret_mac, mac_kid=run.mac_kid)
-    return decide(key, shown, Need(scope=INFERENCE, model=run.model), model, now_ms)
+    wanted = None if run.route == MODERATIONS else run.model
+    return decide(key, shown, Need(scope=INFERENCE, model=wanted), model, now_ms)
 
 
 def reservation(run: RequestAccepted, key: KeyRecord, lifetime_ms: int) -> Reservation:
@@ -47,6 +50,8 @@ def priority(key: int, asked: int | None) -> int:
 
 def expected_tokens(run: RequestAccepted) -> int:
     """What a run will probably take of an engine, for its place in the queue; mended when it has ended."""
+    if run.route not in GENERATED:
+        return max(1, run.prompt_tokens)
     answer = USUAL_ANSWER if run.max_tokens is None else min(run.max_tokens, LONGEST_ANSWER)
     return max(1, run.prompt_tokens + answer)
 
@@ -63,12 +68,11 @@ def fail_policy(run: RequestAccepted, policy: FailPolicy) -> dict[str, str]:
 
 def grant(run: RequestAccepted, allowed: Allowed, reserved: Reserved, fail: dict[str, str]) -> Grant:
     """What the later rooms need to know of the caller of an allowed run."""
-    key, model = allowed.key, allowed.model
-    assert model is not None  # judge() always asks for one
+    key = allowed.key
     return Grant(
         tenant=key.tenant,
         key_id=key.key_id,
-        pool=model.pool,
+        pool=allowed.model.pool if allowed.model else MODERATIONS_POOL,
         lane=lane(key.lane, run.lane),
         weight=key.weight,
         cost=expected_tokens(run),

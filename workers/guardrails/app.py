@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from base.clock import Clock
+from base.ids import Random
 from runtime.app import Context, RunBodies, Stage
 from workers.guardrails.handlers import Guard, persons_guard, rules_guard
 from workers.guardrails.policy import PERSONS, RULES, Policies
 from workers.guardrails.scanners.persons import Persons
-from workers.guardrails.settings import GuardrailSettings
+from workers.guardrails.settings import GuardrailSettings, PersonsChild
 
 
 @dataclass(slots=True)
@@ -49,12 +51,17 @@ def _guard(room: Room, family: str, bodies: RunBodies, context: Context, setting
     if family == RULES:
         return rules_guard(room.policies, bodies, context.clock)
     child = settings.persons_child
-    room.persons = Persons(
-        context.clock,
-        context.chance,
+    room.persons = make_persons(child, context.clock, context.chance)
+    return persons_guard(room.policies, bodies, context.clock, room.persons, child.max_characters)
+
+
+def make_persons(child: PersonsChild, clock: Clock, chance: Random) -> Persons:
+    """Who recognises persons; its child process starts with the first text."""
+    return Persons(
+        clock,
+        chance,
         batch=child.batch,
         wait=child.wait_ms / 1000,
         call_timeout=child.call_timeout,
         start_timeout=child.start_timeout,
     )
-    return persons_guard(room.policies, bodies, context.clock, room.persons, child.max_characters)

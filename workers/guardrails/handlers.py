@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -21,29 +21,14 @@ from schemas.errors import Unavailable
 from schemas.events import RequestAccepted, RequestRefused
 from schemas.outcomes import Dead, Decided, Delivery, Done, Outcome
 from schemas.ports import Bodies
-from schemas.verdicts import REFUSE, SKIP, Verdict
+from schemas.verdicts import SKIP, Verdict
+from workers.guardrails.look import Find, failed, look, persons_find, rules_find
 from workers.guardrails.policy import PERSONS, RULES, Policies, Policy
 from workers.guardrails.ports import Names
-from workers.guardrails.rules import (
-    Decision,
-    Found,
-    TookTooLong,
-    decide,
-    scan_part,
-    scan_parts,
-    unavailable,
-    used_kinds,
-)
-from workers.guardrails.scanners.finding import KINDS, Finding
-from workers.guardrails.scanners.person_names import chunks, persons, regroup
-from workers.guardrails.text import Part, parts, unescape
+from workers.guardrails.rules import Decision, TookTooLong, used_kinds
+from workers.guardrails.scanners.finding import KINDS
 
 log = logs.room("guardrails")
-
-#: Bodies from here on are scanned in a thread, so that the loop goes on with its heartbeats; bytes.
-IN_THREAD = 64 * 1024
-
-Find = Callable[[list[Part], Policy], Awaitable[Found]]
 
 
 class Guard:
@@ -73,18 +58,15 @@ class Guard:
         return self._verdict(event, policy, decision, self._clock.monotonic() - started)
 
     async def _decide(self, event: RequestAccepted, policy: Policy, body: bytes) -> Decision:
-        family = policy.families[self.family]
         try:
-            async with asyncio.timeout(family.timeout):
-                found = await self._find(list(parts(msgspec.json.decode(body))), policy)
-            return decide(found, policy, event.body_digest)
+            fields = msgspec.json.decode(body)
+            _, decision = await look(self._find, self.family, policy, event.route, fields, event.body_digest)
+            return decision
         except (TimeoutError, TookTooLong, Unavailable) as error:
             log.warning("a family could not judge", family=self.family, run=event.run, reason=type(error).__name__)
         except Exception as error:
             log.error("a scanner raised", family=self.family, run=event.run, reason=_where(error))
-        if family.fail == "open":
-            return Decision(outcome=SKIP, found={})
-        return Decision(outcome=REFUSE, failure=unavailable(self.family), found={})
+        return failed(self.family, policy)
 
     def _verdict(self, event: RequestAccepted, policy: Policy, decision: Decision, took: float) -> Decided:
         verdict = Verdict(
@@ -97,6 +79,8 @@ class Guard:
             failure=decision.failure,
             found=decision.found,
             took_us=int(took * 1_000_000),
+            sought=decision.sought,
+            seen=decision.seen,
         )
         metrics.inc("headrace_verdicts_total", family=self.family, verdict=decision.outcome)
         metrics.observe("headrace_guardrail_duration_seconds", took, family=self.family)
@@ -115,45 +99,10 @@ def _where(error: Exception) -> str:
 
 
 def rules_guard(policies: Policies, bodies: Bodies, clock: Clock) -> Guard:
-    """The family `rules`: in process; large bodies in a thread, stopped between two texts when time is over."""
-
-    async def find(texts: list[Part], policy: Policy) -> Found:
-        until = clock.monotonic() + policy.families[RULES].timeout
-
-        def scan_all() -> Found:
-            return scan_parts(texts, policy, lambda: clock.monotonic() > until)
-
-        if sum(len(part.text) for part in texts) < IN_THREAD:
-            return scan_all()
-        return await asyncio.to_thread(scan_all)
-
-    return Guard(RULES, policies, bodies, clock, find)
+    """The family `rules`."""
+    return Guard(RULES, policies, bodies, clock, rules_find(clock))
 
 
 def persons_guard(policies: Policies, bodies: Bodies, clock: Clock, names: Names, max_characters: int) -> Guard:
-    """The family `persons`: asks `names`, in chunks; more than `max_characters` is more than it can judge in time."""
-
-    async def find(texts: list[Part], policy: Policy) -> Found:
-        if sum(len(part.text) for part in texts) > max_characters:
-            raise TookTooLong
-        return await find_persons(texts, names)
-
-    return Guard(PERSONS, policies, bodies, clock, find)
-
-
-async def find_persons(texts: Sequence[Part], names: Names) -> Found:
-    """Persons of every text that has any, at their places in the text as it stands."""
-    plain = [(unescape(part.text) if part.json else None) or (part.text, None) for part in texts]
-    cut = [chunks(text) for text, _ in plain]
-    pieces = [(offset, piece) for group in cut for offset, piece in group]
-    answers = await names.find([piece for _, piece in pieces]) if pieces else []
-    moved = [
-        [(start + offset, end + offset) for start, end in spans]
-        for (offset, _), spans in zip(pieces, answers, strict=True)
-    ]
-    found: list[tuple[Part, Sequence[Finding]]] = []
-    for part, (text, _), spans in zip(texts, plain, regroup([len(group) for group in cut], moved), strict=True):
-        findings = scan_part(part, lambda _, text=text, spans=spans: persons(text, spans))  # type: ignore[misc]
-        if findings:
-            found.append((part, findings))
-    return found
+    """The family `persons`, which asks `names`."""
+    return Guard(PERSONS, policies, bodies, clock, persons_find(names, max_characters))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import msgspec
 
 from workers.guardrails.scanners.finding import KINDS, RULE_KINDS, Kind
-from workers.guardrails.settings import Action, Actions, Fail, Families, GuardrailSettings, Override
+from workers.guardrails.settings import Action, Actions, Fail, Families, GuardrailSettings, Override, TokenIds
 
 RULES, PERSONS = "rules", "persons"
 FAMILY_KINDS: dict[str, tuple[Kind, ...]] = {RULES: RULE_KINDS, PERSONS: ("persons",)}
@@ -47,6 +47,7 @@ class Policy:
     actions: dict[Kind, Action]
     banned_words: tuple[str, ...]
     families: dict[str, FamilyPolicy]
+    token_ids: TokenIds
     version: str
 
 
@@ -83,7 +84,14 @@ def effective(settings: GuardrailSettings, model: str = "", key_id: str = "") ->
     families = {
         name: _family(name, [level.families for level in levels], actions, bool(banned)) for name in FAMILY_KINDS
     }
-    return Policy(actions=actions, banned_words=banned, families=families, version=_version(actions, banned, families))
+    token_ids: TokenIds = next((level.token_ids for level in reversed(levels) if level.token_ids), "refuse")
+    return Policy(
+        actions=actions,
+        banned_words=banned,
+        families=families,
+        token_ids=token_ids,
+        version=_version(actions, banned, families, token_ids),
+    )
 
 
 def _actions(levels: list[Actions]) -> dict[Kind, Action]:
@@ -105,11 +113,14 @@ def _family(name: str, levels: list[Families], actions: dict[Kind, Action], bann
     return FamilyPolicy(kinds=kinds, timeout=timeout, fail="open" if fail == "open" else "closed")
 
 
-def _version(actions: dict[Kind, Action], banned: tuple[str, ...], families: dict[str, FamilyPolicy]) -> str:
+def _version(
+    actions: dict[Kind, Action], banned: tuple[str, ...], families: dict[str, FamilyPolicy], token_ids: TokenIds
+) -> str:
     """12 hexadecimal digits over the effective content; the scanners' own code is not in it."""
     content = [
         sorted(actions.items()),
         banned,
         [(name, sorted(item.kinds), item.timeout, item.fail) for name, item in sorted(families.items())],
+        token_ids,
     ]
     return hashlib.sha256(msgspec.json.encode(content)).hexdigest()[:12]

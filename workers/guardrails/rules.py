@@ -10,14 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from schemas.edits import merge
 from schemas.errors import Code, Failure
-from schemas.verdicts import EDITS, PASS, REFUSE, Edit
+from schemas.verdicts import EDITS, PASS, REFUSE, Edit, Seen
 from workers.guardrails.policy import FAMILY_KINDS, RULES, Policy
 from workers.guardrails.scanners import scan
 from workers.guardrails.scanners.finding import KINDS, Finding, Kind
-from workers.guardrails.text import Part, unescape
+from workers.guardrails.text import Part, token_ids, unescape
 
 #: More edits than this in one request become one edit per text, from its first match to its last.
 MAX_EDITS = 1000
@@ -50,6 +51,8 @@ class Decision:
     edits: tuple[Edit, ...] = ()
     failure: Failure | None = None
     found: dict[str, int]
+    sought: tuple[Kind, ...] = ()
+    seen: tuple[Seen, ...] = ()
 
 
 def scan_text(text: str, policy: Policy) -> list[Finding]:
@@ -91,6 +94,42 @@ def decide(found: Found, policy: Policy, digest: str) -> Decision:
         kinds: list[Kind] = [kind for kind in KINDS if policy.actions[kind] == "redact" and counts.get(kind)]
         return Decision(outcome=REFUSE, failure=violation(kinds), found=counts)
     return Decision(outcome=EDITS if edits else PASS, edits=tuple(edits), found=counts)
+
+
+def report(found: Found, sought: Sequence[Kind]) -> Decision:
+    """The verdict where nothing is blocked or changed, only told: which kinds stand in which text, how surely.
+
+    sought: what was looked for; what was not is not said to be absent."""
+    surest: dict[tuple[str, str], float] = {}
+    for part, findings in found:
+        for finding in findings:
+            place = (part.pointer, finding.kind)
+            surest[place] = max(surest.get(place, 0.0), finding.confidence)
+    seen = tuple(Seen(pointer=pointer, kind=kind, score=score) for (pointer, kind), score in surest.items())
+    return Decision(outcome=PASS, found=_count(found), sought=tuple(sought), seen=seen)
+
+
+def unreadable(body: Any, route: str, policy: Policy, family: str) -> Failure | None:
+    """Why a body that holds token ids may not pass: nobody can look into them, and this family has something to keep
+    from an engine. None when it may."""
+    if policy.token_ids == "pass" or not any(
+        policy.actions[kind] in ("block", "redact") for kind in used_kinds(policy, family)
+    ):
+        return None
+    name = token_ids(body, route)
+    return None if name is None else _tokens(name)
+
+
+def _tokens(name: str) -> Failure:
+    return Failure(
+        code=Code.invalid_request.value,
+        public_code="invalid_value",
+        message=(
+            f"Invalid value for '{name}': it must be text. The guardrails of this gateway can't read token ids or "
+            "ready embeddings; an administrator can let them pass unread with guardrails.token_ids: pass."
+        ),
+        param=name,
+    )
 
 
 def violation(kinds: Sequence[Kind]) -> Failure:

@@ -24,6 +24,7 @@ Action = Annotated[
     Literal["block", "redact", "flag", "off"], BeforeValidator(lambda value: "off" if value is False else value)
 ]
 Fail = Literal["open", "closed"]
+TokenIds = Literal["refuse", "pass"]
 BannedWord = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -74,6 +75,11 @@ class Override(_Section):
     actions: Actions = Field(default=Actions(), description="Actions by kind.")
     banned_words: tuple[BannedWord, ...] = Field(default=(), description="Banned here in addition.")
     families: Families = Field(default=Families(), description="Settings by family.")
+    token_ids: TokenIds | None = Field(
+        default=None,
+        description="Prompts and inputs of token ids, which no guard can read: refuse (400) while anything is blocked "
+        "or redacted, or pass. Unset: as the level below says; at last refuse.",
+    )
 
 
 class PersonsChild(_Section):

@@ -4,7 +4,7 @@ Everything that is a string is text unless it is known not to be, so a field nob
 than missed. Not text: top-level settings and identifiers (`_SETTINGS`), and below them structural strings (`_NAMES`:
 ids, types, URLs, audio and file data, embedded images). A role counts as text when it is not a usual role, because a
 chat template may print it. Object keys (the parameter names of a tool) can't be edited by a pointer and are not read;
-token ids (a prompt of numbers) can't be read.
+token ids (a prompt of numbers) can't be read: `token_ids` says where a body has them.
 
 Pointers are RFC 6901. Texts that are JSON themselves (tool call arguments, JSON tool results) are marked: their
 escapes are resolved before scanning (`unescape`).
@@ -15,6 +15,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
+
+from schemas.routes import COMPLETIONS, TOKEN_IDS
 
 _SETTINGS = frozenset((
     "model", "user", "metadata", "stream", "stream_options", "safety_identifier", "prompt_cache_key",
@@ -68,6 +70,17 @@ def _is_text(key: str, value: str) -> bool:
 
 def _is_json(key: str, value: str) -> bool:
     return key == "arguments" or (value[0] in "{[" and "\\" in value)
+
+
+def token_ids(body: Any, route: str) -> str | None:
+    """The field of `body` that an engine would read as words though it is no text: token ids, ready embeddings."""
+    if not isinstance(body, dict):
+        return None
+    if route == COMPLETIONS and body.get("prompt_embeds") is not None:  # vLLM's
+        return "prompt_embeds"
+    name = TOKEN_IDS.get(route, "")
+    value = body.get(name)
+    return name if isinstance(value, list) and any(not isinstance(item, str) for item in value) else None
 
 
 def unescape(text: str) -> tuple[str, list[int]] | None:

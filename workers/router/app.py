@@ -15,12 +15,13 @@ from providers.ports import Transport
 from runtime.app import Stage
 from schemas.envelope import VerifierPort
 from schemas.ports import Catalog
+from schemas.routes import MODERATIONS_POOL
 from workers.router.call import Caller
 from workers.router.handlers import Needs, Router
 from workers.router.health import Health, Peers
 from workers.router.pools import Pools
 from workers.router.ports import Credentials
-from workers.router.rules import RetryWindow, Seat, price_of_endpoint
+from workers.router.rules import OWN_PLACES, RetryWindow, Seat, price_of_endpoint
 from workers.router.settings import RouterSettings
 
 
@@ -56,7 +57,10 @@ def router_stage(router: Router, catalog: Catalog, pools: Callable[[], Sequence[
     """The stage of a router. pools: those that exist now; what it can take of each is announced to the gate."""
 
     async def capacities() -> dict[str, int]:
-        return {pool: router.pools.capacity(pool, await catalog.endpoints(pool)) for pool in pools()}
+        return {pool: await capacity(pool) for pool in pools()}
+
+    async def capacity(pool: str) -> int:
+        return OWN_PLACES if pool == MODERATIONS_POOL else router.pools.capacity(pool, await catalog.endpoints(pool))
 
     def seated(place: int, routers: int) -> None:
         router.pools.seat = Seat(max(place, 0), max(routers, 1))

@@ -9,7 +9,7 @@ from providers.openai_openai import Answered, ChatStream
 from schemas.errors import Failure
 from schemas.events import Attempt, Choice, RequestCancelled, RequestCompleted, RequestFailed, Usage
 from schemas.ports import RunLease
-from schemas.verdicts import Grant
+from schemas.verdicts import Grant, Verdict
 from workers.router.rules import without_words
 
 OK = "ok"
@@ -21,8 +21,9 @@ def _nobody() -> None:
 
 @dataclass(slots=True)
 class Work:
-    """A cleared run. started and deadline: monotonic seconds of the claim and of the run's end. why: what the present
-    endpoint was chosen from; answered: told when the first byte of its answer is here."""
+    """A cleared run. started and deadline: monotonic seconds of the claim and of the run's end. said: the verdicts of
+    the guards. why: what the present endpoint was chosen from; answered: told when the first byte of its answer is
+    here."""
 
     lease: RunLease
     grant: Grant
@@ -31,6 +32,7 @@ class Work:
     started: float
     deadline: float
     attempts: list[Attempt] = field(default_factory=list)
+    said: tuple[Verdict, ...] = ()
     endpoint: str = ""
     why: Choice | None = None
     answered: Callable[[], None] = _nobody

@@ -14,6 +14,7 @@ from providers.openai_openai import ChatStream, answer, request
 from providers.ports import Timeouts, Transport, UpstreamResponse
 from schemas.frames import END
 from schemas.records import EndpointRecord
+from schemas.routes import EMBEDDINGS
 from workers.router.attempt import OK, Work, nothing_usage, stream_usage, unary_usage
 from workers.router.interrupt import Interrupt, Stopped
 from workers.router.ports import Credentials
@@ -129,7 +130,7 @@ class Caller:
         accepted = work.lease.accepted
         body = await self._body(response, interrupt, self._settings.max_answer_bytes)
         work.answered()
-        found = answer(body, accepted.model)
+        found = answer(body, accepted.model, "data" if accepted.route == EMBEDDINGS else "choices")
         now = self._clock.monotonic()
         work.first_at = now
         work.note(called, now, OK, response.status)

@@ -22,10 +22,12 @@ AUTHORIZATION = "authorization"
 
 @dataclass(frozen=True, slots=True)
 class Clearance:
-    """Leave to call an engine: what authorization granted and what must be replaced in the body first."""
+    """Leave to answer: what authorization granted, what must be replaced in the body before an engine sees it, and what
+    the guards said, for a run that asks just that."""
 
     grant: Grant
     edits: tuple[Edit, ...]
+    said: tuple[Verdict, ...] = ()
 
 
 def clear(
@@ -41,7 +43,7 @@ def clear(
         if verdict is None and grant.fail.get(family) != "open":
             raise Refusal.of(Code.guardrail_unavailable, f"The guard {family!r} did not answer. Retry later.")
     edits = [edit for verdict in found.values() if verdict for edit in _edits(accepted, verdict)]
-    return Clearance(grant, tuple(edits))
+    return Clearance(grant, tuple(edits), tuple(verdict for verdict in found.values() if verdict))
 
 
 def edited(body: bytes, edits: Sequence[Edit]) -> bytes:

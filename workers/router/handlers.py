@@ -8,22 +8,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import orjson
+
 from base import logs
 from base.clock import Clock
 from base.crypto import digest
 from providers.openai_openai import wants_usage
 from schemas.envelope import VerifierPort
 from schemas.errors import Failure, OwnerLost, Refusal
-from schemas.events import RequestCleared, RequestFailed
-from schemas.frames import ERROR, encode_failure
+from schemas.events import RequestCleared, RequestFailed, Usage
+from schemas.frames import END, ERROR, encode_failure
 from schemas.outcomes import Delivery
 from schemas.ports import Catalog, RunLease
+from schemas.routes import GUARDRAILS, MODERATIONS
 from workers.router.attempt import Work, taken_over_usage
 from workers.router.call import Caller
 from workers.router.choice import Absent, Place
 from workers.router.clearance import clear, edited
 from workers.router.health import Health
 from workers.router.interrupt import Interrupt, Stopped
+from workers.router.moderation import moderation
 from workers.router.pools import Pools
 from workers.router.rules import (
     CANCELLED,
@@ -82,7 +86,10 @@ class Router:
                 fact = RequestFailed(run=lease.run, failure=refusal.failure, events=1)
                 await self._end_error(lease, refusal.failure, fact)
                 return
-            await self._serve(work)
+            if lease.accepted.route == MODERATIONS:
+                await self._tell(work)
+            else:
+                await self._serve(work)
         except OwnerLost as lost:
             log.warning("run is another's now", run=lease.run, reason=str(lost))
 
@@ -94,10 +101,18 @@ class Router:
             lease=lease,
             grant=leave.grant,
             body=edited(lease.body, leave.edits),
+            said=leave.said,
             show_usage=accepted.stream and wants_usage(lease.body),
             started=started,
             deadline=started + lease.deadline_s,
         )
+
+    async def _tell(self, work: Work) -> None:
+        """What the guards saw is the answer: no engine is called, nothing is counted as tokens."""
+        work.endpoint, work.first_at = GUARDRAILS, self._clock.monotonic()
+        answer = moderation(work.lease.run, orjson.loads(work.body), work.said)
+        fact = work.completed(Usage(), "", 1, work.first_at)
+        await work.lease.end(END, orjson.dumps(answer), 1, fact, public_headers(work.grant, GUARDRAILS, stream=False))
 
     async def _serve(self, work: Work) -> None:
         """Call endpoints until one answered, the run is cancelled or nothing more may be tried."""

@@ -21,6 +21,8 @@ from schemas.verdicts import Grant, limit_headers
 
 #: Statuses by which an engine says that the request itself is wrong: passed on, never tried again.
 _REQUEST_FAULTS = frozenset({400, 413, 422})
+#: The status by which an engine says that it has no such route (llama.cpp: embeddings of a chat model); another may.
+_NOT_OFFERED = 501
 #: Statuses that another moment or endpoint may not repeat.
 _PASSING_FAULTS = frozenset({408, 425, 429})
 #: Statuses by which an engine says that it is full.
@@ -30,6 +32,8 @@ _DEFAULT_WAIT_MS = 1000
 
 #: Places of a pool in which no endpoint can serve: its runs are told so at once instead of waiting.
 ERRANDS = 16
+#: Places of the pool that this process serves itself, in about a millisecond a run.
+OWN_PLACES = 64
 #: Statuses of 4xx that speak of the endpoint and not of the request. 429 with a Retry-After is a pause, not a failure.
 _OWN_FAULTS = frozenset({401, 403, 408, 429})
 
@@ -131,6 +135,16 @@ def _judge_engine(error: EngineError) -> Judged:
         wait = error.retry_after_ms if error.retry_after_ms is not None else _DEFAULT_WAIT_MS
         failure = _failure(Code.no_engine, "Every engine of this model is full. Retry later.", wait)
         return Judged(failure, elsewhere=True, rest_ms=wait)
+    if error.status == _NOT_OFFERED:
+        failure = Failure(
+            code=Code.upstream_error,
+            message=f"No engine of this model offers this route. The engine says: {error.message}",
+            status=error.status,
+            type=error.type or "upstream_error",
+            public_code=error.code,
+            should_retry=False,
+        )
+        return Judged(failure, elsewhere=True)
     if error.status >= 500 or error.status in _PASSING_FAULTS:
         return Judged(_failure(Code.upstream_error, "The engine failed. Retry later."), elsewhere=True)
     if error.status == 0:

@@ -1,39 +1,69 @@
-"""/guardrails/scan: what the family `rules` finds in a text, and what would happen to it. Nothing is kept."""
+"""/guardrails/scan: what the guardrails find in a text or a request, and what would happen to it. Nothing is kept."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
-from pydantic import Field
+from fastapi import APIRouter, Body
+from pydantic import Field, model_validator
 
 from base.settings import Section
 from console.admin.parts import Given
-from schemas.edits import edit_text
-from workers.guardrails.rules import decide, scan_text
-from workers.guardrails.text import Part
+from console.scan_desk import Looked
+from schemas.routes import CHAT
+from workers.guardrails.policy import Policy
 
 routes = APIRouter(prefix="/guardrails")
 
+_EXAMPLES: dict[str, Any] = {
+    "a text": {"value": {"text": "My card is 4111 1111 1111 1111"}},
+    "a request": {
+        "value": {
+            "route": "/v1/chat/completions",
+            "body": {"model": "smollm2", "messages": [{"role": "user", "content": "My card is 4111 1111 1111 1111"}]},
+        }
+    },
+}
+
 
 class Scan(Section):
-    """A text, and for whom: policies differ by model and key."""
+    """A text, or the body of a request to `route`; and for whom: policies differ by model and key."""
 
-    text: str = Field(max_length=200_000)
+    text: str | None = Field(None, max_length=200_000)
+    body: dict[str, Any] | None = None
+    route: Literal["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/moderations"] = CHAT
     model: str = ""
     key_id: str = ""
 
+    @model_validator(mode="after")
+    def _one(self) -> Scan:
+        if (self.text is None) == (self.body is None):
+            raise ValueError("give either text or body")
+        return self
+
 
 @routes.post("/scan")
-async def scan(wanted: Scan, parts: Given) -> dict[str, Any]:
-    """outcome: pass, refuse or edits. text: as an engine would see it. Names of persons need the running room."""
-    policy = parts.policies.find(wanted.model, wanted.key_id)
-    findings = scan_text(wanted.text, policy)
-    decision = decide([(Part("/text", wanted.text), findings)] if findings else [], policy, "")
+async def scan(wanted: Annotated[Scan, Body(openapi_examples=_EXAMPLES)], parts: Given) -> dict[str, Any]:
+    """outcome: pass, refuse or edits. families: which ran. text, body: as an engine would see it. Persons are looked
+    for where the policy does."""
+    body = {"text": wanted.text} if wanted.body is None else wanted.body
+    model = wanted.model or str(body.get("model", ""))
+    trial = await parts.scan_desk.scan(body, wanted.route, model, wanted.key_id)
     return {
-        "outcome": decision.outcome,
-        "policy": policy.version,
-        "findings": [{**item._asdict(), "action": policy.actions[item.kind]} for item in findings],
-        "message": decision.failure.message if decision.failure else "",
-        "text": "" if decision.failure else edit_text(wanted.text, decision.edits),
+        "outcome": trial.outcome,
+        "policy": trial.policy.version,
+        "families": {one.family: one.state for one in trial.looked},
+        "findings": [row for one in trial.looked for row in _findings(one, trial.policy)],
+        "message": trial.message,
+        "text": (trial.body or {}).get("text", "") if wanted.text is not None else "",
+        "body": trial.body if wanted.text is None else None,
     }
+
+
+def _findings(looked: Looked, policy: Policy) -> list[dict[str, Any]]:
+    """Where, what, by which rule, how surely; never the text."""
+    return [
+        {"family": looked.family, "pointer": part.pointer, **item._asdict(), "action": policy.actions[item.kind]}
+        for part, findings in looked.found
+        for item in findings
+    ]

@@ -1,4 +1,5 @@
-"""POST /v1/chat/completions: accept the run, then show its frames. Raw ASGI, nothing of a framework on the way.
+"""The routes whose requests become runs: accept the run, then show its frames. Raw ASGI, nothing of a framework on the
+way. One handler for all; what differs between them stands in routes/table.py.
 
 A request is refused in the order that costs least: draining, a key that is not ours, the body, the bound of live runs.
 Whoever leaves, in any phase, is reported to the run within one turn of the loop; the run's own policy decides the rest.
@@ -9,14 +10,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
 
-from fastapi import APIRouter, Response
 from starlette.types import Receive, Scope, Send
 
 from base import logs, metrics
 from base.crypto import digest
-from ingress.body import ChatRequest, ClientGone, parse_chat, read_body
+from ingress.asked import Asked, Parse
+from ingress.body import ClientGone, read_body
 from ingress.credentials import credential_of
 from ingress.errors import INTERNAL, failure_of
 from ingress.exchange import Exchange
@@ -29,16 +29,15 @@ from schemas.errors import Code, HeadraceError
 from schemas.events import RequestAccepted
 from schemas.ports import NewRun, Watch
 
-PATH = "/v1/chat/completions"
 TRANSPORT = "headrace.transport"  # ASGI extension of ingress.protocol
 log = logs.room("ingress")
 
 
-class ChatCompletions:
-    """The ASGI handler; one per process."""
+class Work:
+    """The ASGI handler of one route; one per process and route. parse: the route's body."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, parts: Parts, path: str, parse: Parse) -> None:
+        self._parts, self._path, self._parse = parts, path, parse
         self._settings = parts.settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,20 +53,20 @@ class ChatCompletions:
             out.code = Code.cancelled.value
         except Exception as error:
             await fail(out, error)
-        _count(out, model)
+        _count(out, self._path, model)
 
     async def _request(self, headers: Mapping[bytes, bytes], receive: Receive, out: Exchange) -> NewRun:
         """The run to be, or a Refusal."""
         self._parts.refuse_if_draining()
         credential = credential_of(headers, self._parts.ring)
         raw = await read_body(receive, headers, self._settings.body_limit, self._settings.body_timeout)
-        return self._new_run(out.run, parse_chat(raw), credential, headers)
+        return self._new_run(out.run, self._parse(raw), credential, headers)
 
-    def _new_run(self, run: str, asked: ChatRequest, who: Credential, headers: Mapping[bytes, bytes]) -> NewRun:
+    def _new_run(self, run: str, asked: Asked, who: Credential, headers: Mapping[bytes, bytes]) -> NewRun:
         settings = self._settings
         accepted = RequestAccepted(
             run=run,
-            route=PATH,
+            route=self._path,
             model=asked.model,
             stream=asked.stream,
             key_id=who.key_id,
@@ -128,12 +127,12 @@ async def _leave(watch: Watch) -> None:
     watch.close()
 
 
-def _count(out: Exchange, model: str) -> None:
+def _count(out: Exchange, path: str, model: str) -> None:
     if out.code == Code.overloaded:
         metrics.inc("headrace_limit_rejections_total", limit="live")
     outcome, status = outcome_of(out.code, out.status), str(out.status or 499)
     label = label_of(model, out.code, out.status)
-    metrics.inc("headrace_requests_total", route=PATH, model=label, outcome=outcome, status=status)
+    metrics.inc("headrace_requests_total", route=path, model=label, outcome=outcome, status=status)
 
 
 #: How a run can end before anybody has looked whether its model exists.
@@ -164,46 +163,3 @@ def outcome_of(code: str, status: int) -> str:
     if code == Code.cancelled:
         return "cancelled"
     return "refused" if 400 <= status < 500 else "failed"
-
-
-class _Handled(Response):
-    """A framework response that lets the raw handler speak."""
-
-    def __init__(self, handler: ChatCompletions) -> None:
-        super().__init__()
-        self._handler = handler
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._handler(scope, receive, send)
-
-
-_DOCUMENT: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["model", "messages"],
-                    "properties": {
-                        "model": {"type": "string"},
-                        "messages": {"type": "array", "minItems": 1, "items": {"type": "object"}},
-                        "stream": {"type": "boolean", "default": False},
-                    },
-                    "additionalProperties": True,
-                }
-            }
-        },
-    }
-}
-
-
-def router(handler: ChatCompletions) -> APIRouter:
-    """The route for the document; requests reach the handler before the framework."""
-    routes = APIRouter(tags=["chat"])
-
-    @routes.post(PATH, summary="Create a chat completion, whole or as a stream", openapi_extra=_DOCUMENT)
-    async def create_chat_completion() -> Response:
-        return _Handled(handler)
-
-    return routes

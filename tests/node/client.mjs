@@ -1,0 +1,94 @@
+// The npm client against a Headrace: `node client.mjs SCENARIO` prints what it got as one line of JSON.
+// HEADRACE_BASE_URL and HEADRACE_API_KEY say where; each scenario is one function below.
+
+import OpenAI from "openai";
+
+const client = new OpenAI({
+  baseURL: process.env.HEADRACE_BASE_URL,
+  apiKey: process.env.HEADRACE_API_KEY,
+  maxRetries: 0,
+});
+const HELLO = [{ role: "user", content: "Say hello" }];
+
+const scenarios = {
+  async whole() {
+    const { data, request_id } = await client.chat.completions
+      .create({ model: "lab/scripted", messages: HELLO })
+      .withResponse();
+    return { text: data.choices[0].message.content, model: data.model, run: request_id };
+  },
+
+  async stream() {
+    const pieces = [];
+    let usage = null;
+    const stream = await client.chat.completions.create({
+      model: "lab/scripted",
+      messages: HELLO,
+      stream: true,
+      stream_options: { include_usage: true },
+    });
+    for await (const chunk of stream) {
+      if (chunk.choices.length) pieces.push(chunk.choices[0].delta.content ?? "");
+      usage = chunk.usage ?? usage;
+    }
+    return { text: pieces.join(""), usage };
+  },
+
+  async completion() {
+    const whole = await client.completions.create({ model: "mock", prompt: "Count", max_tokens: 3 });
+    let pieces = 0;
+    const stream = await client.completions.create({ model: "mock", prompt: "Count", max_tokens: 3, stream: true });
+    for await (const chunk of stream) pieces += chunk.choices[0]?.text ? 1 : 0;
+    return { text: whole.choices[0].text, usage: whole.usage, pieces };
+  },
+
+  async embeddings() {
+    const input = ["abc", "water"];
+    const packed = await client.embeddings.create({ model: "mock", input });
+    const plain = await client.embeddings.create({ model: "mock", input, encoding_format: "float" });
+    return { packed: packed.data.map((row) => row.embedding), plain: plain.data.map((row) => row.embedding) };
+  },
+
+  async moderation() {
+    const answer = await client.moderations.create({ input: ["calm water", "my card is 4111 1111 1111 1111"] });
+    return { flagged: answer.results.map((one) => one.flagged), card: answer.results[1].categories.card };
+  },
+
+  async models() {
+    const names = [];
+    for await (const model of client.models.list()) names.push(model.id);
+    return names;
+  },
+
+  async failure() {
+    const caught = await client.chat.completions
+      .create({ model: "nobody", messages: HELLO })
+      .then(() => null, (error) => error);
+    const right = caught instanceof OpenAI.NotFoundError;
+    return { right, status: caught.status, code: caught.code, param: caught.param, run: caught.requestID };
+  },
+
+  async broken() {
+    const got = [];
+    try {
+      const stream = await client.chat.completions.create({ model: "lab/scripted", messages: HELLO, stream: true });
+      for await (const chunk of stream) got.push(chunk.choices[0].delta.content);
+      return { got, code: "" };
+    } catch (error) {
+      return { got, code: error.code };
+    }
+  },
+
+  async abort() {
+    const messages = [{ role: "user", content: "@@slow tell me everything" }];
+    const stream = await client.chat.completions.create({ model: "mock", messages, stream: true, max_tokens: 500 });
+    let seen = 0;
+    for await (const chunk of stream) {
+      seen += chunk.choices.length;
+      stream.controller.abort();
+    }
+    return { seen };
+  },
+};
+
+console.log(JSON.stringify(await scenarios[process.argv[2]]()));
