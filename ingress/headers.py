@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 
 from ingress.errors import Header
+from schemas.errors import Code, Refusal
 
 JSON: Header = (b"content-type", b"application/json")
 STREAM_HEAD: tuple[Header, ...] = (
@@ -18,6 +19,7 @@ CLOSE: Header = (b"connection", b"close")
 
 _PUBLIC = ("x-ratelimit-", "x-headrace-")
 _TRACE = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_PRIORITY = re.compile(rb"-?(?:10|[0-9])")
 _VALUE = re.compile(r"[\x20-\x7e]*")
 _LONGEST_ID = 128  # characters of a client's own request id that are kept
 
@@ -50,6 +52,18 @@ def deadline_ms(headers: Mapping[bytes, bytes], default_s: float, most_s: float)
     if not math.isfinite(wanted) or wanted <= 0:
         wanted = default_s
     return max(1, round(min(wanted, most_s) * 1000))
+
+
+def priority(headers: Mapping[bytes, bytes]) -> int | None:
+    """x-headrace-priority, a whole number from -10 to 10: the place among the tenant's waiting requests; the key's own
+    is the most it can have. None when it is not there; Refusal(invalid_request) for anything else."""
+    text = headers.get(b"x-headrace-priority")
+    if text is None:
+        return None
+    if not _PRIORITY.fullmatch(text.strip()):
+        words = "Invalid value for header 'x-headrace-priority': it must be a whole number from -10 to 10."
+        raise Refusal.of(Code.invalid_request, words, param="x-headrace-priority")
+    return int(text)
 
 
 def traceparent(headers: Mapping[bytes, bytes]) -> str:

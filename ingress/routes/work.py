@@ -20,7 +20,7 @@ from ingress.body import ClientGone, read_body
 from ingress.credentials import credential_of
 from ingress.errors import INTERNAL, failure_of
 from ingress.exchange import Exchange
-from ingress.headers import client_request_id, deadline_ms, traceparent
+from ingress.headers import client_request_id, deadline_ms, priority, traceparent
 from ingress.parts import Parts
 from ingress.presence import Presence
 from ingress.sse import OVERDUE_S, Pace, RunFailed, collect, relay
@@ -81,6 +81,7 @@ class Work:
             prompt_tokens=len(asked.body) // 4,
             client_request_id=client_request_id(headers),
             on_disconnect=settings.on_disconnect,
+            priority=priority(headers),
         )
         budget = deadline_ms(headers, settings.deadline, settings.max_deadline)
         return NewRun(accepted=accepted, body=asked.body, deadline_ms=budget, trace=traceparent(headers))

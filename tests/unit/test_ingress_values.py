@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from ingress.headers import client_request_id, deadline_ms, frame_headers, own_headers, traceparent
+from ingress.headers import client_request_id, deadline_ms, frame_headers, own_headers, priority, traceparent
 from ingress.replay import events_of, numbered
 from ingress.routes.streams import belongs
 from ingress.routes.work import outcome_of
 from ingress.sse import Pace
 from ingress.stalls import Mark, judge
-from schemas.errors import Code, Failure
+from schemas.errors import Code, Failure, Refusal
 from schemas.frames import DATA, END, ERROR, Frame, encode_failure
 from schemas.ports import RunStatus
 from schemas.records import KeyRecord
@@ -47,6 +47,15 @@ def test_after_it_began_one_waits_a_keep_alive_or_to_the_end() -> None:
 )
 def test_the_clients_read_timeout_is_the_deadline_within_bounds(announced: bytes, milliseconds: int) -> None:
     assert deadline_ms({b"x-stainless-read-timeout": announced}, 600, 3600) == milliseconds
+
+
+def test_a_priority_is_a_small_whole_number_or_is_refused() -> None:
+    assert priority({}) is None
+    assert [priority({b"x-headrace-priority": text}) for text in (b"0", b" -10", b"10")] == [0, -10, 10]
+    for wrong in (b"", b"11", b"1.5", b"high", b"\xff"):
+        with pytest.raises(Refusal) as refused:
+            priority({b"x-headrace-priority": wrong})
+        assert refused.value.failure.param == "x-headrace-priority"
 
 
 def test_a_valid_traceparent_is_carried_and_anything_else_is_not() -> None:
