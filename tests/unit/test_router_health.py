@@ -230,6 +230,13 @@ async def test_what_is_measured_is_handed_in_and_heard() -> None:
     assert place.peak_s == 9.0
 
 
+async def test_a_call_that_came_too_late_is_measured_and_one_that_failed_at_once_is_not() -> None:
+    stage = Stage({"e1": [Hang()], "e2": [Refuse()]}, settings=LONG)
+    await stage.run()
+    late, quick = (next(one for one in stage.router.pools.all() if one.name == name) for name in ("e1", "e2"))
+    assert late.ttft_s >= 0.05 and quick.ttft_s == 0.0 and quick.breaker.failures == 1
+
+
 async def test_a_success_asks_no_store_for_anything() -> None:
     class Silent(MemoryLatencies):
         async def exchange(self, *_: object) -> tuple[Mapping[str, Latency], Mapping[str, Mapping[str, int]]]:

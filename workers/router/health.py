@@ -14,7 +14,7 @@ from base import logs, metrics
 from base.clock import Clock
 from policy import breaker as rules
 from policy.breaker import Breaker, Limits
-from schemas.errors import Unavailable
+from schemas.errors import Code, Unavailable
 from workers.router.choice import Place
 from workers.router.pools import Pools, Use
 from workers.router.ports import Breakers, Latencies
@@ -24,6 +24,8 @@ log = logs.room("router")
 
 #: Seconds between two calls of `share`.
 SHARE_S = 1.0
+#: Failures that are a measurement too: so long it took, at least. One that is quick says nothing of the engine's speed.
+_TOO_LATE = frozenset({Code.upstream_timeout, Code.deadline_exceeded})
 _STATES = {"closed": 0, "half_open": 1, "open": 2}
 
 
@@ -65,9 +67,8 @@ class Health:
         if judged.rest_ms:
             self._pools.rest(place, judged.rest_ms)
         if judged.broken:
-            waited = self._clock.monotonic() - use.began
-            if not use.answered_at and waited > place.ttft_s:
-                self._pools.measured(place, waited)
+            if judged.failure.code in _TOO_LATE and not use.answered_at:
+                self._pools.measured(place, self._clock.monotonic() - use.began)
             await self._failed(place, use.opens)
 
     async def share(self) -> None:
