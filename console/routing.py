@@ -46,7 +46,7 @@ class RoutingView:
             place.in_use = in_use[place.name]
         found = pools.pick(model.pool, endpoints, frozenset())
         chosen = found if isinstance(found, Place) else None
-        why = asdict(pools.explain(model.pool, endpoints, frozenset(), chosen))
+        why = asdict(pools.explain(model.pool, endpoints, frozenset(), chosen, len(endpoints)))
         return {
             "model": name,
             "endpoint": chosen.name if chosen else "",

@@ -10,7 +10,7 @@ from schemas.records import EndpointRecord
 from tests.router_support import endpoint
 from tests.state_support import FakeClock
 from workers.router.app import make_pools
-from workers.router.choice import RECORDED, Absent, Place, choose, explained, standing, usable_slots
+from workers.router.choice import RECORDED, Absent, Place, choose, standing, usable_slots
 from workers.router.pools import Pools
 from workers.router.rules import ERRANDS, Seat
 from workers.router.settings import RouterSettings
@@ -113,13 +113,6 @@ def test_slots_are_those_of_endpoints_that_can_serve() -> None:
     assert usable_slots([place("e1", up=False)], NOW) is None
 
 
-def test_the_record_says_what_was_chosen_from_and_stays_small() -> None:
-    places = [place(f"e{number}", slots=number % 3) for number in range(100)]
-    choice = explained("pool", "cost", places, NOBODY, NOW, SLOW_S, places[50])
-    assert (choice.pool, choice.strategy, choice.of, len(choice.seen)) == ("pool", "cost", 100, RECORDED)
-    assert choice.seen[0].endpoint == "e50" and choice.seen[1].state == "full"
-
-
 # --- the slots of a process ---------------------------------------------------------------------------------------
 
 
@@ -157,6 +150,15 @@ def test_a_seat_has_its_share_and_may_change_it() -> None:
 
 def test_a_pool_that_nothing_serves_has_places_for_errands() -> None:
     assert pools().capacity("pool", (endpoint("down", up=False),)) == pools().capacity("pool", ()) == ERRANDS
+
+
+def test_the_record_says_what_was_chosen_from_and_stays_small() -> None:
+    slots, endpoints = pools(RouterSettings(strategy="cost")), tuple(endpoint(f"e{n}", slots=n % 3) for n in range(99))
+    chosen = slots.places("pool", endpoints)[50]
+    choice = slots.explain("pool", endpoints, NOBODY, chosen)
+    assert (choice.pool, choice.strategy, choice.of, len(choice.seen)) == ("pool", "cost", 99, RECORDED)
+    assert [(one.endpoint, one.state) for one in choice.seen[:3]] == [("e50", "fit"), ("e0", "full"), ("e1", "fit")]
+    assert len(slots.explain("pool", endpoints, NOBODY, chosen, 99).seen) == 99
 
 
 def test_what_is_known_of_an_endpoint_outlives_a_change_of_the_catalog() -> None:

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from policy.breaker import NEW, Breaker
-from schemas.events import Choice, Seen
+from schemas.events import Seen
 from schemas.records import EndpointRecord
 from workers.router.strategies import Strategy
 from workers.router.strategies.candidate import Candidate, Draw
 
-#: Endpoints that a run's record names, the chosen one first; a pool may have more.
-RECORDED = 8
+#: Endpoints that a run's record names, the chosen one first; a pool may have more. Each costs about 2 us.
+RECORDED = 5
 
 
 class Absent(Enum):
@@ -88,18 +88,6 @@ def usable_slots(places: Sequence[Place], now: float) -> int | None:
         return None
     slots = sum(one.limit if one.breaker.closed else min(1, one.limit) for one in up if one.not_before <= now)
     return slots or sound(up, now)[0].limit
-
-
-def explained(
-    pool: str, strategy: str, places: Sequence[Place], tried: Set[str], now: float, slow_s: float, chosen: Place | None
-) -> Choice:
-    """What the choice was made from, for the record: figures only."""
-    named = places
-    if len(places) > RECORDED:
-        rest = [one for one in places if one is not chosen]
-        named = [*([chosen] if chosen else []), *rest][:RECORDED]
-    seen = tuple([seen_as(one, tried, now, slow_s) for one in named])
-    return Choice(pool=pool, strategy=strategy, of=len(places), seen=seen)
 
 
 def seen_as(one: Place, tried: Set[str], now: float, slow_s: float) -> Seen:

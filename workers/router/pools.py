@@ -19,7 +19,7 @@ from base.ids import Random
 from policy.breaker import NEW, Breaker
 from schemas.events import Choice
 from schemas.records import EndpointRecord
-from workers.router.choice import Absent, Place, choose, explained, usable_slots
+from workers.router.choice import RECORDED, Absent, Place, choose, seen_as, usable_slots
 from workers.router.rules import ERRANDS, Seat, share_of
 from workers.router.strategies import STRATEGIES
 from workers.router.strategies.candidate import Draw
@@ -65,11 +65,19 @@ class Pools:
         return found
 
     def explain(
-        self, pool: str, endpoints: Sequence[EndpointRecord], tried: Set[str], chosen: Place | None = None
+        self,
+        pool: str,
+        endpoints: Sequence[EndpointRecord],
+        tried: Set[str],
+        chosen: Place | None = None,
+        most: int = RECORDED,
     ) -> Choice:
-        """What a choice is made from now."""
+        """What a choice is made from now; of a larger pool the chosen one and the first others, `most` in all."""
         now, places = self._clock.monotonic(), self.places(pool, endpoints)
-        return explained(pool, self._strategy_of(pool), places, tried, now, self._slow_s, chosen)
+        if chosen is not None and len(places) > most:
+            places = [chosen, *(one for one in places if one is not chosen)]
+        seen = tuple([seen_as(one, tried, now, self._slow_s) for one in places[:most]])
+        return Choice(pool=pool, strategy=self._strategy_of(pool), of=len(places), seen=seen)
 
     def capacity(self, pool: str, endpoints: Sequence[EndpointRecord]) -> int:
         """Runs of a pool that this router can have in hand: its part of the slots of endpoints that are up and not left
