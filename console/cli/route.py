@@ -61,8 +61,8 @@ def _show_run(found: Mapping[str, Any]) -> None:
 
 
 def _show_now(found: Mapping[str, Any]) -> None:
-    routers = len(found["routers"])
-    typer.echo(f"{found['model']}: {found['endpoint'] or 'no endpoint could be called'}  ({routers} routers)")
+    routers = ", ".join(found["routers"]) or "no router"
+    typer.echo(f"{found['model']}: {found['endpoint'] or 'no endpoint could be called'}  (in use: as {routers} said)")
     _show_why(found["why"], found["endpoint"])
 
 

@@ -242,7 +242,10 @@ async def test_what_would_be_chosen_now_is_told_with_its_reasons(desk: Desk, cli
     assert (found["endpoint"], found["routers"]) == ("e2", ["router-1", "router-2"])
     seen = {one["endpoint"]: (one["state"], one["in_use"]) for one in found["why"]["seen"]}
     assert seen == {"e1": ("open", 0), "e2": ("fit", 4), "e3": ("down", 0)}
-    assert "org/small: e2  (2 routers)" in (await cli.run("route", "explain", "--model", "org/small"))[1]
+    assert (
+        "org/small: e2  (in use: as router-1, router-2 said)"
+        in (await cli.run("route", "explain", "--model", "org/small"))[1]
+    )
 
 
 @pytest.mark.parametrize(
