@@ -28,7 +28,7 @@ class Health:
     def __init__(self, room: str) -> None:
         self.room = room
         self.draining = False
-        self.port = 0  # the port in use after start
+        self.host, self.port = "", 0  # in use after start
         self._checks: dict[str, Check] = {}
         self._server: asyncio.Server | None = None
 
@@ -39,7 +39,7 @@ class Health:
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> int:
         """Listen; 0 = any free port. The port. OSError when it is taken."""
         self._server = await asyncio.start_server(self._serve, host, port, limit=8192)
-        self.port = int(self._server.sockets[0].getsockname()[1])
+        self.host, self.port = host, int(self._server.sockets[0].getsockname()[1])
         return self.port
 
     async def stop(self) -> None:

@@ -47,6 +47,7 @@ CounterName = Literal[
     "headrace_redis_losses_total",
     "headrace_audit_written_total",
     "headrace_engine_restarts_total",
+    "headrace_drains_total",
 ]
 GaugeName = Literal[
     "headrace_inflight",
@@ -54,7 +55,9 @@ GaugeName = Literal[
     "headrace_stream_length",
     "headrace_stream_lag",
     "headrace_stream_pending",
+    "headrace_stream_waiting",
     "headrace_stream_oldest_pending_seconds",
+    "headrace_group_consumers",
     "headrace_dlq_length",
     "headrace_endpoint_up",
     "headrace_endpoint_inflight",
@@ -62,6 +65,8 @@ GaugeName = Literal[
     "headrace_endpoint_ttft_seconds",
     "headrace_audit_lag_seconds",
     "headrace_deployments",
+    "headrace_replicas_wanted",
+    "headrace_replicas_ready",
     "headrace_build_info",
 ]
 HistogramName = Literal[
@@ -224,6 +229,14 @@ METRICS: tuple[Metric, ...] = (
         "Constant while lag grows: consumers hang; `headrace lag` shows the oldest.",
     ),
     Metric(
+        "headrace_stream_waiting",
+        "gauge",
+        ("stream", "group"),
+        "requests",
+        "Cleared requests that wait before a lane for a free slot.",
+        "Growing: the engines of that pool are full. Add slots or engines; a router more helps only a busy router.",
+    ),
+    Metric(
         "headrace_stream_oldest_pending_seconds",
         "gauge",
         ("stream", "group"),
@@ -246,6 +259,14 @@ METRICS: tuple[Metric, ...] = (
         "entries",
         "Entries that became dead letters.",
         "`headrace dlq list` shows why; replay after the cause is gone.",
+    ),
+    Metric(
+        "headrace_group_consumers",
+        "gauge",
+        ("group",),
+        "processes",
+        "Processes that serve a group and stay; killed ones count for 15 s more.",
+        "0 for a minute: nobody serves it. `headrace start ROOM`, or `headrace scale GROUP N`.",
     ),
     Metric("headrace_dlq_length", "gauge", ("partition",), "entries", "Dead letters.", "Show, then replay or purge."),
     Metric(
@@ -349,7 +370,31 @@ METRICS: tuple[Metric, ...] = (
         "Local engines started again after they died.",
         "Rising: memory? `headrace deployments logs NAME`.",
     ),
+    Metric(
+        "headrace_drains_total",
+        "counter",
+        ("deployment", "outcome"),
+        "engines",
+        "Engines that were to go; outcome: idle (nothing ran there), timeout (drain_s was over), now (not waited for).",
+        "Many timeouts cut answers off: raise provisioner.drain_s above the longest answer.",
+    ),
     Metric("headrace_deployments", "gauge", ("target", "state"), "deployments", "Deployments by state."),
+    Metric(
+        "headrace_replicas_wanted",
+        "gauge",
+        ("deployment",),
+        "engines",
+        "Engines a deployment should have.",
+        "Change it with `headrace deployments scale NAME N`.",
+    ),
+    Metric(
+        "headrace_replicas_ready",
+        "gauge",
+        ("deployment",),
+        "engines",
+        "Engines of a deployment that answer.",
+        "Below headrace_replicas_wanted for long: `headrace deployments show NAME`, then its logs.",
+    ),
     # --- the record
     Metric("headrace_audit_written_total", "counter", ("table",), "rows", "Rows written; table: facts, requests."),
     Metric(

@@ -83,7 +83,7 @@ def measure(program: Path, folder: Path, seconds: float) -> list[str]:
     mock = MockEngine(folder / "mock.log", None)
     config = folder / "headrace.yaml"
     config.write_text(settings(mock.url))
-    headrace = Headrace(program, folder / "data", free_port(), mock.url, ["--config", str(config)], None)
+    headrace = Headrace("headrace", program, folder / "data", free_port(), mock.url, ["--config", str(config)], None)
     try:
         peer, _, _ = headrace.ready(90)
         mock.set({"ttft_ms": SERVICE_MS, "itl_ms": 0, "tokens": 1})

@@ -110,8 +110,16 @@ class Headrace:
     """One embedded Headrace on a fresh data folder: started, measured, stopped."""
 
     def __init__(
-        self, program: Path, data: Path, port: int, engine_url: str, more: Sequence[str], cores: frozenset[int] | None
+        self,
+        name: str,
+        program: Path,
+        data: Path,
+        port: int,
+        engine_url: str,
+        more: Sequence[str],
+        cores: frozenset[int] | None,
     ) -> None:
+        self._name = name
         if not program.exists():
             raise StartError(f"{program} is missing; run scripts/install")
         data.mkdir(parents=True, exist_ok=True)
@@ -136,12 +144,15 @@ class Headrace:
         found = self._wait_for_connection(limit)
         said = monotonic() - self._began
         pids: dict[str, Any] = {str(name): value for name, value in found.get("pids", {}).items() if value}
+        for row in found.get("processes", []):  # further processes of a room
+            if row["pid"] and row["pid"] not in pids.values():
+                pids[f"{'+'.join(row['rooms'])} {row['pid']}"] = row["pid"]
         if self._program.pid not in pids.values():
             pids["supervisor"] = self._program.pid
         self._groups = merge_shared(pids)
         model = (found.get("models") or ["mock"])[0]
         name = model if isinstance(model, str) else str(model.get("id", "mock"))
-        peer = Peer("headrace", base_url(found["base_url"]), name, found["api_key"], (), self._groups)
+        peer = Peer(self._name, base_url(found["base_url"]), name, found["api_key"], (), self._groups)
         wait_for_answer(peer, limit)
         return peer, said, monotonic() - self._began
 

@@ -26,6 +26,8 @@ from bench.peers import Headrace, Peer, StartError, beside, wait_for_answer
 START_LIMIT = 90.0
 #: Shares of a core above which a cell is named in the remarks.
 BUSY_HARNESS, BUSY_OTHERS = 0.8, 0.3
+#: Layouts of processes that `headrace up --processes` knows by name.
+LAYOUTS = ("merged", "split")
 
 
 class Session:
@@ -52,8 +54,8 @@ class Session:
         direct = Peer("direct", mock.url)
         with ExitStack() as stack:
             started: list[Peer] = []
-            if not self._asked.without_headrace:
-                started.append(stack.enter_context(self._headrace(number, mock.url)))
+            for name, words in wanted(self._asked).items():
+                started.append(stack.enter_context(self._headrace(name, words, number, mock.url)))
             peers = [direct, *started, *self._beside]
             self.about = machine.describe(started[0].groups if started else {})
             for peer in self._beside:
@@ -61,13 +63,13 @@ class Session:
             self._measure_all(number, Bench(mock, peers, self._asked.harness_cores), peers)
 
     @contextmanager
-    def _headrace(self, number: int, engine_url: str) -> Iterator[Peer]:
+    def _headrace(self, name: str, words: Sequence[str], number: int, engine_url: str) -> Iterator[Peer]:
         asked = self._asked
-        data = self._folder / f"run{number}"
-        headrace = Headrace(asked.headrace, data, free_port(), engine_url, asked.up_arg, asked.gateway_cores)
+        data = self._folder / f"run{number} {name}".replace(" ", "-")
+        headrace = Headrace(name, asked.headrace, data, free_port(), engine_url, words, asked.gateway_cores)
         try:
             peer, said, answered = headrace.ready(START_LIMIT)
-            say(f"run {number + 1}/{asked.runs}: headrace ready after {said:.1f} s")
+            say(f"run {number + 1}/{asked.runs}: {name} ready after {said:.1f} s")
             ready = [Value("ready after start", "s", said), Value("first answer after start", "s", answered)]
             self._keep(peer.name, number, ready + catalogue.memory("when idle", memory_of(peer.groups)))
             yield peer
@@ -96,6 +98,15 @@ def chosen_cells(asked: argparse.Namespace) -> list[Cell]:
     """The cells that the command line asks for."""
     cells = catalogue.quick() if asked.quick else catalogue.full(asked.window, asked.streams)
     return [cell for cell in cells if not asked.only or cell.kind in asked.only]
+
+
+def wanted(asked: argparse.Namespace) -> dict[str, list[str]]:
+    """Every Headrace that is to be measured: its column and the words it is started with."""
+    if asked.without_headrace:
+        return {}
+    if not asked.layouts:
+        return {"headrace": list(asked.up_arg)}
+    return {f"headrace {layout}": [*asked.up_arg, "--processes", layout] for layout in asked.layouts}
 
 
 def remarks(results: Sequence[dict[str, Any]]) -> list[str]:
@@ -166,6 +177,14 @@ def cores(text: str) -> frozenset[int]:
     return frozenset(int(part) for part in text.split(","))
 
 
+def layouts(text: str) -> tuple[str, ...]:
+    """Names of layouts from `merged,split`; ArgumentTypeError for another one."""
+    names = tuple(text.split(","))
+    if unknown := [name for name in names if name not in LAYOUTS]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(LAYOUTS)}")
+    return names
+
+
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.splitlines()[0])
@@ -184,6 +203,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--headrace", type=Path, default=machine.ROOT / ".venv/bin/headrace", help="the program to start"
     )
     parser.add_argument("--up-arg", action="append", default=[], help="a further word for `headrace up`, repeatable")
+    parser.add_argument("--layouts", type=layouts, default=(), metavar="merged,split",
+                        help="a Headrace for each of these layouts, a column each; all run all the time")  # fmt: skip
     parser.add_argument("--gateway-cores", type=cores, help="pin Headrace to these cores, for example 0")
     parser.add_argument("--harness-cores", type=cores, help="pin engine and load to these cores, for example 1")
     parser.add_argument("--json", metavar="FILE", help="write every value of every run there")

@@ -31,6 +31,7 @@ from storage.ports import Store
 from storage.store import postgres_store
 
 _WAIT_S = 120.0  # for a model to become healthy
+_STANDS = ("ready", "paused")
 
 
 class BootstrapError(HeadraceError):
@@ -141,17 +142,17 @@ def _desk(context: Context, store: Store) -> ModelDesk:
 
 
 async def _healthy(store: Store, wanted: list[ModelEntry], say: Say) -> list[DeploymentRecord]:
-    """Wait until every wanted deployment is ready. BootstrapError with the reason of one that failed or is late."""
+    """Wait until every wanted deployment is ready, or paused as asked. BootstrapError: why one failed or is late."""
     clock = SystemClock()
     until = clock.monotonic() + _WAIT_S
     told: set[str] = set()
     while True:
         found = {record.deployment: record for record in await store.deployments.list()}
-        late = [entry for entry in wanted if entry.id not in found or found[entry.id].state != "ready"]
+        late = [entry for entry in wanted if entry.id not in found or found[entry.id].state not in _STANDS]
         for entry in wanted:
             if entry not in late and entry.id not in told:
                 told.add(entry.id)
-                say(f"Model {entry.name} is ready")
+                say(f"Model {entry.name} is {found[entry.id].state}")
         if not late:
             return [found[entry.id] for entry in wanted]
         record = found.get(late[0].id)

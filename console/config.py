@@ -90,7 +90,9 @@ class Settings(Section):
     postgres: PostgresSettings = Field(default_factory=PostgresSettings, description="The record.")
     secrets: SecretSettings = Field(default_factory=SecretSettings, description="The key ring.")
     processes: tuple[tuple[str, ...], ...] = Field(
-        LAYOUTS["merged"], description="Which rooms share a process; each inner list is one process."
+        LAYOUTS["merged"],
+        description="Which rooms share a process; each inner list is one process. A room that reads groups may stand "
+        "in several; ingress and console stand once.",
     )
     partitions: int = Field(
         1, ge=1, le=MAX_PARTITIONS, description="Hash tags that runs are spread over; 1 for one server."

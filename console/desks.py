@@ -3,7 +3,8 @@
 A key:   PostgreSQL first (the record), then the projection in Redis, then KeyChanged, so nobody reads an old one after
          the news. If Redis is away a new key works all the same (doors ask PostgreSQL); a revocation says so and may
          be repeated.
-A model: DeployModel or StopDeployment on `commands`; the provisioner does the rest. There is no other way.
+A model: DeployModel, ScaleDeployment or StopDeployment on `commands`; the provisioner does the rest. There is no
+         other way.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from base.clock import Clock
 from base.crypto import KeyRing, Sealer
 from base.ids import Random
 from base.settings import Section
-from console.entries import ModelEntry, deploy, stop
+from console.entries import ModelEntry, deploy, scale, stop
 from policy.api_keys import ENTROPY_BYTES, mint
 from policy.roles import SCOPES, unknown_scopes
 from schemas.errors import Code, Refusal, Unavailable
@@ -178,15 +179,32 @@ class ModelDesk:
             await self.publisher.publish("commands", command, id=command.command_id)
         return entry.id
 
-    async def stop(self, deployment: str) -> DeploymentRecord:
-        """Ask for its end. Refusal(not_found)."""
+    async def stop(self, deployment: str, *, now: bool = False) -> DeploymentRecord:
+        """Ask for its end; how it stood. now: without waiting for its requests, also when it drains already.
+        Refusal(not_found)."""
+        known = await self._known(deployment)
+        if known.state not in ("stopping", "stopped") or (now and known.state == "stopping" and known.drain):
+            command = stop(known, self.ring, now=now)
+            await self.publisher.publish("commands", command, id=command.command_id)
+        return known
+
+    async def scale(self, deployment: str, replicas: int) -> str:
+        """Ask for so many engines; the id of the command that stands for it. Refusal: not_found, or invalid_request
+        when it cannot be scaled."""
+        known = await self._known(deployment)
+        if reason := _unscalable(known):
+            raise Refusal.of(Code.invalid_request, reason, param="deployment")
+        command = scale(known, replicas, self.ring)
+        if command is None:
+            return known.command_id
+        await self.publisher.publish("commands", command, id=command.command_id)
+        return command.command_id
+
+    async def _known(self, deployment: str) -> DeploymentRecord:
         known = await self.deployments.find(deployment)
         if known is None:
             text = f"There is no deployment {deployment[:128]!r}. `headrace deployments list` shows all."
             raise Refusal.of(Code.not_found, text, param="deployment")
-        if known.state not in ("stopping", "stopped"):
-            command = stop(known, self.ring)
-            await self.publisher.publish("commands", command, id=command.command_id)
         return known
 
     async def apply(self, entries: Sequence[ModelEntry], *, prune: bool = False) -> list[str]:
@@ -197,3 +215,13 @@ class ModelDesk:
                 if record.deployment not in wanted:
                     await self.stop(record.deployment)
         return wanted
+
+
+def _unscalable(known: DeploymentRecord) -> str:
+    """Why a deployment cannot have another number of engines, "" when it can."""
+    name = known.deployment
+    if known.target != "local":
+        return f"{name} runs elsewhere ({known.url}), it is one endpoint. Add another deployment for each server."
+    if known.state in ("stopping", "stopped"):
+        return f"{name} is {known.state}. Add its model again with --replicas."
+    return ""

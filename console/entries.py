@@ -18,11 +18,12 @@ from base.credentials import open_credential, seal_credential
 from base.crypto import CryptoError, KeyRing, Sealer, digest
 from base.settings import Section
 from providers.addresses import refuse_url
-from schemas.commands import DeployModel, StopDeployment
+from schemas.commands import DeployModel, ScaleDeployment, StopDeployment
 from schemas.records import DeploymentRecord
 from schemas.routes import MODERATIONS_POOL
 
 _ENDED = ("stopping", "stopped")
+MOST_REPLICAS = 1_000
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]")
 _MODEL = r"^[A-Za-z0-9._/@:+-]{1,128}$"
 _DEPLOYMENT = r"^$|^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
@@ -43,6 +44,12 @@ class ModelEntry(Section):
     slots: int = Field(8, ge=1, le=10_000, description="Requests the engine takes at once.")
     weight: int = Field(1, ge=1, le=1_000, description="The engine's share within its pool.")
     private: bool = Field(False, description="The URL's name may lead to a loopback or private address.")
+    replicas: int | None = Field(
+        None, ge=0, le=MOST_REPLICAS, description="Engines to run, for command; empty: as it was scaled, else one."
+    )
+    restart: Literal["always", "on-failure", "never"] = Field(
+        "always", description="For command: what follows when the engine ends by itself; exit code 0 is no failure."
+    )
 
     @model_validator(mode="after")
     def _one_place(self) -> ModelEntry:
@@ -50,6 +57,8 @@ class ModelEntry(Section):
             raise ValueError(f"the pool {MODERATIONS_POOL} is the gateway's own: choose another name")
         if bool(self.url) == bool(self.command):
             raise ValueError("give either url or command")
+        if self.url and self.replicas not in (None, 1):
+            raise ValueError("replicas run here; a url is one endpoint: add another deployment for each server")
         private = self.private or _says_private(self.url)
         if self.url and (reason := refuse_url(self.url, bool(self.api_key.get_secret_value()), private)):
             raise ValueError(reason)
@@ -82,12 +91,30 @@ def deploy(entry: ModelEntry, known: DeploymentRecord | None, ring: KeyRing, sea
         weight=entry.weight,
         private=entry.private or _says_private(entry.url),
         command=entry.command,
+        replicas=_replicas(entry, known),
+        restart=entry.restart,
     )
 
 
-def stop(known: DeploymentRecord, ring: KeyRing) -> StopDeployment:
-    """The command that ends a deployment."""
-    return StopDeployment(command_id=_id(ring, "stop", known.deployment, known.command_id), deployment=known.deployment)
+def stop(known: DeploymentRecord, ring: KeyRing, *, now: bool = False) -> StopDeployment:
+    """The command that ends a deployment. now: without waiting for its requests."""
+    id = _id(ring, "stop now" if now else "stop", known.deployment, known.command_id)
+    return StopDeployment(command_id=id, deployment=known.deployment, now=now)
+
+
+def scale(known: DeploymentRecord, replicas: int, ring: KeyRing) -> ScaleDeployment | None:
+    """The command that gives a deployment so many engines; None when it has them and none has failed."""
+    if known.replicas == replicas and known.state != "failed":
+        return None
+    id = _id(ring, "scale", known.deployment, known.command_id, str(replicas))
+    return ScaleDeployment(command_id=id, deployment=known.deployment, replicas=replicas)
+
+
+def _replicas(entry: ModelEntry, known: DeploymentRecord | None) -> int:
+    """What the entry says; where it says nothing, as it stands."""
+    if entry.replicas is not None:
+        return entry.replicas
+    return known.replicas if known is not None and known.state not in _ENDED and known.command else 1
 
 
 def _stands(entry: ModelEntry, known: DeploymentRecord, sealer: Sealer) -> bool:
@@ -98,9 +125,9 @@ def _stands(entry: ModelEntry, known: DeploymentRecord, sealer: Sealer) -> bool:
         return False
     wanted = (entry.name, entry.url.rstrip("/"), entry.command, entry.upstream_model, entry.pool or entry.name)
     stands = (known.name, known.url, known.command, known.upstream_model, known.pool)
-    figures = (entry.slots, entry.weight, entry.private or _says_private(entry.url))
-    same = wanted == stands and figures == (known.slots, known.weight, known.private)
-    return same and credential == entry.api_key.get_secret_value()
+    figures = (entry.slots, entry.weight, entry.private or _says_private(entry.url), _replicas(entry, known))
+    same = wanted == stands and figures == (known.slots, known.weight, known.private, known.replicas)
+    return same and entry.restart == known.restart and credential == entry.api_key.get_secret_value()
 
 
 def _generation(known: DeploymentRecord | None) -> str:

@@ -269,6 +269,8 @@ def write_connection(machine: Machine) -> None:
             **machine.access.engine_pids,
         },
         "health_ports": machine.supervisor.health_ports(),
+        "processes": machine.supervisor.shapes(),
+        "config": str(machine.options.config.absolute()) if machine.options.config else "",
     }
     processes.write_private(machine.options.data / "connection.json", json.dumps(content, indent=1))
 

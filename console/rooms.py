@@ -1,8 +1,8 @@
 """One process of the house: the rooms it was given, wired together, from start to the written stop sequence.
 
 This is the only place that sees every room (console/wiring.py opens them one by one). The supervisor forks and calls
-`run`. Start: connect, check the server, apply the topology, open the rooms, say "ready" on the given
-file descriptor. Stop (SIGTERM): runtime/lifecycle.py.
+`run`, `headrace start` calls `serve`. Start: connect, check the server, apply the topology, open the rooms, say
+"ready". Stop (SIGTERM; or a drain: DRAIN, or DrainAsked with the name of this process): runtime/lifecycle.py.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 import uvloop
@@ -23,8 +23,9 @@ from base.health import Health
 from base.ids import SystemRandom, short_id
 from console.config import Settings
 from console.config import load as load_settings
-from console.forks import write_message
-from console.stack import ROOMS, Source
+from console.forks import Message, write_message
+from console.presence import Presence, make_record
+from console.stack import DRAIN, ROOMS, Source
 from runtime.app import Context, Stage, Workers
 from runtime.broker import application
 from runtime.client import Client
@@ -32,9 +33,9 @@ from runtime.control import Control
 from runtime.inspect import laden_pools
 from runtime.lifecycle import Stops
 from runtime.sweeper import Sweeper
-from runtime.topology import TopologyError, UnsafeServer, load, make_ready
-from schemas.errors import Unavailable
-from schemas.events import CatalogChanged
+from runtime.topology import load, make_ready
+from schemas.errors import HeadraceError, Unavailable
+from schemas.events import CatalogChanged, DrainAsked
 from schemas.routes import MODERATIONS_POOL
 from state.shared import Shared
 from storage.pool import Pool, open_pool
@@ -49,6 +50,29 @@ log = logs.room("process")
 
 
 @dataclass(slots=True)
+class Farewell:
+    """Whether this process is to stop, and how long the work in its hands may take. patient: it was asked to drain
+    while everything else goes on, so answers may be finished; else the machine or the system stops."""
+
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    patient: bool = False
+
+    def stop(self) -> None:
+        """Go through the stop sequence within runs.drain_s."""
+        self.asked.set()
+
+    def drain(self) -> None:
+        """The same, with as much time as a door has: server.drain_limit."""
+        self.patient = True
+        self.asked.set()
+
+    def grace_s(self, settings: Settings) -> float:
+        """Seconds for what the stages hold."""
+        longest = max(settings.runs.drain_s, settings.server.drain_limit)
+        return longest if self.patient else settings.runs.drain_s
+
+
+@dataclass(slots=True)
 class House:
     """What the rooms of one process are built from, and what they leave to be started and stopped."""
 
@@ -59,48 +83,71 @@ class House:
     shared: Shared
     health: Health
     stops: Stops
+    presence: Presence
+    farewell: Farewell
     stages: list[Stage] = field(default_factory=list)
     before: list[Callable[[], Awaitable[None]]] = field(default_factory=list)  # started before the stages
     after: list[Callable[[], Awaitable[None]]] = field(default_factory=list)  # started once the stages run
     pools: tuple[str, ...] = ()
     catalog_changed: Callable[[], None] = lambda: None
+    addresses: dict[str, str] = field(default_factory=dict)  # room -> base URL, of the rooms that listen
 
 
 def run(rooms: list[str], source: Source, ready_fd: int) -> None:
     """Serve `rooms` until SIGTERM. Implements console.stack.RunRooms; what hinders the start is one line, exit 2."""
     settings = load_settings(source.file, overrides=source.overrides)
-    logs.setup(settings.log.level, form=settings.log.form, process=rooms[0] if len(rooms) == 1 else "workers")
+    serve(rooms, settings, lambda message: write_message(ready_fd, message))
+
+
+def serve(rooms: Sequence[str], settings: Settings, say_ready: Callable[[Message], None]) -> None:
+    """Serve `rooms` in this process until it is told to stop; say_ready hears one message, see RunRooms."""
+    logs.setup(settings.log.level, form=settings.log.form, process=_title(rooms))
     try:
-        uvloop.run(_serve(rooms, settings, ready_fd))
-    except (Unavailable, UnsafeServer, TopologyError, ValueError) as error:
+        uvloop.run(_serve(list(rooms), settings, say_ready))
+    except (HeadraceError, OSError, ValueError) as error:
         log.error("cannot start", reason=str(error))
         raise SystemExit(2) from None
 
 
-async def _serve(rooms: list[str], settings: Settings, ready_fd: int) -> None:
+def _title(rooms: Sequence[str]) -> str:
+    return rooms[0] if len(rooms) == 1 else "workers"
+
+
+async def _serve(rooms: list[str], settings: Settings, say_ready: Callable[[Message], None]) -> None:
     stops = Stops(SystemClock())
-    stopping = asyncio.Event()
+    farewell = Farewell()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    house = await _open(rooms, settings, stops)
+        loop.add_signal_handler(number, farewell.stop)
+    loop.add_signal_handler(DRAIN, farewell.drain)
+    house = await _open(rooms, settings, stops, farewell)
     try:
         await _start(house, rooms)
-        _say_ready(house, rooms, ready_fd)
-        await stopping.wait()
+        await _announce(house, rooms)
+        say_ready(_ready(house, rooms))
+        await farewell.asked.wait()
     finally:
         house.health.draining = True
+        await house.presence.tell_if_possible()
         await stops.run()
 
 
-async def _open(rooms: list[str], settings: Settings, stops: Stops) -> House:
+async def _announce(house: House, rooms: Sequence[str]) -> None:
+    """Be known to `headrace status` from now until everything but the connections has stopped."""
+    c = house.context
+    await house.presence.enter(
+        make_record(c.consumer, tuple(rooms), house.health, house.addresses, VERSION, c.clock.now_ms())
+    )
+
+
+async def _open(rooms: list[str], settings: Settings, stops: Stops, farewell: Farewell) -> House:
     """Connections, record, shared state, then each room's parts."""
     from console.wiring import ROOMS
 
     clock, chance = SystemClock(), SystemRandom()
     ring = KeyRing.parse(settings.secrets.keyring.get_secret_value())
     topology = load()
-    consumer = f"{rooms[0] if len(rooms) == 1 else 'workers'}-{os.getpid()}-{short_id(chance, 3)}"
+    consumer = f"{_title(rooms)}-{os.getpid()}-{short_id(chance, 3)}"
     context = await Context.open(settings.redis, consumer, clock, chance, ring, topology, settings.partitions)
     stops.add("connections", context.close, 5.0)
     await make_ready(topology, settings.partitions, context.redis, allow_no_aof=settings.redis.allow_no_aof)
@@ -117,7 +164,9 @@ async def _open(rooms: list[str], settings: Settings, stops: Stops) -> House:
     store = postgres_store(pool)
     shared = Shared.over(context.redis, store.keys.find, clock, ring)
     health = Health("+".join(rooms))
-    house = House(settings, context, pool, store, shared, health, stops)
+    presence = Presence(shared.processes, consumer, health, clock)
+    stops.add("presence", presence.leave, 2.0)
+    house = House(settings, context, pool, store, shared, health, stops, presence, farewell)
     for room in rooms:
         await ROOMS[room](house)
     return house
@@ -143,16 +192,17 @@ async def _start(house: House, rooms: list[str]) -> None:
 
 
 async def _follow_control(house: House, reader: Client) -> None:
-    allowed = frozenset(house.context.topology.streams["control"].publishers)
-
     def hear(event: object) -> None:
         house.shared.hear(event)
         if isinstance(event, CatalogChanged):
             house.catalog_changed()
+        elif event == DrainAsked(consumer=house.context.consumer):
+            log.info("asked to drain", consumer=house.context.consumer)
+            house.farewell.drain()
 
     control = Control(
         reader,
-        allowed,
+        house.context.topology,
         Verifier(house.context.ring),
         house.context.clock,
         house.context.chance,
@@ -166,11 +216,17 @@ async def _follow_control(house: House, reader: Client) -> None:
 async def _start_stages(house: House) -> None:
     """All stages of this process as one FastStream application, the sweeper beside them."""
     c = house.context
-    workers = Workers(c, house.stages, grace_s=house.settings.runs.drain_s)
+    workers = Workers(c, house.stages)
     app = application(house.settings.redis.url, c.topology, workers, house.stages)
     await _look_at_pools(house, workers)
     await app.start()
-    house.stops.add("stages", app.stop, house.settings.runs.drain_s + 5.0)
+
+    async def stop() -> None:
+        workers.grace_s = house.farewell.grace_s(house.settings)
+        async with asyncio.timeout(workers.grace_s + 5.0):
+            await app.stop()
+
+    house.stops.add("stages", stop, Farewell(patient=True).grace_s(house.settings) + 10.0)
     trims = {
         key: groups
         for name, key, groups in c.topology.keys(c.partitions)
@@ -244,9 +300,15 @@ def _redis_check(context: Context) -> Callable[[], Awaitable[str]]:
     return check
 
 
-def _say_ready(house: House, rooms: list[str], ready_fd: int) -> None:
+def _ready(house: House, rooms: Sequence[str]) -> Message:
     gc.collect()
     gc.freeze()  # what stands now stands till the end: the collector need not look at it again
-    log.info("ready", rooms=rooms, health_port=house.health.port)
-    for room in rooms:
-        write_message(ready_fd, {"room": room, "pid": os.getpid(), "health_port": house.health.port})
+    consumer, port = house.context.consumer, house.health.port
+    log.info("ready", rooms=list(rooms), consumer=consumer, health_port=port, **house.addresses)
+    return {
+        "rooms": list(rooms),
+        "pid": os.getpid(),
+        "health_port": port,
+        "consumer": consumer,
+        "addresses": house.addresses,
+    }

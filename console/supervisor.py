@@ -1,5 +1,6 @@
 """Owns the processes and the signals of one machine.
 
+- `headrace scale` asks over DIR/control.sock for more or fewer processes of a room, which lasts until this one ends.
 - Room processes are forked from this one before any loop or thread exists here, and again after each death, with a
   jittered pause that grows while a process keeps dying.
 - SIGINT, SIGTERM and SIGHUP ask for the stop sequence below; a second one shortens every wait to a second.
@@ -14,17 +15,19 @@ import os
 import select
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol
 
 from base.clock import Clock
 from base.ids import Random
 from console import forks
+from console.control_socket import ControlSocket
 from console.embedded import processes
 from console.embedded.errors import EmbeddedError, last_line
-from console.stack import RunRooms, Say, Source
+from console.fleet import RoomProcess, make_process, serves, too_many
+from console.stack import DRAIN, RunRooms, Say, Source, room_of
 
 DRAIN_SECONDS = 30.0
 HURRY_SECONDS = 1.0
@@ -52,30 +55,6 @@ class Server(Protocol):
     def stop(self) -> None: ...
     @property
     def pid(self) -> int: ...
-
-
-@dataclass(slots=True)
-class RoomProcess:
-    """One process and the rooms in it. due: when to start it (monotonic), None while it runs."""
-
-    rooms: tuple[str, ...]
-    log: Path
-    known: processes.Identity | None = None
-    lines: forks.Lines | None = None
-    health: dict[str, int] = field(default_factory=dict)
-    deaths: int = 0
-    started: float = 0.0
-    due: float | None = 0.0
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether every room of the process has said so."""
-        return set(self.rooms) <= set(self.health)
-
-    @property
-    def title(self) -> str:
-        """The process for people: its room, or `workers`."""
-        return self.rooms[0] if len(self.rooms) == 1 else "workers"
 
 
 class Signals:
@@ -142,9 +121,13 @@ class Supervisor:
     ) -> None:
         """folder: logs and records; closing: descriptors that no child may keep (the lock of the data folder).
         drain: seconds the door and the other rooms may take to end after SIGTERM."""
-        logs = folder / "logs"
-        logs.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.rooms = [RoomProcess(rooms, logs / f"{_log_name(rooms)}.log") for rooms in layout]
+        self._folder, self._logs = folder, folder / "logs"
+        self._logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.rooms: list[RoomProcess] = []
+        self.drained: list[RoomProcess] = []  # of the layout, ended as they were asked to; `scale` brings them back
+        for rooms in layout:
+            self._add(rooms, planned=True)
+        self._desk: ControlSocket | None = None
         self.servers: list[Server] = []
         self.on_change: Callable[[], None] = lambda: None
         self._run, self._source, self._record = run, source, folder / "rooms"
@@ -170,11 +153,16 @@ class Supervisor:
                     raise self._not_ready(next(late for late in self.rooms if not late.is_ready))
 
     def watch(self) -> None:
-        """Keep everything running until the user asks to stop."""
-        while not self._signals.asked:
-            self._turn()
-            for server in self.servers:
-                self._revive(server)
+        """Keep everything running, in the number that is asked for, until the user asks to stop."""
+        self._desk = ControlSocket(self._folder)
+        try:
+            while not self._signals.asked:
+                self._turn()
+                for server in self.servers:
+                    self._revive(server)
+        finally:
+            self._desk.close()
+            self._desk = None
 
     def stop(self) -> None:
         """The stop sequence for rooms; servers follow in reverse order of their start.
@@ -191,12 +179,55 @@ class Supervisor:
 
     def pids(self) -> dict[str, int]:
         """Every room and server with the process it runs in now."""
-        found = {room: process.known.pid for process in self.rooms if process.known for room in process.rooms}
+        newest_first = reversed(self.rooms)
+        found = {room: process.known.pid for process in newest_first if process.known for room in process.rooms}
         return found | {server.name: server.pid for server in self.servers}
 
     def health_ports(self) -> dict[str, int]:
-        """Where each room answers /livez, /readyz and /metrics."""
-        return {room: port for process in self.rooms for room, port in process.health.items()}
+        """Where each room answers /livez, /readyz and /metrics; of several processes the first."""
+        return {room: port for process in reversed(self.rooms) for room, port in process.health.items()}
+
+    def shapes(self) -> list[dict[str, Any]]:
+        """Every room process."""
+        return [process.shape() for process in self.rooms]
+
+    def scale(self, group: str, count: int) -> str:
+        """Have `count` processes for the room that serves the group; its name. More are started at the next turn,
+        drained ones first; what is too much goes through its stop sequence. LayoutError, ScaleError."""
+        room = room_of(group)
+        for process in too_many(self.rooms, room, count):
+            process.leaving = True
+            if process.known is None:
+                self._retire(process)
+            else:
+                processes.send(process.known, DRAIN)
+        for _ in range(count - len(serves(self.rooms, room))):
+            back = next((process for process in self.drained if room in process.rooms), None)
+            if back is None:
+                self._add((room,))
+            else:
+                self.drained.remove(back)
+                self.rooms.append(back)
+                back.leaving, back.due, back.deaths = False, 0.0, 0
+        self._say(f"{room}: {count} process(es) wanted")
+        return room
+
+    def _answer(self, message: dict[str, Any]) -> dict[str, Any]:
+        """What the control socket is asked: {"do": "scale", "group", "count"} or {"do": "status"}."""
+        try:
+            if message.get("do") == "scale":
+                room = self.scale(str(message["group"]), int(message["count"]))
+                return {"room": room, "processes": self.shapes()}
+            if message.get("do") == "status":
+                return {"processes": self.shapes()}
+        except (KeyError, TypeError, ValueError) as error:
+            return {"error": str(error)}
+        return {"error": f"unknown request {message.get('do')!r}"}
+
+    def _add(self, rooms: tuple[str, ...], *, planned: bool = False) -> None:
+        process = make_process(rooms, self._logs, [*self.rooms, *self.drained])
+        process.planned = planned
+        self.rooms.append(process)
 
     def _turn(self) -> None:
         """One look: start what is due, sleep until something happens, read pipes, notice deaths."""
@@ -206,27 +237,42 @@ class Supervisor:
                 self._start(process)
         pipes = {process.lines.descriptor: process for process in self.rooms if process.lines}
         waits = [process.due - now for process in self.rooms if process.due is not None]
-        self._signals.wait(min([_TICK, *waits]), list(pipes))
+        asking = self._desk.descriptors if self._desk else []
+        self._signals.wait(min([_TICK, *waits]), [*pipes, *asking])
         for process in pipes.values():
             self._listen(process)
-        for process in self.rooms:
-            if process.known is not None and processes.gone(process.known):
-                self._died(process)
+        for process in list(self.rooms):
+            if process.known is not None:
+                self._look_after(process, process.known)
+        if self._desk is not None:
+            self._desk.serve(self._answer)
+
+    def _look_after(self, process: RoomProcess, known: processes.Identity) -> None:
+        """Notice its end. Asked to go, or ready and gone by its own stop sequence: it is not started again."""
+        status = processes.exit_status(known.pid)
+        if status is None and not processes.gone(known):
+            return
+        if process.leaving or (status == 0 and process.is_ready):
+            self._retire(process)
+        else:
+            self._died(process)
 
     def _start(self, process: RoomProcess) -> None:
         ours, theirs = os.pipe()
         open_pipes = [other.lines.descriptor for other in self.rooms if other.lines]
-        closing = [*self._closing, *self._signals.descriptors, *open_pipes, ours]
+        asking = self._desk.descriptors if self._desk else []
+        closing = [*self._closing, *self._signals.descriptors, *open_pipes, *asking, ours]
+        source = _beside(self._source) if process.beside else self._source
 
         def work() -> None:
-            self._run(list(process.rooms), self._source, theirs)
+            self._run(list(process.rooms), source, theirs)
 
         pid = forks.fork(work, log=process.log, closing=closing)
         os.close(theirs)
         process.lines, process.health = forks.Lines(ours), {}
         process.started, process.due = self._clock.monotonic(), None
         process.known = processes.identify(pid) or processes.Identity(pid, 0, "", "")
-        processes.write_record(self._record / f"{_log_name(process.rooms)}.json", process.known)
+        processes.write_record(self._record / f"{process.name}.json", process.known)
 
     def _listen(self, process: RoomProcess) -> None:
         """Readiness lines; the pipe is closed when the child has closed its end."""
@@ -237,6 +283,7 @@ class Supervisor:
         for message in lines.read():
             for room in message.get("rooms", [message.get("room")]):
                 process.health[str(room)] = int(message.get("health_port", 0))
+            process.consumer = str(message.get("consumer", process.consumer))
         if lines.ended:
             lines.close()
             process.lines = None
@@ -252,12 +299,24 @@ class Supervisor:
         self._forget(process)
         self._say(f"{process.title} ended unexpectedly: starting it again in {pause:.1f} s (log: {process.log})")
 
+    def _retire(self, process: RoomProcess) -> None:
+        """It went in order and stays away until `scale` wants it."""
+        self._forget(process)
+        process.due = None
+        self.rooms.remove(process)
+        if process.planned:
+            self.drained.append(process)
+        left = [room for room in process.rooms if not serves(self.rooms, room)]
+        warning = f"; nobody here serves {', '.join(left)} now (`headrace scale {left[0]} 1`)" if left else ""
+        self._say(f"{process.title} was drained and is not started again{warning}")
+        self.on_change()
+
     def _forget(self, process: RoomProcess) -> None:
-        process.known, process.health = None, {}
+        process.known, process.health, process.consumer = None, {}, ""
         if process.lines is not None:
             process.lines.close()
             process.lines = None
-        (self._record / f"{_log_name(process.rooms)}.json").unlink(missing_ok=True)
+        (self._record / f"{process.name}.json").unlink(missing_ok=True)
 
     def _revive(self, server: Server) -> None:
         """Start a server again that has died; on failure the next turn tries once more."""
@@ -290,6 +349,6 @@ class Supervisor:
         return StartError(f"{process.title} did not become ready: {last_line(process.log)}")
 
 
-def _log_name(rooms: Sequence[str]) -> str:
-    """File name of a process: its room, or `workers-<first room>` for several."""
-    return rooms[0] if len(rooms) == 1 else f"workers-{rooms[0]}"
+def _beside(source: Source) -> Source:
+    """For a further process of a room: the fixed ports are taken by the first."""
+    return replace(source, overrides={**source.overrides, "metrics.port": 0})

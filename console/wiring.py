@@ -14,6 +14,9 @@ from base.credentials import open_credential
 from base.crypto import CryptoError, Sealer, Verifier
 from console.admin.serve import open_room as open_admin
 from console.rooms import House, repeat
+from console.stack import room_of
+from console.status import count_serving
+from console.traffic import Reporter
 from ingress.app import Ingress
 from ingress.parts import Parts
 from ingress.serve import IngressServer
@@ -22,6 +25,7 @@ from providers.http import HttpTransport
 from runtime.door import StreamDoor
 from runtime.inspect import Inspector
 from runtime.names import prefix, push_channel
+from runtime.tidy import forget_dead
 from schemas.records import EndpointRecord
 from state.breaker import RedisBreakers
 from state.latency import RedisLatencies
@@ -36,6 +40,8 @@ from workers.router.health import SHARE_S, Peers
 
 _DOOR_BEAT_S = 5.0
 _GAUGES_S = 5.0
+_TIDY_S = 300.0
+_REPORT_S = 1.0
 
 
 async def _authorization(house: House) -> None:
@@ -90,12 +96,20 @@ async def _router(house: House) -> None:
         Peers(
             breakers=RedisBreakers(c.redis, c.clock, house.settings.router.breaker.limits()),
             latencies=RedisLatencies(c.redis, c.clock),
-            process=c.consumer,
         ),
         house.settings.audit.price_list(),
     )
     house.after.append(_sharing(house, router))
+    reporter = Reporter(house.shared.inflight, house.shared.catalog, c.consumer, router.used)
     house.stages.append(router_stage(router, house.shared.catalog, lambda: house.pools))
+
+    async def start() -> None:
+        """Before the stage begins and until it has ended: no endpoint is used that nobody has reported on."""
+        house.stops.add("reports on endpoints", reporter.leave, 2.0)
+        await reporter.report()
+        repeat(house, _REPORT_S, reporter.report)
+
+    house.before.append(start)
 
 
 def _sharing(house: House, router: Router) -> Callable[[], Awaitable[None]]:
@@ -152,6 +166,7 @@ async def _ingress(house: House) -> None:
     async def start() -> None:
         await open_door(house, door)
         await server.start()
+        house.addresses["ingress"] = f"http://{settings.host}:{server.port}"
         house.stops.add("door", server.stop, settings.drain_delay + settings.drain_limit + 5.0)
 
     house.after.append(start)
@@ -168,6 +183,7 @@ async def _provisioner(house: House) -> None:
         house.context,
         house.store.deployments,
         house.shared.catalog,
+        house.shared.inflight,
         transport,
         house.settings.data.directory,
         house.settings.provisioner,
@@ -197,12 +213,21 @@ def _watch_streams(house: House) -> None:
             metrics.gauge("headrace_stream_length", seen.length, stream=seen.stream)
             metrics.gauge("headrace_stream_lag", seen.lag, **place)
             metrics.gauge("headrace_stream_pending", seen.pending, **place)
+            metrics.gauge("headrace_stream_waiting", seen.waiting, **place)
             metrics.gauge("headrace_stream_oldest_pending_seconds", seen.oldest_ms / 1000, **place)
+        processes = await house.shared.processes.list()
+        for group in [name for stream in c.topology.streams.values() for name in stream.groups]:
+            metrics.gauge("headrace_group_consumers", count_serving(processes, room_of(group)), group=group)
         metrics.gauge("headrace_inflight", await eyes.live(), partition="all")
         metrics.gauge("headrace_dlq_length", await eyes.dead(), partition="all")
 
+    async def tidy() -> None:
+        alive = {process.consumer for process in await house.shared.processes.list()}
+        await forget_dead(eyes, c.scripts, alive)
+
     async def start() -> None:
         repeat(house, _GAUGES_S, look)
+        repeat(house, _TIDY_S, tidy)
 
     house.after.append(start)
 

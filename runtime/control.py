@@ -1,6 +1,8 @@
-"""Every process reads `control`: names of things to read again. It carries no authority, only hints.
+"""Every process reads `control`: names of things to read again, and of the process that is to stop.
 
-After a lost connection hints may have been missed, so the listener is told to forget everything it cached.
+What is to be read again are hints without authority. Who may ask a process to stop stands in streams.yaml: an entry
+counts only when its kind is one that its signed publisher may say there. After a lost connection entries may have been
+missed, so the listener is told to forget everything it cached.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from base import logs
 from base.clock import Clock
 from base.ids import Random
 from runtime.client import Client
+from runtime.topology import Topology
 from schemas import envelope as wire
 from schemas.errors import HeadraceError, SignatureError, UnknownVersion
 
@@ -27,14 +30,15 @@ class Control:
     def __init__(
         self,
         reader: Client,
-        allowed: frozenset[str],
+        topology: Topology,
         verifier: wire.VerifierPort,
         clock: Clock,
         chance: Random,
         hear: Callable[[Any], None],
         forget: Callable[[], None],
     ) -> None:
-        self._reader, self._allowed, self._verifier = reader, allowed, verifier
+        self._reader, self._topology, self._verifier = reader, topology, verifier
+        self._allowed = frozenset(topology.streams["control"].publishers)
         self._clock, self._chance = clock, chance
         self._hear, self._forget = hear, forget
         self._task: asyncio.Task[None] | None = None
@@ -72,10 +76,13 @@ class Control:
     def _one(self, fields: dict[bytes, bytes]) -> None:
         signed = wire.Signed(fields.get(b"e", b""), fields.get(b"s", b""))
         try:
-            _, event = wire.verify(self._verifier, "control", self._allowed, signed)
+            envelope, event = wire.verify(self._verifier, "control", self._allowed, signed)
         except UnknownVersion:
             self._forget()
         except (SignatureError, HeadraceError) as error:
             log.warning("control entry ignored", reason=str(error))
         else:
-            self._hear(event)
+            if self._topology.may("control", envelope.by, envelope.type):
+                self._hear(event)
+            else:
+                log.warning("control entry ignored", reason=f"{envelope.by!r} may not publish {envelope.type}")

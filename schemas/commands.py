@@ -19,6 +19,8 @@ class DeployModel:
     external. upstream_model: the name the engine knows, "" = ask it, else the same. credential: the sealed provider
     key (never plain). pool: where the endpoints go, by default the model's name. slots: parallel requests an endpoint
     takes. weight: its share. private: a loopback or private address is meant. command: argv for target local.
+    replicas: engines of it, target local only; 0 = none for now. restart: always | on-failure | never, what follows
+    when an engine ends by itself.
     """
 
     command_id: str
@@ -33,14 +35,28 @@ class DeployModel:
     weight: int = 1
     private: bool = False
     command: tuple[str, ...] = ()
+    replicas: int = 1
+    restart: str = "always"
     version: int = 1
 
 
 @message
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopDeployment:
-    """Take `deployment` out of rotation, then end what it runs."""
+    """Take `deployment` out of rotation, let its requests finish, then end what it runs. now: do not wait for them."""
 
     command_id: str
     deployment: str
+    now: bool = False
+    version: int = 1
+
+
+@message
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScaleDeployment:
+    """Have `replicas` engines of `deployment`, which stands on target local. 0: none for now, the model stays known."""
+
+    command_id: str
+    deployment: str
+    replicas: int
     version: int = 1

@@ -7,6 +7,7 @@
     RequestRefused     authorization, guards   it was not allowed
     RequestCancelled   door, sweeper -> facts  nobody wanted it any more
     KeyChanged ...     console, provisioner -> control   names what to read again; no authority
+    DrainAsked         console -> control      one process is to stop in order
 
 The four endings are the terminal facts: exactly one per run. The script that ends a run adds beside `e` and `s`:
 `a`/`as` the acceptance as it was signed, `v:<family>` each stored verdict, `t` the run's times (see FactTimes).
@@ -206,4 +207,14 @@ class CatalogChanged:
     """Endpoints or models of a pool changed: read the catalog again."""
 
     pool: str
+    version: int = 1
+
+
+@message
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainAsked:
+    """The operator wants the process with this consumer name to stop in order. The name is unique for ever, so a
+    second or a late delivery stops nobody else."""
+
+    consumer: str
     version: int = 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 INFERENCE, ADMIN = "inference", "admin"
 
@@ -71,7 +71,10 @@ class EndpointRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentRecord:
-    """What was asked for and how it stands. state: pending | starting | ready | failed | stopping | stopped."""
+    """What was asked for and how it stands. state: pending | starting | ready | paused | failed | stopping | stopped.
+
+    command_id: the last command about it. pid: of the first replica. replicas: engines wanted. restart: always |
+    on-failure | never. drain: when it goes, running requests may finish first."""
 
     deployment: str
     command_id: str
@@ -89,6 +92,27 @@ class DeploymentRecord:
     command: tuple[str, ...] = ()
     pid: int = 0
     created_ms: int = 0
+    updated_ms: int = 0
+    replicas: int = 1
+    restart: str = "always"
+    drain: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaRecord:
+    """One engine of a deployment and how it stands. replica: counted from 1.
+
+    state: starting | ready | failed (tried again) | draining | ended, crashed (by itself, and not started again).
+    command_id: the command under which this was seen. restarts: starts after the first. pid 0 = nothing runs here."""
+
+    deployment: str
+    replica: int
+    command_id: str
+    state: str
+    reason: str = ""
+    url: str = ""
+    pid: int = 0
+    restarts: int = 0
     updated_ms: int = 0
 
 
@@ -144,3 +168,25 @@ class FactRecord:
     by: str
     at_ms: int
     detail: object
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessRecord:
+    """A process of the system as it announces itself. consumer: its name in every group, unique for ever.
+
+    state: ready | troubled | draining; trouble: what its readiness check says, "" when all is well. health: base
+    address of /livez, /readyz and /metrics. addresses: room -> base URL, for rooms that listen. Times in milliseconds
+    since the epoch; seen_ms: its last word, by the server's clock.
+    """
+
+    consumer: str
+    rooms: tuple[str, ...]
+    pid: int
+    host: str
+    started_ms: int
+    version: str
+    health: str = ""
+    addresses: dict[str, str] = field(default_factory=dict)
+    state: str = "ready"
+    trouble: str = ""
+    seen_ms: int = 0

@@ -327,7 +327,8 @@ def cli() -> str:
     text = (
         "# The command line\n\nErrors are one line and exit code 2. Commands that ask a running Headrace find it by "
         "`HEADRACE_ADMIN_URL` and `HEADRACE_ADMIN_KEY` (`chat`: `HEADRACE_BASE_URL`, `HEADRACE_API_KEY`), else by "
-        "`DIR/connection.json` with `--data DIR`. Only `up`, `doctor`, `topology` and `version` work without one.\n\n"
+        "`DIR/connection.json` with `--data DIR`. `up`, `start`, `doctor`, `topology` and `version` work without "
+        "one; `scale` speaks to the supervisor of `--data DIR`.\n\n"
     )
     return text + "".join(_commands(get_command(build()), "headrace"))
 
@@ -377,9 +378,9 @@ def door_routes() -> list[Any]:
 
 def admin_routes() -> list[Any]:
     """The routes of the admin port, without their prefix."""
-    from console.admin.routes import deployments, dlq, groups, guardrails, keys, requests
+    from console.admin.routes import deployments, dlq, groups, guardrails, keys, processes, requests
 
-    rooms = (keys, deployments, requests, dlq, groups, guardrails)
+    rooms = (keys, deployments, requests, dlq, groups, processes, guardrails)
     return [route for room in rooms for route in room.routes.routes]
 
 

@@ -4,8 +4,9 @@
     catalog   models and endpoints as the provisioner published them       catalog:models, catalog:endpoints
     limits    reservations of an organization, reserve.lua, settle.lua     {o:<org>}:rpm|held:<scope>, {o:<org>}:settled
     breaker   which endpoints routers leave alone, breaker.lua             breakers
-    latency   how quick endpoints are, what is there, latency.lua         {routing}:latencies, {routing}:inflight
-    shared    the first three together, as one process holds them
+    latency   how quick endpoints are, latency.lua                         latencies
+    processes which processes are there                                    processes
+    shared    all of them together, as one process holds them
     proofs    key records and catalog are signed for their place
     memory    the twins
 

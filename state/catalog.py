@@ -61,6 +61,11 @@ class RedisCatalog:
         """The endpoints of a pool, by id; () for an unknown pool. Unavailable as above."""
         return (await self._current()).pools.get(pool, ())
 
+    async def known(self) -> Sequence[EndpointRecord]:
+        """Every endpoint, by id, whether or not a model leads to it. Unavailable as above."""
+        pools = (await self._current()).pools.values()
+        return sorted((item for pool in pools for item in pool), key=lambda item: item.endpoint)
+
     def forget(self) -> None:
         """CatalogChanged: read again before the next answer."""
         self._forgotten += 1

@@ -2,10 +2,9 @@
 -- latency: take in what one process has measured since it last came, and say what all have. base/ewma.py has the rules.
 --
 -- KEYS  1  latencies   hash, endpoint -> "ttft peak at": seconds, seconds, ms of this server's clock
---       2  inflight    hash, process -> "at endpoint=count ...": what each router has at the endpoints
--- ARGV  1  decay in ms, 2 life of what is not measured any more in ms, 3 the process ('' only looks), 4 its in-flight
---       5, 6, 7 ... per endpoint: name, mean of the samples in s, largest sample in s
--- Returns {latencies, inflight}: {endpoint, ttft, peak, age in ms, ...} and {process, what it said, ...}
+-- ARGV  1  decay in ms, 2 life in ms of what is not measured any more
+--       3, 4, 5 ... per endpoint: name, mean of the samples in s, largest sample in s
+-- Returns {endpoint, ttft, peak, age in ms, ...}
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local decay, life = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -21,18 +20,14 @@ local function average(old, sample, elapsed)
   return old * kept + sample * (1 - kept)
 end
 
-for i = 5, #ARGV, 3 do
+for i = 3, #ARGV, 3 do
   local ttft, peak, at = read(redis.call('HGET', KEYS[1], ARGV[i]))
   local mean, largest, elapsed = tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), math.max(now - at, 0)
   ttft = average(ttft, mean, elapsed)
   if largest >= peak then peak = largest else peak = average(peak, mean, elapsed) end
   redis.call('HSET', KEYS[1], ARGV[i], string.format('%.6f %.6f %.0f', ttft, peak, now))
 end
-if #ARGV > 4 then redis.call('PEXPIRE', KEYS[1], life) end
-if ARGV[3] ~= '' then
-  redis.call('HSET', KEYS[2], ARGV[3], string.format('%.0f %s', now, ARGV[4]))
-  redis.call('PEXPIRE', KEYS[2], life)
-end
+if #ARGV > 2 then redis.call('PEXPIRE', KEYS[1], life) end
 
 local seen, flat = {}, redis.call('HGETALL', KEYS[1])
 for i = 1, #flat, 2 do
@@ -44,13 +39,4 @@ for i = 1, #flat, 2 do
     redis.call('HDEL', KEYS[1], flat[i])
   end
 end
-local said, held = {}, redis.call('HGETALL', KEYS[2])
-for i = 1, #held, 2 do
-  local at, words = string.match(held[i + 1], '^(%d+) (.*)$')
-  if now - tonumber(at) <= decay then
-    said[#said + 1], said[#said + 2] = held[i], words
-  else
-    redis.call('HDEL', KEYS[2], held[i])
-  end
-end
-return {seen, said}
+return seen

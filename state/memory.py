@@ -7,16 +7,18 @@ server's TIME over there.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from base.clock import Clock
-from base.ewma import DECAY_S, Latency, Sample
+from base.ewma import Latency, Sample
 from policy import breaker as rules
 from policy.breaker import Breaker
 from schemas.ports import Reservation, Reserved, Scope
-from schemas.records import EndpointRecord, KeyRecord, ModelRecord
+from schemas.records import EndpointRecord, KeyRecord, ModelRecord, ProcessRecord
 from state.catalog import snapshot
+from state.inflight import LOST_MS, Report, Use, judge, lost
 from state.latency import LIFE_MS
+from state.processes import SILENT_MS
 
 _WINDOW_MS, _BUSY_RETRY_MS = 60_000, 1000
 
@@ -56,6 +58,9 @@ class MemoryCatalog:
     async def endpoints(self, pool: str) -> Sequence[EndpointRecord]:
         return snapshot((), self._endpoints.values()).pools.get(pool, ())
 
+    async def known(self) -> Sequence[EndpointRecord]:
+        return sorted(self._endpoints.values(), key=lambda item: item.endpoint)
+
     async def publish(self, models: Iterable[ModelRecord] = (), endpoints: Iterable[EndpointRecord] = ()) -> None:
         self._endpoints.update({item.endpoint: item for item in endpoints})
         self._models.update({item.name: item for item in models})
@@ -68,6 +73,47 @@ class MemoryCatalog:
 
     def forget(self) -> None:
         """Nothing is cached here."""
+
+
+class MemoryProcesses:
+    """Announced processes in a dict."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._records: dict[str, ProcessRecord] = {}
+
+    async def announce(self, record: ProcessRecord) -> None:
+        self._records[record.consumer] = replace(record, seen_ms=self._clock.now_ms())
+
+    async def withdraw(self, consumer: str) -> None:
+        self._records.pop(consumer, None)
+
+    async def list(self) -> Sequence[ProcessRecord]:
+        since = self._clock.now_ms() - SILENT_MS
+        self._records = {name: record for name, record in self._records.items() if record.seen_ms > since}
+        return [self._records[name] for name in sorted(self._records)]
+
+
+class MemoryInflight:
+    """Routers' reports in a dict."""
+
+    def __init__(self, clock: Clock, *, lost_ms: int = LOST_MS) -> None:
+        self._clock, self._lost_ms = clock, lost_ms
+        self._reports: dict[str, Report] = {}
+
+    async def now_ms(self) -> int:
+        return self._clock.now_ms()
+
+    async def report(self, process: str, report: Report) -> None:
+        self._reports[process] = report
+
+    async def leave(self, process: str) -> None:
+        self._reports.pop(process, None)
+
+    async def use(self, endpoint: str, since_ms: int) -> Use:
+        for name in lost(self._reports, self._clock.now_ms() - self._lost_ms):
+            del self._reports[name]
+        return judge(self._reports.values(), endpoint, since_ms)
 
 
 @dataclass(slots=True)
@@ -201,16 +247,10 @@ class MemoryLatencies:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._known: dict[str, Latency] = {}
-        self._said: dict[str, tuple[float, Mapping[str, int]]] = {}
 
-    async def exchange(
-        self, process: str, inflight: Mapping[str, int], samples: Mapping[str, Sample]
-    ) -> tuple[Mapping[str, Latency], Mapping[str, Mapping[str, int]]]:
+    async def exchange(self, samples: Mapping[str, Sample]) -> Mapping[str, Latency]:
         now = self._clock.monotonic()
         for name, sample in samples.items():
             self._known[name] = self._known.get(name, Latency()).after(sample, now)
-        if process:
-            self._said[process] = (now, dict(inflight))
         self._known = {name: one for name, one in self._known.items() if now - one.at <= LIFE_MS / 1000}
-        self._said = {name: (at, counts) for name, (at, counts) in self._said.items() if now - at <= DECAY_S}
-        return dict(self._known), {name: counts for name, (_, counts) in self._said.items()}
+        return dict(self._known)

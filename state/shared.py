@@ -9,18 +9,22 @@ from base.crypto import KeyRing
 from schemas.events import CatalogChanged, KeyChanged
 from schemas.ports import Redis
 from state.catalog import RedisCatalog
+from state.inflight import RedisInflight
 from state.keys import Load, RedisKeys
 from state.limits import RedisLimits
+from state.processes import RedisProcesses
 from state.proofs import Signed
 
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """Keys, catalog and limits over one server."""
+    """Keys, catalog, limits, the processes and the use of endpoints, over one server."""
 
     keys: RedisKeys
     catalog: RedisCatalog
     limits: RedisLimits
+    processes: RedisProcesses
+    inflight: RedisInflight
 
     @classmethod
     def over(cls, redis: Redis, load: Load, clock: Clock, ring: KeyRing) -> Shared:
@@ -28,7 +32,9 @@ class Shared:
         nothing."""
         proofs = Signed(ring)
         keys = RedisKeys(redis, load, clock, proofs=proofs)
-        return cls(keys, RedisCatalog(redis, clock, proofs=proofs), RedisLimits(redis))
+        catalog = RedisCatalog(redis, clock, proofs=proofs)
+        processes = RedisProcesses(redis, proofs=proofs)
+        return cls(keys, catalog, RedisLimits(redis), processes, RedisInflight(redis))
 
     def hear(self, event: object) -> None:
         """An entry of the control stream. What is none of ours is left alone."""

@@ -10,7 +10,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-from schemas.records import DeploymentRecord, EndpointRecord, FactRecord, KeyRecord, ModelRecord, RequestRecord
+from schemas.records import (
+    DeploymentRecord,
+    EndpointRecord,
+    FactRecord,
+    KeyRecord,
+    ModelRecord,
+    ReplicaRecord,
+    RequestRecord,
+)
 from storage.access import Access
 from storage.errors import StoreRefused
 from storage.ports import Page, Place, RequestFilter, Store, UsageSum
@@ -67,6 +75,7 @@ class MemoryDeployments:
 
     def __init__(self) -> None:
         self._deployments: dict[str, DeploymentRecord] = {}
+        self._replicas: dict[tuple[str, int], ReplicaRecord] = {}
         self._done: dict[str, int] = {}  # command id -> when it was finished, 0 = begun
 
     async def put(self, record: DeploymentRecord) -> None:
@@ -80,15 +89,27 @@ class MemoryDeployments:
         return sorted(self._deployments.values(), key=lambda item: (item.created_ms, item.deployment))
 
     async def set_state(
-        self, deployment: str, state: str, reason: str, at_ms: int, pid: int = 0
+        self, deployment: str, state: str, reason: str, at_ms: int, pid: int = 0, command_id: str | None = None
     ) -> DeploymentRecord | None:
         old = self._deployments.get(deployment)
-        if old is not None:
-            self._deployments[deployment] = replace(old, state=state, reason=reason, pid=pid, updated_ms=at_ms)
-        return self._deployments.get(deployment)
+        if old is None or command_id not in (None, old.command_id):
+            return None
+        moved = self._deployments[deployment] = replace(old, state=state, reason=reason, pid=pid, updated_ms=at_ms)
+        return moved
 
     async def remove(self, deployment: str) -> None:
         self._deployments.pop(deployment, None)
+        self._replicas = {key: item for key, item in self._replicas.items() if key[0] != deployment}
+
+    async def put_replica(self, record: ReplicaRecord) -> None:
+        if record.deployment in self._deployments:
+            self._replicas[record.deployment, record.replica] = record
+
+    async def replicas(self, deployment: str | None = None) -> Sequence[ReplicaRecord]:
+        return [item for key, item in sorted(self._replicas.items()) if deployment in (None, key[0])]
+
+    async def remove_replica(self, deployment: str, replica: int) -> None:
+        self._replicas.pop((deployment, replica), None)
 
     async def begin(self, command_id: str, kind: str, deployment: str, at_ms: int) -> Literal["new", "begun", "done"]:
         if command_id not in self._done:

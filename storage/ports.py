@@ -9,7 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from schemas.records import DeploymentRecord, EndpointRecord, FactRecord, KeyRecord, ModelRecord, RequestRecord
+from schemas.records import (
+    DeploymentRecord,
+    EndpointRecord,
+    FactRecord,
+    KeyRecord,
+    ModelRecord,
+    ReplicaRecord,
+    RequestRecord,
+)
 from storage.access import Access
 
 
@@ -53,13 +61,25 @@ class Deployments(Protocol):
         ...
 
     async def set_state(
-        self, deployment: str, state: str, reason: str, at_ms: int, pid: int = 0
+        self, deployment: str, state: str, reason: str, at_ms: int, pid: int = 0, command_id: str | None = None
     ) -> DeploymentRecord | None:
-        """Move it on. None: no such deployment."""
+        """Move it on; with command_id only while that is its last command. None: nothing was moved."""
+        ...
+
+    async def put_replica(self, record: ReplicaRecord) -> None:
+        """New, or replaced; nothing happens when there is no such deployment."""
+        ...
+
+    async def replicas(self, deployment: str | None = None) -> Sequence[ReplicaRecord]:
+        """Of one deployment, or of all; by deployment and number."""
+        ...
+
+    async def remove_replica(self, deployment: str, replica: int) -> None:
+        """Forget it; once or often."""
         ...
 
     async def remove(self, deployment: str) -> None:
-        """Forget it; once or often."""
+        """Forget it and its replicas; once or often."""
         ...
 
     async def begin(self, command_id: str, kind: str, deployment: str, at_ms: int) -> Literal["new", "begun", "done"]:

@@ -48,29 +48,45 @@ RETURNING key_id, tenant, name, secret_mac, mac_kid, scopes, models, requests_pe
 -- put_deployment: what is asked for and how it stands, new or replaced
 INSERT INTO deployments (
     deployment, command_id, name, target, pool, state, reason, url, upstream_model, credential, slots, weight, private,
-    command, pid, created_ms, updated_ms
-) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+    command, pid, created_ms, updated_ms, replicas, restart, drain
+) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
 ON CONFLICT (deployment) DO UPDATE SET
     command_id = excluded.command_id, name = excluded.name, target = excluded.target, pool = excluded.pool,
     state = excluded.state, reason = excluded.reason, url = excluded.url, upstream_model = excluded.upstream_model,
     credential = excluded.credential, slots = excluded.slots, weight = excluded.weight, private = excluded.private,
-    command = excluded.command, pid = excluded.pid, updated_ms = excluded.updated_ms;
+    command = excluded.command, pid = excluded.pid, updated_ms = excluded.updated_ms, replicas = excluded.replicas,
+    restart = excluded.restart, drain = excluded.drain;
 
 -- find_deployment: one deployment by its id
 SELECT deployment, command_id, name, target, pool, state, reason, url, upstream_model, credential, slots, weight,
-    private, command, pid, created_ms, updated_ms
+    private, command, pid, created_ms, updated_ms, replicas, restart, drain
 FROM deployments WHERE deployment = $1;
 
 -- list_deployments: all of them, oldest first
 SELECT deployment, command_id, name, target, pool, state, reason, url, upstream_model, credential, slots, weight,
-    private, command, pid, created_ms, updated_ms
+    private, command, pid, created_ms, updated_ms, replicas, restart, drain
 FROM deployments ORDER BY created_ms, deployment COLLATE "C";
 
--- set_deployment_state: move a deployment on, with the reason and its process
+-- set_deployment_state: move a deployment on, with the reason and its process; $6: only while this is its last command
 UPDATE deployments SET state = $2, reason = $3, pid = $4, updated_ms = $5
-WHERE deployment = $1
+WHERE deployment = $1 AND ($6::text IS NULL OR command_id = $6)
 RETURNING deployment, command_id, name, target, pool, state, reason, url, upstream_model, credential, slots, weight,
-    private, command, pid, created_ms, updated_ms;
+    private, command, pid, created_ms, updated_ms, replicas, restart, drain;
+
+-- put_replica: how one engine of a deployment stands, new or replaced; nothing when the deployment is gone
+INSERT INTO replicas (deployment, replica, command_id, state, reason, url, pid, restarts, updated_ms)
+SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9 WHERE EXISTS (SELECT FROM deployments WHERE deployment = $1)
+ON CONFLICT (deployment, replica) DO UPDATE SET
+    command_id = excluded.command_id, state = excluded.state, reason = excluded.reason, url = excluded.url,
+    pid = excluded.pid, restarts = excluded.restarts, updated_ms = excluded.updated_ms;
+
+-- list_replicas: the engines of a deployment, or of all when $1 is null
+SELECT deployment, replica, command_id, state, reason, url, pid, restarts, updated_ms
+FROM replicas WHERE ($1::text IS NULL OR deployment = $1)
+ORDER BY deployment COLLATE "C", replica;
+
+-- remove_replica: forget an engine
+DELETE FROM replicas WHERE deployment = $1 AND replica = $2;
 
 -- remove_deployment: forget a deployment
 DELETE FROM deployments WHERE deployment = $1;

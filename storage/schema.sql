@@ -3,6 +3,7 @@
 --   tenants      organizations                              keys      API keys: MACs of secrets, never secrets
 --   facts        every fact once, by (run, kind, attempt)   requests  one row per ended run
 --   deployments  what was asked for and how it stands       commands  which orders were carried out
+--   replicas     the engines of a deployment, one by one
 --   models       public names                               endpoints places that serve them
 --
 -- What a client sent or a model said is in none of them.
@@ -126,7 +127,23 @@ CREATE TABLE deployments (
     command        text[] NOT NULL,
     pid            integer NOT NULL,
     created_ms     bigint NOT NULL,
-    updated_ms     bigint NOT NULL
+    updated_ms     bigint NOT NULL,
+    replicas       integer NOT NULL DEFAULT 1,
+    restart        text NOT NULL DEFAULT 'always',
+    drain          boolean NOT NULL DEFAULT true
+);
+
+CREATE TABLE replicas (
+    deployment text NOT NULL REFERENCES deployments ON DELETE CASCADE,
+    replica    integer NOT NULL,
+    command_id text NOT NULL,
+    state      text NOT NULL,
+    reason     text NOT NULL,
+    url        text NOT NULL,
+    pid        integer NOT NULL,
+    restarts   integer NOT NULL,
+    updated_ms bigint NOT NULL,
+    PRIMARY KEY (deployment, replica)
 );
 
 -- done_ms 0: begun and not known to be finished, so whoever receives the command again does it again
@@ -185,4 +202,4 @@ CREATE POLICY of_operator ON requests USING ((SELECT current_setting('app.scope'
 GRANT USAGE ON SCHEMA public TO headrace_app;
 GRANT SELECT, INSERT ON tenants, facts, requests TO headrace_app;
 GRANT SELECT, INSERT, UPDATE ON keys, commands TO headrace_app;
-GRANT SELECT, INSERT, UPDATE, DELETE ON deployments, models, endpoints TO headrace_app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON deployments, replicas, models, endpoints TO headrace_app;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,13 +22,13 @@ from console.engine_logs import FileLogs
 from console.routing import RoutingView
 from console.scan_desk import make_scan_desk
 from runtime.dlq import Letter
-from runtime.inspect import GroupLag
+from runtime.inspect import ConsumerView, GroupLag
 from schemas.commands import DeployModel
 from schemas.envelope import Envelope, Event
 from schemas.outcomes import Delivery
 from schemas.ports import RunStatus
 from schemas.records import ADMIN
-from state.memory import MemoryBreakers, MemoryCatalog, MemoryKeys, MemoryLatencies
+from state.memory import MemoryBreakers, MemoryCatalog, MemoryInflight, MemoryKeys, MemoryLatencies, MemoryProcesses
 from storage.memory import memory_store
 from storage.ports import Store
 from workers.guardrails.settings import GuardrailSettings
@@ -126,6 +126,16 @@ class Looks:
     async def dead(self) -> int:
         return 1
 
+    async def consumers(self) -> Sequence[ConsumerView]:
+        here = {"stream": "{0}:facts", "group": "audit"}
+        return [
+            ConsumerView(**here, consumer="workers-1-abc", pending=1, idle_ms=20),
+            ConsumerView(**here, consumer="workers-9-old", pending=0, idle_ms=9_000_000),
+        ]
+
+    async def dead_by_group(self) -> Mapping[tuple[str, str], int]:
+        return {("{0}:facts", "audit"): 1}
+
 
 class OneRun:
     """Knows RUN, which is live."""
@@ -174,6 +184,7 @@ class Desk:
     store: Store
     said: Said
     letters: Letters
+    processes: MemoryProcesses
     parts: Parts
     data: Path
 
@@ -183,6 +194,7 @@ async def admin_server(data: Path, clock: Clock | None = None) -> AsyncIterator[
     """A real HTTP server on a free port of the running loop."""
     clock = clock or SystemClock()
     store, said, letters, keys = memory_store(), Said(), Letters(), MemoryKeys()
+    processes = MemoryProcesses(clock)
     house_ring, chance = ring(), SystemRandom()
     desk = KeyDesk(keys=store.keys, projection=keys, publisher=said, ring=house_ring, clock=clock, chance=chance)
     models = ModelDesk(
@@ -196,16 +208,20 @@ async def admin_server(data: Path, clock: Clock | None = None) -> AsyncIterator[
         runs=OneRun(),
         dead_letters=letters,
         inspector=Looks(),
-        engine_logs=FileLogs(data),
         routing=RoutingView(
             catalog=MemoryCatalog(),
             breakers=MemoryBreakers(clock, RouterSettings().breaker.limits()),
             latencies=MemoryLatencies(clock),
+            inflight=MemoryInflight(clock),
             settings=RouterSettings(),
             prices=(),
             clock=clock,
             chance=chance,
         ),
+        processes=processes,
+        publisher=said,
+        groups=("authorization", "audit"),
+        engine_logs=FileLogs(data, clock),
         scan_desk=make_scan_desk(GuardrailSettings(), clock, chance),
         ring=house_ring,
         clock=clock,
@@ -221,6 +237,7 @@ async def admin_server(data: Path, clock: Clock | None = None) -> AsyncIterator[
             store=store,
             said=said,
             letters=letters,
+            processes=processes,
             parts=parts,
             data=data,
         )

@@ -17,7 +17,7 @@ from runtime.seals import Seals
 from runtime.topology import load
 from schemas import envelope as wire
 from schemas import events
-from schemas.commands import DeployModel, StopDeployment
+from schemas.commands import DeployModel, ScaleDeployment, StopDeployment
 from schemas.errors import Failure
 from schemas.frames import encode_failure, place
 from schemas.verdicts import EDITS, PASS, REFUSE, SKIP, Edit, Grant, Seen, Verdict, seal_verdict
@@ -78,7 +78,7 @@ MESSAGES: dict[tuple[str, str], tuple[wire.Event, ...]] = {
     ),
     ("facts", "rules"): (events.RequestRefused(run=RUN, family="rules", failure=_FAILURE),),
     ("facts", "sweeper"): (events.RequestCancelled(run=RUN, by="lost", **_ENDED),),
-    ("control", "console"): (events.KeyChanged(key_id="k1"),),
+    ("control", "console"): (events.KeyChanged(key_id="k1"), events.DrainAsked(consumer="rules-7-abc")),
     ("control", "provisioner"): (events.CatalogChanged(pool="tiny"),),
     ("commands", "console"): (
         DeployModel(
@@ -93,6 +93,7 @@ MESSAGES: dict[tuple[str, str], tuple[wire.Event, ...]] = {
             command=("serve", "--port", "{port}"),
         ),
         StopDeployment(command_id="c2", deployment="d1"),
+        ScaleDeployment(command_id="c3", deployment="d1", replicas=3),
     ),
 }
 

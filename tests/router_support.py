@@ -181,7 +181,7 @@ def endpoint(name: str = "e1", url: str = "http://127.0.0.1:9/v1", **fields: obj
 def alone(settings: RouterSettings | None = None, clock: Clock = CLOCK) -> Peers:
     """What a router shares with nobody but those who are given the same."""
     limits = (settings or RouterSettings()).breaker.limits()
-    return Peers(breakers=MemoryBreakers(clock, limits), latencies=MemoryLatencies(clock), process="one")
+    return Peers(breakers=MemoryBreakers(clock, limits), latencies=MemoryLatencies(clock))
 
 
 async def until(true: Callable[[], bool], seconds: float = 5.0) -> None:

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from base import logs
 from console.admin.gate import Gate
 from console.admin.parts import Parts
-from console.admin.routes import deployments, dlq, groups, guardrails, keys, requests, routing
+from console.admin.routes import deployments, dlq, groups, guardrails, keys, processes, requests, routing
 from ingress.errors import error_body, failure_of, http_status, retry_headers
 from schemas.errors import Code, Failure, HeadraceError
 
@@ -22,7 +22,7 @@ def build(parts: Parts) -> FastAPI:
     """The application over its parts."""
     app = FastAPI(title="Headrace admin API", openapi_url=None, docs_url=None, redoc_url=None)
     app.state.parts = parts
-    for room in (keys, deployments, requests, routing, dlq, groups, guardrails):
+    for room in (keys, deployments, requests, routing, dlq, groups, processes, guardrails):
         app.include_router(room.routes, prefix=PREFIX)
     app.add_exception_handler(HeadraceError, _ours)
     app.add_exception_handler(RequestValidationError, _invalid)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Protocol
 
@@ -14,8 +14,9 @@ from console.desks import KeyDesk, ModelDesk
 from console.routing import RoutingView
 from console.scan_desk import ScanDesk
 from runtime.dlq import Letter
-from runtime.inspect import GroupLag
-from schemas.ports import Keys, RunStatus
+from runtime.inspect import ConsumerView, GroupLag
+from schemas.ports import Keys, Publisher, RunStatus
+from schemas.records import ProcessRecord
 from storage.ports import Store
 
 
@@ -48,12 +49,34 @@ class Inspector(Protocol):
 
     async def dead(self) -> int: ...
 
+    async def consumers(self) -> Sequence[ConsumerView]: ...
+
+    async def dead_by_group(self) -> Mapping[tuple[str, str], int]: ...
+
+
+class Processes(Protocol):
+    """Who is there: state/processes.py."""
+
+    async def list(self) -> Sequence[ProcessRecord]: ...
+
 
 class EngineLogs(Protocol):
     """Output of local engines: console/engine_logs.py."""
 
-    async def tail(self, deployment: str, lines: int) -> str | None:
-        """The last lines, or None when there is no log on this machine."""
+    async def tail(self, deployment: str, lines: int, *, replica: int = 1, previous: bool = False) -> str | None:
+        """The last lines, or those of the life before; None when there is no such log on this machine."""
+        ...
+
+    async def last_line(self, deployment: str, replica: int) -> str:
+        """The last thing an engine said, "" when nothing is known."""
+        ...
+
+    def follow(self, deployment: str, lines: int, *, replica: int = 1) -> AsyncIterator[str]:
+        """The last lines, then every line as it is written, until `close`."""
+        ...
+
+    def close(self) -> None:
+        """The process stops: end what is followed."""
         ...
 
 
@@ -68,6 +91,9 @@ class Parts:
     runs: Runs
     dead_letters: DeadLetters
     inspector: Inspector
+    processes: Processes
+    publisher: Publisher
+    groups: tuple[str, ...]  # every one of streams.yaml
     engine_logs: EngineLogs
     routing: RoutingView
     scan_desk: ScanDesk

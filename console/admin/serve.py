@@ -96,6 +96,7 @@ def _routing(house: House) -> RoutingView:
         catalog=house.shared.catalog,
         breakers=RedisBreakers(c.redis, c.clock, settings.router.breaker.limits()),
         latencies=RedisLatencies(c.redis, c.clock),
+        inflight=house.shared.inflight,
         settings=settings.router,
         prices=settings.audit.price_list(),
         clock=c.clock,
@@ -116,6 +117,7 @@ async def open_room(house: House, runs: Runs) -> None:
         chance=c.chance,
     )
     sealer = Sealer(c.ring, c.chance)
+    engine_logs = FileLogs(settings.data.directory, c.clock)
     parts = Parts(
         store=house.store,
         keys=house.shared.keys,
@@ -124,8 +126,11 @@ async def open_room(house: House, runs: Runs) -> None:
         runs=runs,
         dead_letters=DeadLetters(c.redis, c.seals("console"), c.partitions),
         inspector=Inspector(c.redis, c.topology, c.partitions),
-        engine_logs=FileLogs(settings.data.directory),
         routing=_routing(house),
+        processes=house.shared.processes,
+        publisher=publisher,
+        groups=tuple(group for stream in c.topology.streams.values() for group in stream.groups),
+        engine_logs=engine_logs,
         scan_desk=make_scan_desk(settings.guardrails, c.clock, c.chance),
         ring=c.ring,
         clock=c.clock,
@@ -135,6 +140,11 @@ async def open_room(house: House, runs: Runs) -> None:
 
     async def start() -> None:
         await server.start()
-        house.stops.add("admin API", server.stop, _GRACE_S + 2.0)
+        house.addresses["console"] = f"http://{settings.admin.host}:{server.port}"
+        house.stops.add("admin API", stop, _GRACE_S + 2.0)
+
+    async def stop() -> None:
+        engine_logs.close()
+        await server.stop()
 
     house.after.append(start)

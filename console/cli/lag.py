@@ -1,4 +1,4 @@
-"""headrace lag: the backlog of every consumer group."""
+"""headrace lag: the backlog of every consumer group, or what each consumer holds."""
 
 from __future__ import annotations
 
@@ -13,37 +13,58 @@ from rich.text import Text
 from console.cli.client import Server, admin
 from console.cli.output import DATA, Data, Json, console, make_table, show_json
 
-_COLUMNS = (
+_GROUPS = (
     ("STREAM", "stream"),
     ("GROUP", "group"),
     ("LENGTH", "length"),
     ("LAG", "lag"),
     ("PENDING", "pending"),
+    ("WAITING", "waiting"),
     ("OLDEST ms", "oldest_ms"),
-    ("CONSUMERS", "consumers"),
+    ("CONSUMERS", "serving"),
+    ("DLQ", "dead"),
+)
+_CONSUMERS = (
+    ("CONSUMER", "consumer"),
+    ("STREAM", "stream"),
+    ("GROUP", "group"),
+    ("PENDING", "pending"),
+    ("IDLE ms", "idle_ms"),
+    ("ALIVE", "alive"),
 )
 
 
 def lag(
     watch: Annotated[bool, typer.Option("--watch", help="Again and again until Ctrl-C.")] = False,
     interval: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 1.0,
+    consumers: Annotated[
+        bool, typer.Option("--consumers", help="What each consumer holds, instead of groups.")
+    ] = False,
     data: Data = DATA,
     as_json: Json = False,
 ) -> None:
     """Entries not yet read (lag) and not yet finished (pending), by group."""
-    server = admin(data)
-    if as_json or not watch:
-        found = server.ask("GET", "/lag")
-        return show_json(found) if as_json else console().print(_picture(found))
-    return _watch(server, interval)
+    server, path = admin(data), "/consumers" if consumers else "/lag"
+    if watch:
+        return _watch(server, path, interval, as_json)
+    found = server.ask("GET", path)
+    return show_json(found) if as_json else console().print(_picture(found))
 
 
-def _watch(server: Server, interval: float) -> None:
-    pause = threading.Event()
-    with Live(_picture(server.ask("GET", "/lag")), console=console(), auto_refresh=False) as live:
+def _watch(server: Server, path: str, interval: float, as_json: bool) -> None:
+    """A picture that changes in place on a terminal; elsewhere one after the other."""
+    pause, screen = threading.Event(), console()
+    if as_json or not screen.is_terminal:
+        while True:
+            found = server.ask("GET", path)
+            show_json(found) if as_json else screen.print(_picture(found))
+            pause.wait(interval)
+    with Live(_picture(server.ask("GET", path)), console=screen, auto_refresh=False) as live:
         while not pause.wait(interval):
-            live.update(_picture(server.ask("GET", "/lag")), refresh=True)
+            live.update(_picture(server.ask("GET", path)), refresh=True)
 
 
 def _picture(found: dict[str, Any]) -> Group:
-    return Group(make_table(found["data"], _COLUMNS), Text(f"live runs {found['live']}, dead letters {found['dead']}"))
+    if "live" not in found:
+        return Group(make_table(found["data"], _CONSUMERS))
+    return Group(make_table(found["data"], _GROUPS), Text(f"live runs {found['live']}, dead letters {found['dead']}"))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import typer
 from typer.main import get_command
 
-from console.cli import dlq, guardrails, keys, lag, machine, models, requests, route
+from console.cli import deployments, dlq, fleet, guardrails, keys, lag, machine, models, requests, route
 from console.cli.chat import chat
 from console.cli.client import CliError
 
@@ -25,12 +25,15 @@ def build() -> typer.Typer:
     _add_up(app)
     app.add_typer(keys.app, name="keys")
     app.add_typer(models.app, name="models")
-    app.add_typer(models.deployments, name="deployments")
+    app.add_typer(deployments.app, name="deployments")
     app.add_typer(requests.app, name="requests")
     app.command()(requests.trace)
     app.add_typer(route.app, name="route")
     app.add_typer(dlq.app, name="dlq")
+    app.command()(fleet.status)
     app.command()(lag.lag)
+    app.command()(fleet.scale)
+    app.command()(fleet.drain)
     app.add_typer(guardrails.app, name="guardrails")
     app.command()(chat)
     app.command()(machine.doctor)
@@ -40,10 +43,12 @@ def build() -> typer.Typer:
 
 
 def _add_up(app: typer.Typer) -> None:
-    """`up` brings the servers' code along; the others needn't wait for it."""
+    """`up` and `start` bring the servers' code along; the others needn't wait for it."""
+    from console.cli.start import start
     from console.cli.up import up
 
     app.command()(up)
+    app.command()(start)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -1,34 +1,18 @@
-"""headrace models: what should be served. headrace deployments: how it stands."""
+"""headrace models: what should be served."""
 
 from __future__ import annotations
 
 import os
-import threading
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from base.clock import SystemClock
-from console.cli.client import CliError, Server, admin, segment
+from console.cli import deployments
+from console.cli.client import CliError, admin, segment
 from console.cli.output import DATA, Data, Json, show_json, show_rows
 
 app = typer.Typer(help="Models: what should be served.", no_args_is_help=True)
-deployments = typer.Typer(help="Deployments: what runs, where, and how it stands.", no_args_is_help=True)
-
-_POLL_S = 0.2
-_COLUMNS = (
-    ("DEPLOYMENT", "deployment"),
-    ("MODEL", "name"),
-    ("STATE", "state"),
-    ("TARGET", "target"),
-    ("URL", "url"),
-    ("POOL", "pool"),
-    ("SLOTS", "slots"),
-    ("PID", "pid"),
-    ("KEY", "credential"),
-    ("REASON", "reason"),
-)
 
 Url = Annotated[str, typer.Option(help="Base address of an OpenAI-compatible server, including /v1.")]
 KeyVariable = Annotated[str, typer.Option(help="Environment variable that holds the key for that server.")]
@@ -38,12 +22,14 @@ Pool = Annotated[str, typer.Option(help="Pool it joins [the model's name].")]
 Slots = Annotated[int, typer.Option(help="Requests it takes at once.")]
 Weight = Annotated[int, typer.Option(help="Its share within the pool.")]
 Private = Annotated[bool, typer.Option("--private", help="The name in the URL may lead to a private address.")]
+Replicas = Annotated[int | None, typer.Option(min=0, help="Engines to run of the command [1, or as it was scaled].")]
+Restart = Annotated[str, typer.Option(help="When the engine ends by itself: always, on-failure, never.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Until it is ready; exit code 2 when it fails.")]
 Timeout = Annotated[float, typer.Option(help="Seconds to wait.")]
 
 
 @app.command()
-@deployments.command("create")
+@deployments.app.command("create")
 def add(
     name: Annotated[str, typer.Argument(help="The name clients ask for.")],
     url: Url = "",
@@ -57,6 +43,8 @@ def add(
     slots: Slots = 8,
     weight: Weight = 1,
     private: Private = False,
+    replicas: Replicas = None,
+    restart: Restart = "always",
     wait: Wait = False,
     timeout: Timeout = 120.0,
     data: Data = DATA,
@@ -76,11 +64,13 @@ def add(
         "slots": slots,
         "weight": weight,
         "private": private,
+        "replicas": replicas,
+        "restart": restart,
     }
     server = admin(data)
     found = server.ask("POST", "/models", entry)
     if wait:
-        found = wait_ready(server, found["deployment"], timeout)
+        found = deployments.wait_ready(server, found["deployment"], timeout)
     if as_json:
         return show_json(found)
     word = "is ready" if wait else "was asked for; `headrace deployments list` tells how it goes"
@@ -132,58 +122,6 @@ def remove(name: str, data: Data = DATA, as_json: Json = False) -> None:
     if as_json:
         return show_json(found)
     return typer.echo(f"Stopping {', '.join(found['stopping'])}.")
-
-
-@deployments.command("list")
-def list_deployments(
-    all: Annotated[bool, typer.Option("--all", help="Also stopped ones.")] = False,
-    data: Data = DATA,
-    as_json: Json = False,
-) -> None:
-    """What runs and how it stands."""
-    found = admin(data).ask("GET", "/deployments", query={"all": "true" if all else ""})
-    if as_json:
-        return show_json(found)
-    return show_rows(found["data"], _COLUMNS, "No deployments. Add a model: headrace models add NAME --url URL")
-
-
-@deployments.command()
-def stop(deployment: str, data: Data = DATA, as_json: Json = False) -> None:
-    """Take it out of rotation, then end what it runs."""
-    found = admin(data).ask("DELETE", f"/deployments/{segment(deployment)}")
-    if as_json:
-        return show_json(found)
-    return typer.echo(f"Stopping {deployment}.")
-
-
-@deployments.command("logs")
-def engine_logs(
-    deployment: str,
-    lines: Annotated[int, typer.Option(min=1, max=10_000)] = 200,
-    data: Data = DATA,
-    as_json: Json = False,
-) -> None:
-    """The last lines that a local engine wrote."""
-    found = admin(data).ask("GET", f"/deployments/{segment(deployment)}/logs", query={"lines": lines})
-    if as_json:
-        return show_json(found)
-    return typer.echo(found["log"])
-
-
-def wait_ready(server: Server, deployment: str, timeout_s: float) -> dict[str, Any]:
-    """The deployment once it is ready. CliError with its reason when it failed or is late."""
-    clock, pause = SystemClock(), threading.Event()
-    until, last = clock.monotonic() + timeout_s, "the provisioner has not taken it up yet"
-    while clock.monotonic() < until:
-        rows = server.ask("GET", "/deployments")["data"]
-        found = next((dict(row) for row in rows if row["deployment"] == deployment), None)
-        if found is not None and found["state"] == "ready":
-            return found
-        if found is not None and found["state"] == "failed":
-            raise CliError(f"{deployment} failed: {found['reason']}")
-        last = (found["reason"] or found["state"]) if found is not None else last
-        pause.wait(_POLL_S)
-    raise CliError(f"{deployment} is not ready after {timeout_s:g} s: {last}")
 
 
 def _variable(name: str) -> str:

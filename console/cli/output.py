@@ -19,7 +19,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a tabl
 Data = Annotated[Path, typer.Option("--data", help="Folder of the server that `headrace up` started.")]
 DATA = DEFAULT_DATA
 
-_SPANS = ("ttft_ms", "duration_ms", "oldest_ms")  # milliseconds that are no moments
+_SPANS = ("ttft_ms", "duration_ms", "oldest_ms", "idle_ms")  # milliseconds that are no moments
 
 #: (heading, field) of one column; dots lead into nested values, `_ms` fields are shown as times.
 Column = tuple[str, str]

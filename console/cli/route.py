@@ -61,8 +61,7 @@ def _show_run(found: Mapping[str, Any]) -> None:
 
 
 def _show_now(found: Mapping[str, Any]) -> None:
-    routers = ", ".join(found["routers"]) or "no router"
-    typer.echo(f"{found['model']}: {found['endpoint'] or 'no endpoint could be called'}  (in use: as {routers} said)")
+    typer.echo(f"{found['model']}: {found['endpoint'] or 'no endpoint could be called'}")
     _show_why(found["why"], found["endpoint"])
 
 

@@ -94,6 +94,12 @@ class EmbeddedPostgres:
             raise EmbeddedError(f"PostgreSQL did not start: {last_line(self.log)}")
         self._make_database()
 
+    def attach(self) -> None:
+        """Take the server that runs here for ours to use, not to stop. EmbeddedError when none answers."""
+        self._identity = processes.read_record(self.folder / "server.json")
+        if self._identity is None or not self.is_ready():
+            raise EmbeddedError(f"no PostgreSQL runs in {self.folder}")
+
     def is_ready(self) -> bool:
         """Whether the server says it accepts connections (line 8 of postmaster.pid)."""
         lines = self._lock_file()

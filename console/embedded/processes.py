@@ -92,6 +92,15 @@ def reap(pid: int) -> None:
         os.waitpid(pid, os.WNOHANG)
 
 
+def exit_status(pid: int) -> int | None:
+    """Collects an ended child: its exit code, -N for signal N; None while it runs and for anybody else's process."""
+    try:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return None
+    return os.waitstatus_to_exitcode(status) if ended else None
+
+
 def write_record(path: Path, known: Identity) -> None:
     """Write the record at once and whole, mode 0600."""
     write_private(path, json.dumps(asdict(known)))

@@ -96,6 +96,12 @@ class EmbeddedValkey:
         if self.settings.cluster:
             self._take_all_slots()
 
+    def attach(self) -> None:
+        """Take the server that runs here for ours to use, not to stop. EmbeddedError when none answers."""
+        self._identity = processes.read_record(self.folder / "server.json")
+        if self._identity is None or not self.is_ready():
+            raise EmbeddedError(f"no Valkey runs in {self.folder}")
+
     def is_ready(self) -> bool:
         """Whether the server answers PING (a server that still reads its AOF does not)."""
         return self.ask("PING").startswith(b"+PONG")

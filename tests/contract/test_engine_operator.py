@@ -9,12 +9,13 @@ import pytest_asyncio
 
 from runtime.dlq import DeadLetters
 from runtime.inspect import Inspector
+from runtime.tidy import forget_dead
 from runtime.topology import apply, load
 from schemas import envelope as wire
 from schemas.commands import StopDeployment
 from schemas.outcomes import Dead, Delivery, Outcome
 from tests.engine_support import PARTITION, REQUESTS, House, P, seals
-from tests.run_support import PARTITIONS, Hands, RedisWorld, open_world, until
+from tests.run_support import FAMILIES, PARTITIONS, Hands, RedisWorld, answer, open_gates, open_world, until
 
 
 @pytest_asyncio.fixture
@@ -138,6 +139,53 @@ async def test_lag_shows_the_lanes(house: House) -> None:
     await hands.clear()
     lags = {lag.stream: lag for lag in await Inspector(server.redis, load(), PARTITIONS).lags()}
     assert (lags[hands.lane].group, lags[hands.lane].lag) == ("router", 1)
+
+
+async def test_lag_shows_who_waits_before_a_lane_for_a_slot(house: House) -> None:
+    server = _server(house)
+    hands = Hands(house.world)
+    await (await house.world.groups()).ensure(hands.lane, "router")
+    await hands.accept()
+    await open_gates(server.scripts, slots=0)  # no router has room any more
+    for family in FAMILIES:
+        await server.scripts.verdict(answer(hands.run, family))
+    (lane,) = [lag for lag in await Inspector(server.redis, load(), PARTITIONS).lags() if lag.stream == hands.lane]
+    assert (lane.lag, lane.pending, lane.waiting) == (0, 0, 1) and lane.oldest_ms >= 0
+
+
+async def test_consumers_are_shown_with_what_they_hold(house: House) -> None:
+    server = _server(house)
+    await apply(load(), PARTITIONS, server.redis)
+    for _ in range(3):
+        await house.accept()
+    await house.ghost("rules", count=2)
+    found = await Inspector(server.redis, load(), PARTITIONS).consumers()
+    (ghost,) = found
+    assert (ghost.stream, ghost.group, ghost.pending) == (REQUESTS, "rules", 2)
+    assert 0 <= ghost.idle_ms < 60_000
+
+
+async def test_consumers_that_died_with_empty_hands_are_forgotten(house: House) -> None:
+    server = _server(house)
+    await apply(load(), PARTITIONS, server.redis)
+    for name in ("alive", "dead"):
+        await server.redis.execute("XGROUP", "CREATECONSUMER", REQUESTS, "rules", name)
+    await house.accept()
+    await house.ghost("rules")
+    eyes = Inspector(server.redis, load(), PARTITIONS)
+    assert await forget_dead(eyes, server.scripts, {"alive"}) == 0  # nobody is silent for long enough
+    assert await forget_dead(eyes, server.scripts, {"alive"}, dead_ms=0) == 1
+    assert {row.consumer for row in await eyes.consumers()} == {"alive", "ghost"}  # the ghost holds an entry
+
+
+async def test_dead_letters_are_counted_for_the_group_that_gave_up(house: House) -> None:
+    await _letters(house, 2)
+    redis = _server(house).redis
+    inspector = Inspector(redis, load(), PARTITIONS)
+    assert await inspector.dead_by_group() == {(REQUESTS, "rules"): 2}
+    await redis.execute("XADD", "{commands}:dlq", "*", "stream", "commands", "group", "provisioner")
+    assert (await inspector.dead_by_group())["commands", "provisioner"] == 1
+    assert await inspector.dead() == 3
 
 
 async def test_applying_the_topology_twice_changes_nothing(house: House) -> None:

@@ -16,7 +16,8 @@ from policy.breaker import NEW, Breaker, Limits
 from runtime.client import Client
 from schemas.errors import Unavailable
 from state.breaker import KEY, RedisBreakers
-from state.latency import INFLIGHT, LATENCIES, RedisLatencies
+from state.latency import KEY as LATENCIES
+from state.latency import RedisLatencies
 from state.memory import MemoryBreakers, MemoryLatencies
 from tests.state_support import FakeClock, Gone, connect
 from workers.router.ports import Breakers, Latencies
@@ -176,7 +177,7 @@ async def test_the_script_and_the_rules_take_the_same_steps(
 
 async def test_a_server_that_is_away_is_unavailable() -> None:
     breakers, latencies = RedisBreakers(Gone(), SystemClock(), LIMITS), RedisLatencies(Gone(), SystemClock())
-    for call in (breakers.look(), breakers.failed("e", 0), breakers.probed("e"), latencies.exchange("p", {}, {})):
+    for call in (breakers.look(), breakers.failed("e", 0), breakers.probed("e"), latencies.exchange({})):
         with pytest.raises(Unavailable):
             await call
 
@@ -185,46 +186,33 @@ async def test_a_server_that_is_away_is_unavailable() -> None:
 
 
 async def test_what_one_measured_all_know(subject: Subject) -> None:
-    await subject.latencies.exchange("one", {"e1": 3}, {"e1": Sample(0.2, 0.5)})
-    seen, said = await subject.latencies.exchange("two", {}, {})
+    await subject.latencies.exchange({"e1": Sample(0.2, 0.5), "a name with spaces": Sample(1.0, 1.0)})
+    seen = await subject.latencies.exchange({})
     assert seen["e1"].ttft_s == pytest.approx(0.2)
     assert seen["e1"].peak_s == pytest.approx(0.5)
     assert abs(seen["e1"].at - subject.monotonic()) < 5
-    assert said == {"one": {"e1": 3}, "two": {}}
+    assert set(seen) == {"e1", "a name with spaces"}
 
 
 async def test_samples_are_folded_in_one_after_the_other(subject: Subject) -> None:
-    await subject.latencies.exchange("one", {}, {"e1": Sample(0.1, 0.1)})
-    seen, _ = await subject.latencies.exchange("two", {}, {"e1": Sample(0.4, 0.9)})
+    await subject.latencies.exchange({"e1": Sample(0.1, 0.1)})
+    seen = await subject.latencies.exchange({"e1": Sample(0.4, 0.9)})
     assert 0.1 <= seen["e1"].ttft_s < 0.3, "a moment later the new sample weighs little in the average"
     assert seen["e1"].peak_s == pytest.approx(0.9), "and a peak counts at once"
-    seen, _ = await subject.latencies.exchange("one", {}, {"e1": Sample(0.1, 0.1)})
+    seen = await subject.latencies.exchange({"e1": Sample(0.1, 0.1)})
     assert 0.5 < seen["e1"].peak_s <= 0.9, "which is forgotten slowly"
 
 
 async def test_looking_hands_nothing_in(subject: Subject) -> None:
-    assert await subject.latencies.exchange("", {}, {}) == ({}, {})
-    assert await subject.latencies.exchange("", {"e1": 3}, {}) == ({}, {})
-
-
-async def test_a_process_says_anew_what_it_has(subject: Subject) -> None:
-    await subject.latencies.exchange("one", {"e1": 3, "e 2": 1}, {})
-    assert (await subject.latencies.exchange("one", {"e1": 2}, {}))[1] == {"one": {"e1": 2}}
+    assert await subject.latencies.exchange({}) == {}
+    assert await subject.latencies.exchange({}) == {}
 
 
 async def test_nothing_stays_on_the_server_for_ever(redis: Client) -> None:
-    latencies = RedisLatencies(redis, SystemClock())
-    await latencies.exchange("one", {"e1": 3}, {"e1": Sample(0.2, 0.5)})
+    await RedisLatencies(redis, SystemClock()).exchange({"e1": Sample(0.2, 0.5)})
     await RedisBreakers(redis, SystemClock(), LIMITS).failed("e1", 0)
-    for key in (LATENCIES, INFLIGHT, KEY):
+    for key in (LATENCIES, KEY):
         assert 0 < int(await redis.execute("PTTL", key)) <= 3_600_000
-
-
-async def test_what_another_version_said_is_left_out(redis: Client) -> None:
-    latencies = RedisLatencies(redis, SystemClock())
-    await latencies.exchange("one", {"e1": 3}, {})
-    await redis.execute("HSET", INFLIGHT, "two", "9999999999999 not json")
-    assert (await latencies.exchange("", {}, {}))[1] == {"one": {"e1": 3}, "two": {}}
 
 
 def test_the_average_follows_slowly_and_the_peak_at_once() -> None:

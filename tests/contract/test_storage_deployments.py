@@ -7,11 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from schemas.records import EndpointRecord, ModelRecord
+from schemas.records import EndpointRecord, ModelRecord, ReplicaRecord
 from storage.ports import Store
 from tests.storage_support import DEPLOYMENT, KINDS, a_store
 
 MODEL = ModelRecord(name="small", pool="small", created=1)
+REPLICA = ReplicaRecord(
+    deployment="d1", replica=1, command_id="c1", state="ready", url="http://x/v1", pid=7, updated_ms=5
+)
 ENDPOINT = EndpointRecord(endpoint="e1", deployment="d1", pool="small", model="small", url="http://127.0.0.1:1/v1")
 
 
@@ -46,6 +49,35 @@ async def test_a_state_comes_with_its_reason_and_process(store: Store) -> None:
     moved = await store.deployments.set_state("d1", "failed", "exit code 1", 2_000, pid=42)
     assert moved == replace(DEPLOYMENT, state="failed", reason="exit code 1", updated_ms=2_000, pid=42)
     assert await store.deployments.set_state("d9", "ready", "", 1) is None
+
+
+async def test_a_state_of_an_older_command_is_not_written(store: Store) -> None:
+    await store.deployments.put(DEPLOYMENT)
+    assert await store.deployments.set_state("d1", "ready", "", 2_000, command_id="c0") is None
+    assert await store.deployments.find("d1") == DEPLOYMENT
+    moved = await store.deployments.set_state("d1", "ready", "", 2_000, command_id="c1")
+    assert moved is not None and moved.state == "ready"
+
+
+async def test_replicas_are_put_replaced_listed_and_forgotten(store: Store) -> None:
+    await store.deployments.put(DEPLOYMENT)
+    await store.deployments.put(replace(DEPLOYMENT, deployment="d0", command_id="c0"))
+    second, other = replace(REPLICA, replica=2, reason="exit code 1"), replace(REPLICA, deployment="d0")
+    for record in (second, REPLICA, other, replace(REPLICA, state="failed", restarts=3)):
+        await store.deployments.put_replica(record)
+    assert await store.deployments.replicas("d1") == [replace(REPLICA, state="failed", restarts=3), second]
+    assert [row.deployment for row in await store.deployments.replicas()] == ["d0", "d1", "d1"]
+    await store.deployments.remove_replica("d1", 2)
+    await store.deployments.remove_replica("d1", 2)
+    assert [row.replica for row in await store.deployments.replicas("d1")] == [1]
+
+
+async def test_replicas_go_with_their_deployment_and_never_come_without(store: Store) -> None:
+    await store.deployments.put(DEPLOYMENT)
+    await store.deployments.put_replica(REPLICA)
+    await store.deployments.remove("d1")
+    await store.deployments.put_replica(REPLICA)
+    assert await store.deployments.replicas() == []
 
 
 async def test_a_removed_deployment_is_gone_and_may_be_removed_again(store: Store) -> None:

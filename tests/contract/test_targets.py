@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -14,7 +16,7 @@ from base.clock import SystemClock
 from providers.http import HttpTransport
 from tests.console_support import engine_command, until
 from workers.provisioner.fetch import TransportFetch
-from workers.provisioner.ports import Health, Spec, StartFailed, Target
+from workers.provisioner.ports import Exit, Handle, Health, Spec, StartFailed, Target
 from workers.provisioner.targets.external import ExternalTarget
 from workers.provisioner.targets.fake import FakeTarget
 from workers.provisioner.targets.local import LocalTarget
@@ -29,6 +31,7 @@ class Place:
     target: Target
     spec: Spec
     again: Callable[[], Target]
+    kill: Callable[[Handle], None] | None = None
 
 
 @pytest.fixture(params=KINDS)
@@ -41,20 +44,24 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         stack.push_async_callback(end_all, local)
         spec = Spec(deployment="small", name="small", digest="d1", private=True, command=engine_command())
         if request.param == "local":
-            yield Place(local, spec, lambda: LocalTarget(tmp_path / "engines", fetch, SystemClock()))
+            yield Place(local, spec, lambda: LocalTarget(tmp_path / "engines", fetch, SystemClock()), kill_9)
         elif request.param == "external":
             behind = await local.start(replace(spec, deployment="behind"))
             spec = replace(spec, url=behind.url, command=())
             yield Place(ExternalTarget(fetch), spec, lambda: ExternalTarget(fetch))
         else:
             fake = FakeTarget()
-            yield Place(fake, spec, lambda: fake)
+            yield Place(fake, spec, lambda: fake, lambda handle: fake.die(handle.deployment, -9))
 
 
 async def end_all(target: LocalTarget) -> None:
     for handle in await target.running():
         await target.stop(handle)
     target.close()
+
+
+def kill_9(handle: Handle) -> None:
+    os.kill(handle.pid, signal.SIGKILL)
 
 
 async def up(place: Place) -> Health:
@@ -99,6 +106,43 @@ async def test_an_engine_can_be_started_after_a_stop(place: Place) -> None:
     handle = await place.target.start(place.spec)
     await place.target.stop(handle)
     assert (await up(place)).up
+
+
+async def test_replicas_of_a_deployment_are_engines_of_their_own(place: Place) -> None:
+    if place.spec.url:
+        return  # a URL elsewhere is one endpoint
+    first = await place.target.start(place.spec)
+    second = await place.target.start(replace(place.spec, replica=2))
+    assert first.url != second.url and first.pid != second.pid
+    found = {handle.replica: handle for handle in await place.target.running()}
+    assert found == {1: first, 2: second}
+    assert {handle.replica for handle in await place.again().running()} == {1, 2}
+    await place.target.stop(first)
+    assert list(await place.target.running()) == [second]
+    assert await place.target.start(replace(place.spec, replica=2)) == second
+
+
+async def test_an_engine_that_was_killed_tells_by_what_and_one_that_runs_tells_nothing(place: Place) -> None:
+    handle = await place.target.start(place.spec)
+    assert place.target.ended("small", 1) is None
+    if place.kill is None:
+        return  # what runs elsewhere never ends for us
+    place.kill(handle)
+
+    async def gone() -> bool:
+        return not await place.target.running()
+
+    await until(gone)
+    assert place.target.ended("small", 1) == Exit(-9)
+    await place.target.start(place.spec)
+    assert place.target.ended("small", 1) is None
+
+
+async def test_an_engine_that_we_stop_did_not_end_by_itself(place: Place) -> None:
+    handle = await place.target.start(place.spec)
+    await place.target.stop(handle)
+    await place.target.running()
+    assert place.target.ended("small", 1) is None
 
 
 async def test_a_probe_of_what_does_not_answer_is_a_reason_never_an_exception(place: Place) -> None:

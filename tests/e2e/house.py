@@ -6,9 +6,10 @@ Everything is reached through what users have: HTTP, the connection file, the co
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import os
-import select
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from console.embedded.processes import die_with_parent
 
 ROOT = Path(__file__).resolve().parents[2]
 _START_S = 90.0  # on a busy machine
+_numbers = itertools.count(1)
 
 
 def until(what: Callable[[], Any], seconds: float = 20.0, pause: float = 0.05) -> Any:
@@ -226,44 +228,51 @@ def read_event(response: http.client.HTTPResponse) -> bytes:
     return b"".join(lines)
 
 
-_ROOMS_PROGRAM = """
-import json, sys
-from pathlib import Path
-from console import rooms
-from console.stack import Source
-given = json.loads(sys.stdin.readline())
-file = Path(given["file"]) if given["file"] else None
-rooms.run(given["rooms"], Source(file, None, given["overrides"]), given["ready"])
-"""
+class Joined:
+    """A process that `headrace start` made, and what it said."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.process, self.log = process, log
+
+    @property
+    def consumer(self) -> str:
+        """Its name in every group."""
+        found = re.search(r"^Ready: (\S+)", self.log.read_text(), re.MULTILINE)
+        assert found is not None, self.log.read_text()
+        return found[1]
 
 
 @contextmanager
-def another_process(house: House, rooms: Sequence[str], **overrides: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A process of these rooms beside a running house, ready when the block begins."""
-    ready, told = os.pipe()
-    file = house.folder / "headrace.yaml"
-    given = {"rooms": list(rooms), "overrides": {**house.overrides(), **overrides}, "ready": told}
-    given["file"] = str(file) if file.exists() else ""
-    with open(house.folder / "logs" / "another.log", "ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-c", _ROOMS_PROGRAM],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stderr=log,
-            pass_fds=[told],
-            preexec_fn=die_with_parent,
-        )
-    os.close(told)
-    assert process.stdin is not None
-    process.stdin.write(json.dumps(given).encode() + b"\n")
-    process.stdin.close()
+def another_process(house: House, rooms: Sequence[str], *arguments: str) -> Iterator[Joined]:
+    """`headrace start` of these rooms beside a running house, ready when the block begins."""
+    words = [sys.executable, "-m", "console.cli.main", "start", *rooms, "--data", str(house.folder), *arguments]
+    log = house.folder / "logs" / f"start-{next(_numbers)}.log"
+    with open(log, "wb") as target:
+        process = subprocess.Popen(words, cwd=ROOT, stderr=target, env=_environment(), preexec_fn=die_with_parent)
+    joined = Joined(process, log)
+
+    def ready() -> bool:
+        assert process.poll() is None, "start ended:\n" + log.read_text()
+        return "Ready: " in log.read_text()
+
     try:
-        assert select.select([ready], [], [], _START_S)[0] and os.read(ready, 4096), "the other process did not start"
-        yield process
+        until(ready, _START_S)
+        yield joined
     finally:
-        os.close(ready)
-        process.terminate()
+        if process.poll() is None:
+            process.terminate()
         process.wait(30)
+
+
+def command(house: House, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`headrace ...` about a running house."""
+    words = [sys.executable, "-m", "console.cli.main", *arguments, "--data", str(house.folder)]
+    return subprocess.run(words, cwd=ROOT, env=_environment(), capture_output=True, text=True, timeout=90)
+
+
+def _environment() -> dict[str, str]:
+    """Ours without settings of a Headrace."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE")}
 
 
 @contextmanager
@@ -285,13 +294,12 @@ def headrace(
         (folder / "headrace.yaml").write_text(settings)
         words += ["--config", str(folder / "headrace.yaml")]
     log = open(folder / "up.log", "ab")  # noqa: SIM115 - closed when the house has stopped
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE")}
     process = subprocess.Popen(
         [*words, *arguments],
         cwd=ROOT,
         stdout=log,
         stderr=log,
-        env={**kept, **(environment or {})},
+        env={**_environment(), **(environment or {})},
         preexec_fn=die_with_parent,  # a test run that is killed leaves nothing behind
     )
     house = House(folder, process)

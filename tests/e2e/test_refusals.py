@@ -91,7 +91,7 @@ def test_stranger_learns_nothing_of_the_guards(house: House, lab: ScriptedEngine
 def second_door(house: House) -> Iterator[str]:
     """The base URL of another ingress process over the same servers."""
     port = free_port()
-    with another_process(house, ["ingress"], **{"server.port": port}):
+    with another_process(house, ["ingress"], "--port", str(port)):
         yield f"http://127.0.0.1:{port}"
 
 

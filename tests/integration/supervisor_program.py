@@ -13,7 +13,7 @@ from console import forks
 from console.embedded.errors import EmbeddedError
 from console.errands import ErrandError
 from console.launch import LaunchError, Options, launch
-from console.stack import LAYOUTS, Access, Plan, Say, Source, Wiring
+from console.stack import DRAIN, LAYOUTS, Access, Plan, Say, Source, Wiring
 from console.supervisor import StartError, Stopped
 
 DATA = Path(sys.argv[1])
@@ -29,13 +29,16 @@ def run_rooms(rooms: list[str], source: Source, ready_fd: int) -> None:
     """Ready at once; ends on SIGTERM; tells what it does."""
     if "--broken" in sys.argv:
         raise RuntimeError("no such stream")
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, DRAIN})
     assert str(source.overrides["redis.url"]).startswith(("redis://", "unix://"))
     name = rooms[0] if len(rooms) == 1 else "workers"
-    forks.write_message(ready_fd, {"rooms": rooms, "pid": os.getpid(), "health_port": 1})
+    if "metrics.port" in source.overrides:
+        note(f"{name}:metrics.port={source.overrides['metrics.port']}")
+    message = {"rooms": rooms, "pid": os.getpid(), "health_port": 1, "consumer": f"{name}-{os.getpid()}-abc"}
+    forks.write_message(ready_fd, message)
     while "--stubborn" in sys.argv:
         signal.pause()
-    signal.sigwait({signal.SIGTERM})
+    signal.sigwait({signal.SIGTERM, DRAIN})
     note(f"{name}:stopping")
     note(f"{name}:stopped")
 
@@ -57,6 +60,8 @@ def finish(plan: Plan, say: Say) -> Access:
 def main() -> int:
     """The same error border as console/cli/up.py."""
     layout = LAYOUTS["split" if "--split" in sys.argv else "merged"]
+    if "--twice" in sys.argv:
+        layout = (*layout, ("rules",), ("rules",))
     options = Options(data=DATA, port=0, layout=layout, local_model=False, drain=(600.0, 600.0))
     wiring = Wiring(run_rooms=run_rooms, prepare=prepare, finish=finish)
     try:

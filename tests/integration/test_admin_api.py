@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,13 @@ from console.admin.app import build
 from console.desks import KeyWish
 from policy.api_keys import present
 from policy.decision import authenticate
-from schemas.commands import DeployModel
+from schemas.commands import DeployModel, ScaleDeployment, StopDeployment
 from schemas.errors import Unavailable
-from schemas.records import DeploymentRecord
+from schemas.events import DrainAsked
+from schemas.records import DeploymentRecord, ProcessRecord
 from tests.console_support import RUN, Desk, admin_server, deploy_model, letter
 from tests.storage_support import fact, request
-from workers.provisioner.rules import desired
+from workers.provisioner.wishes import desired
 
 MODEL = {"name": "small", "url": "http://127.0.0.1:9/v1", "api_key": "canary-key"}
 
@@ -300,6 +302,86 @@ async def test_logs_of_an_external_engine_are_said_to_be_elsewhere(desk: Desk) -
     assert "http://127.0.0.1:9/v1" in found["error"]["message"]
 
 
+async def scaled_by(desk: Desk, replicas: int) -> str:
+    """Ask for it; the command's id."""
+    status, found, _ = await ask(desk, "POST", "/deployments/small/scale", {"replicas": replicas})
+    assert status == 202
+    return str(found["command_id"])
+
+
+async def test_scaling_is_one_command_until_something_has_changed(desk: Desk) -> None:
+    await ask(desk, "POST", "/models", {"name": "small", "command": ["engine"]})
+    record = await stand(desk, "ready")
+    assert await scaled_by(desk, 1) == record.command_id  # it stands already
+    first = await scaled_by(desk, 3)
+    assert await scaled_by(desk, 3) == first
+    assert [(event, id) for _, event, id in desk.said.events[1:]] == [
+        (ScaleDeployment(command_id=first, deployment="small", replicas=3), first)
+    ] * 2
+    record = replace(record, command_id=first, replicas=3)
+    await desk.store.deployments.put(record)
+    assert await scaled_by(desk, 3) == first
+    await desk.store.deployments.put(replace(record, state="failed"))
+    assert await scaled_by(desk, 3) != first  # try those again that were given up
+
+
+async def test_what_the_file_does_not_say_leaves_a_scaled_deployment_alone(desk: Desk) -> None:
+    entry = {"name": "small", "command": ["engine"]}
+    await ask(desk, "POST", "/models", entry)
+    record = await stand(desk, "ready")
+    await desk.store.deployments.put(replace(record, replicas=3, command_id="scaled"))
+    desk.said.events.clear()
+    await ask(desk, "POST", "/models", entry)
+    assert desk.said.events == []
+    await ask(desk, "POST", "/models", {**entry, "slots": 5})
+    await ask(desk, "POST", "/models", {**entry, "replicas": 2, "restart": "never"})
+    asked = [event for _, event, _ in desk.said.events if isinstance(event, DeployModel)]
+    assert [(event.replicas, event.restart) for event in asked] == [(3, "always"), (2, "never")]
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"replicas": -1}, "replicas"),
+        ({"replicas": 1001}, "replicas"),
+        ({"replicas": "many"}, "replicas"),
+        ({}, "replicas"),
+        ({"replicas": 2, "now": True}, "now"),
+    ],
+)
+async def test_a_number_of_engines_that_makes_no_sense_is_refused(desk: Desk, body: object, param: str) -> None:
+    status, found, _ = await ask(desk, "POST", "/deployments/small/scale", body)
+    assert (status, found["error"]["param"], is_openai_error(found)) == (400, param, True)
+
+
+async def test_what_runs_elsewhere_or_is_going_cannot_be_scaled(desk: Desk) -> None:
+    assert (await ask(desk, "POST", "/deployments/small/scale", {"replicas": 2}))[0] == 404
+    await ask(desk, "POST", "/models", MODEL)
+    await stand(desk, "ready")
+    status, found, _ = await ask(desk, "POST", "/deployments/small/scale", {"replicas": 2})
+    assert (status, "it is one endpoint" in found["error"]["message"]) == (400, True)
+    status, found, _ = await ask(desk, "POST", "/models", {**MODEL, "replicas": 2})
+    assert (status, "add another deployment" in found["error"]["message"]) == (400, True)
+    await ask(desk, "POST", "/models", {"name": "other", "command": ["engine"]})
+    record = desired(deploy_model("c7", deployment="other", name="other", target="local", url=""), None, 1)
+    await desk.store.deployments.put(replace(record, state="stopping"))
+    status, found, _ = await ask(desk, "POST", "/deployments/other/scale", {"replicas": 2})
+    assert (status, "is stopping" in found["error"]["message"]) == (400, True)
+
+
+async def test_a_drain_can_be_hurried_once(desk: Desk) -> None:
+    await ask(desk, "POST", "/models", {"name": "small", "command": ["engine"]})
+    record = await stand(desk, "ready")
+    desk.said.events.clear()
+    assert (await ask(desk, "POST", "/deployments/small/drain"))[:2] == (202, {"stopping": ["small"]})
+    await desk.store.deployments.put(replace(record, state="stopping"))
+    await ask(desk, "POST", "/deployments/small/drain")
+    await ask(desk, "DELETE", "/deployments/small?now=true")
+    await desk.store.deployments.put(replace(record, state="stopping", drain=False))
+    await ask(desk, "DELETE", "/deployments/small?now=true")
+    assert [event.now for _, event, _ in desk.said.events if isinstance(event, StopDeployment)] == [False, True]
+
+
 # --- what happened ----------------------------------------------------------------------------------------------------
 
 
@@ -359,6 +441,83 @@ async def test_dead_letters_are_listed_shown_replayed_and_purged(desk: Desk) -> 
 async def test_lag_shows_every_group_with_live_runs_and_dead_letters(desk: Desk) -> None:
     _, found, _ = await ask(desk, "GET", "/lag")
     assert (found["data"][0]["group"], found["data"][0]["lag"], found["live"], found["dead"]) == ("audit", 2, 4, 1)
+
+
+WORKERS = ProcessRecord(
+    consumer="workers-1-abc",
+    rooms=("authorization", "audit", "console"),
+    pid=1,
+    host="h",
+    started_ms=1,
+    version="0.1.0",
+)
+DOOR = replace(WORKERS, consumer="ingress-2-def", rooms=("ingress",), addresses={"ingress": "http://h:1"})
+
+
+async def test_lag_shows_who_serves_a_group_and_its_dead_letters(desk: Desk) -> None:
+    await desk.processes.announce(WORKERS)
+    await desk.processes.announce(replace(WORKERS, consumer="audit-3-ghi", rooms=("audit",), state="draining"))
+    (row,) = (await ask(desk, "GET", "/lag"))[1]["data"]
+    assert (row["serving"], row["dead"], row["consumers"]) == (1, 1, 1)
+
+
+async def test_status_is_one_look_at_everything(desk: Desk) -> None:
+    await desk.processes.announce(WORKERS)
+    await desk.processes.announce(DOOR)
+    await desk.store.deployments.put(desired(deploy_model(), None, 1_000))
+    status, found, _ = await ask(desk, "GET", "/status")
+    assert (status, found["healthy"], found["problems"]) == (200, True, [])
+    assert found["servers"] == [
+        {"name": "redis", "up": True, "reason": ""},
+        {"name": "postgres", "up": True, "reason": ""},
+    ]
+    assert [row["consumer"] for row in found["processes"]] == ["ingress-2-def", "workers-1-abc"]
+    assert [(row["group"], row["lag"], row["consumers"]) for row in found["groups"]] == [
+        ("authorization", 0, 1),
+        ("audit", 2, 1),
+    ]
+    assert (found["deployments"], found["live"], found["dead"]) == ({"ready": 0, "wanted": 1}, 4, 1)
+    assert len(found["warnings"]) == 2
+
+
+async def test_status_names_servers_that_are_away(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def away() -> Any:
+        raise Unavailable("refused")
+
+    monkeypatch.setattr(desk.store.deployments, "list", away)
+    monkeypatch.setattr(desk.processes, "list", away)
+    status, found, _ = await ask(desk, "GET", "/status")
+    assert (status, found["healthy"]) == (200, False)
+    assert found["problems"] == ["redis does not answer: refused", "postgres does not answer: refused"]
+
+
+async def test_consumers_are_told_apart_from_those_that_died(desk: Desk) -> None:
+    await desk.processes.announce(WORKERS)
+    rows = (await ask(desk, "GET", "/consumers"))[1]["data"]
+    assert [(row["consumer"], row["pending"], row["alive"]) for row in rows] == [
+        ("workers-1-abc", 1, True),
+        ("workers-9-old", 0, False),
+    ]
+
+
+async def test_a_process_is_asked_to_drain_by_its_name(desk: Desk) -> None:
+    second = replace(WORKERS, consumer="workers-2-xyz")
+    for record in (WORKERS, DOOR, second):
+        await desk.processes.announce(record)
+    status, found, _ = await ask(desk, "POST", "/consumers/workers-1-abc/drain")
+    assert (status, found) == (202, {"draining": "workers-1-abc", "left_alone": []})
+    assert desk.said.events == [("control", DrainAsked(consumer="workers-1-abc"), "")]
+
+
+async def test_the_last_process_of_a_room_drains_only_by_force(desk: Desk) -> None:
+    await desk.processes.announce(DOOR)
+    status, found, _ = await ask(desk, "POST", "/consumers/ingress-2-def/drain", {"force": False})
+    assert status == 400 and "last process of ingress" in found["error"]["message"] and is_openai_error(found)
+    assert desk.said.events == []
+    status, found, _ = await ask(desk, "POST", "/consumers/ingress-2-def/drain", {"force": True})
+    assert (status, found["left_alone"]) == (202, ["ingress"])
+    assert (await ask(desk, "POST", "/consumers/nobody/drain", {"force": True}))[0] == 404
+    assert (await ask(desk, "POST", "/consumers/ingress-2-def/drain", {"hard": True}))[0] == 400
 
 
 async def test_a_text_is_judged_as_a_request_would_be(desk: Desk) -> None:

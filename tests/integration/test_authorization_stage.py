@@ -99,8 +99,7 @@ async def replica(url: str, record: Record, name: str) -> Replica:
     shared = Shared.over(context.redis, record.load, clock, RING)
     stages = build(context, shared.keys, shared.catalog, shared.limits, AuthorizationSettings())
     reader = await context.reader("control")
-    allowed = frozenset({"console", "provisioner"})
-    control = Control(reader, allowed, Verifier(RING), clock, chance, shared.hear, shared.forget)
+    control = Control(reader, topology, Verifier(RING), clock, chance, shared.hear, shared.forget)
     door = StreamDoor(
         name, PARTITIONS, context.scripts, context.runs, context.seals("ingress"), clock, chance, Bounds()
     )

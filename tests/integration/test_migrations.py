@@ -21,9 +21,11 @@ from schemas.records import (
     FactRecord,
     KeyRecord,
     ModelRecord,
+    ReplicaRecord,
     RequestRecord,
 )
 from storage.access import tenant
+from storage.deployments import PostgresDeployments
 from storage.migrate import POST, PRE, Migration, MigrationError, migrate, pending, read_migrations
 from storage.pool import open_pool
 from storage.requests import PostgresRequests
@@ -34,11 +36,17 @@ STORAGE = Path(__file__).parents[2] / "storage"
 TABLES: dict[str, type[Any]] = {
     "keys": KeyRecord,
     "deployments": DeploymentRecord,
+    "replicas": ReplicaRecord,
     "models": ModelRecord,
     "endpoints": EndpointRecord,
     "requests": RequestRecord,
     "facts": FactRecord,
 }
+OLD_DEPLOYMENT = """
+INSERT INTO deployments (deployment, command_id, name, target, pool, state, reason, url, upstream_model, credential,
+    slots, weight, private, command, pid, created_ms, updated_ms)
+VALUES ('old', 'c1', 'small', 'local', 'small', 'ready', '', '', '', '', 8, 1, false, '{engine}', 7, 1, 1)
+"""
 FILES = [
     Migration(1, PRE, "0001_pre_a.sql", "CREATE TABLE a (x integer)"),
     Migration(2, POST, "0002_post_b.sql", "ALTER TABLE a ADD y integer"),
@@ -109,6 +117,23 @@ async def test_no_column_could_hold_what_a_client_said(postgres: str) -> None:
 async def test_migrating_twice_runs_nothing_the_second_time(postgres: str) -> None:
     assert await migrate(postgres) == [item.name for item in read_migrations()]
     assert await migrate(postgres) == []
+
+
+async def test_a_row_from_before_replicas_is_one_engine_that_always_restarts(postgres: str) -> None:
+    before = [item for item in read_migrations() if item.number < 3]
+    await migrate(postgres, files=before)
+    connection = await asyncpg.connect(postgres)
+    await connection.execute(OLD_DEPLOYMENT)
+    await migrate(postgres)
+    await connection.execute(OLD_DEPLOYMENT.replace("'old'", "'older code'").replace("'c1'", "'c2'"))  # still writes
+    await connection.close()
+    pool = await open_pool(postgres)
+    found = await PostgresDeployments(pool).list()
+    await pool.close()
+    assert [(row.deployment, row.replicas, row.restart, row.drain) for row in found] == [
+        ("old", 1, "always", True),
+        ("older code", 1, "always", True),
+    ]
 
 
 async def test_several_processes_at_once_run_each_migration_once(postgres: str) -> None:

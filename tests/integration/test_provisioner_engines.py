@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,17 +14,19 @@ import pytest
 
 from base.clock import SystemClock
 from providers.http import HttpTransport
-from schemas.commands import StopDeployment
-from state.memory import MemoryCatalog
+from schemas.commands import ScaleDeployment, StopDeployment
+from state.memory import MemoryCatalog, MemoryInflight
 from storage.memory import memory_store
 from tests.console_support import Said, delivery, deploy_model, engine_command, until
 from workers.provisioner.fetch import TransportFetch
 from workers.provisioner.handlers import Handlers
+from workers.provisioner.hands import Hands
 from workers.provisioner.ports import Handle, Spec
 from workers.provisioner.reconcile import Reconciler
-from workers.provisioner.rules import wish
 from workers.provisioner.settings import ProvisionerSettings
 from workers.provisioner.targets.local import LocalTarget, alive
+from workers.provisioner.targets.logs import tail
+from workers.provisioner.wishes import wish
 
 SPEC = Spec(deployment="small", name="small", digest="d1", command=engine_command())
 
@@ -40,9 +43,16 @@ class Machine:
     async def begin(self) -> None:
         """A provisioner process starts."""
         settings = ProvisionerSettings(interval_s=0.1, starting_interval_s=0.05, drain_s=0, bad_probes=1)
-        loop = Reconciler(
-            self.deployments, {"local": self.local}, self.catalog, self.said, lambda _, s: s, self.clock, settings
+        hands = Hands(
+            deployments=self.deployments,
+            targets={"local": self.local},
+            catalog=self.catalog,
+            inflight=MemoryInflight(self.clock),
+            publisher=self.said,
+            open_credential=lambda _, sealed: sealed,
+            clock=self.clock,
         )
+        loop = Reconciler(hands, settings)
         self._handlers = Handlers(self.deployments, self.clock, loop.wake)
         self.local.on_exit = loop.wake
         self._task = asyncio.create_task(loop.run())
@@ -69,12 +79,28 @@ class Machine:
         found: int = await until(look)
         return found
 
-    async def state(self, wanted: str) -> None:
-        async def look() -> bool:
-            record = await self.deployments.find("small")
-            return record is not None and record.state == wanted
+    async def state(self, wanted: str) -> str:
+        """Wait until the deployment stands so; the reason."""
 
-        await until(look)
+        async def look() -> tuple[str] | None:
+            record = await self.deployments.find("small")
+            return (record.reason,) if record is not None and record.state == wanted else None
+
+        found: tuple[str] = await until(look)
+        return found[0]
+
+    async def serving(self, number: int) -> dict[int, int]:
+        """Wait until exactly so many replicas are ready and published; replica -> pid."""
+
+        async def look() -> tuple[dict[int, int]] | None:
+            endpoints = await self.catalog.endpoints("small")
+            rows = await self.deployments.replicas("small")
+            whole = len(rows) == len(endpoints) == number and all(item.up for item in endpoints)
+            ready = whole and all(row.state == "ready" for row in rows)
+            return ({row.replica: row.pid for row in rows},) if ready else None
+
+        found: tuple[dict[int, int]] = await until(look)
+        return found[0]
 
 
 @pytest.fixture
@@ -195,8 +221,115 @@ async def test_the_log_has_the_engines_words_and_the_engine_has_none_of_our_secr
     handle = await machine.local.start(SPEC)
     await answering(machine, handle)
     log = tmp_path / "engines" / "small.log"
-    assert log.read_text().startswith("engine starts False")
+    assert "engine starts False" in (tail(log, 100) or [])
     assert log.stat().st_mode & 0o077 == 0
+
+
+async def test_an_engine_of_the_time_before_replicas_is_the_first_one(machine: Machine, tmp_path: Path) -> None:
+    await machine.die()
+    marks = {"OWNER": str(tmp_path / "engines"), "DEPLOYMENT": "small", "DIGEST": "d1", "PORT": "1"}
+    (tmp_path / "engines").mkdir(exist_ok=True)
+    engine = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        "import time; time.sleep(60)",
+        env={f"HEADRACE_ENGINE_{name}": value for name, value in marks.items()},
+        start_new_session=True,
+    )
+
+    async def found() -> Sequence[Handle]:
+        machine.local._search_at = 0.0
+        return await machine.local.running()
+
+    [handle] = await until(found)
+    assert (handle.pid, handle.replica, handle.digest) == (engine.pid, 1, "d1")
+    await machine.local.stop(handle)
+    await engine.wait()
+
+
+async def test_replicas_run_beside_each_other_and_a_killed_one_comes_back(machine: Machine) -> None:
+    await machine.order(replace(LOCAL, replicas=3))
+    before = await machine.serving(3)
+    assert len(set(before.values())) == 3
+    os.kill(before[2], signal.SIGKILL)
+
+    async def another() -> bool:
+        now = await machine.serving(3)
+        return now[2] != before[2]
+
+    await until(another)
+    after = await machine.serving(3)
+    assert (after[1], after[3]) == (before[1], before[3])
+    [row] = [row for row in await machine.deployments.replicas("small") if row.replica == 2]
+    assert row.restarts == 1
+    urls = {endpoint.url for endpoint in await machine.catalog.endpoints("small")}
+    assert urls == {handle.url for handle in await machine.local.running()}
+
+
+@pytest.mark.parametrize("engines", [3, 1, 0])
+async def test_a_provisioner_that_dies_while_it_scales_goes_on_in_its_next_life(machine: Machine, engines: int) -> None:
+    await machine.order(replace(LOCAL, replicas=2))
+    before = await machine.serving(2)
+    await machine.order(ScaleDeployment(command_id="c2", deployment="small", replicas=engines))
+    await machine.die()
+    await machine.begin()
+    after = await machine.serving(engines)
+    assert after.items() >= {key: pid for key, pid in before.items() if key <= engines}.items()
+    assert len(await machine.local.running()) == engines
+
+
+async def test_a_reason_says_how_the_engine_ended(machine: Machine) -> None:
+    program = (sys.executable, "-c", "import sys; print('no memory left'); sys.exit(3)")
+    await machine.order(replace(LOCAL, command=program, restart="never"))
+    assert await machine.state("failed") == "the engine ended (exit code 3); restart: never"
+    assert await machine.local.running() == ()
+
+
+async def test_an_engine_that_is_done_is_not_started_again_on_failure_only(machine: Machine) -> None:
+    await machine.order(replace(LOCAL, command=(sys.executable, "-c", ""), restart="on-failure"))
+    assert await machine.state("stopped") == "ended by itself (exit code 0)"
+
+
+async def test_no_engine_that_ended_stays_a_zombie(machine: Machine) -> None:
+    await machine.order(LOCAL)
+    first = await machine.ready()
+    os.kill(first, signal.SIGKILL)
+    second = await machine.ready(other_than=first)
+    await machine.order(StopDeployment(command_id="s1", deployment="small"))
+    await machine.state("stopped")
+    assert not {str(first), str(second)} & set(os.listdir("/proc"))
+
+
+async def test_the_words_of_a_former_life_are_kept_and_told_apart(machine: Machine, tmp_path: Path) -> None:
+    await machine.order(LOCAL)
+    first = await machine.ready()
+    os.kill(first, signal.SIGKILL)
+    await machine.ready(other_than=first)
+    log = tmp_path / "engines" / "small.log"
+    both = tail(log, 100) or []
+    assert [line.startswith("== headrace: engine starts 20") for line in both].count(True) == 2
+    assert tail(log, 100, previous=True) == both[: len(both) // 2]
+
+
+async def test_an_engine_that_writes_much_keeps_its_log_in_bounds(machine: Machine, tmp_path: Path) -> None:
+    await machine.die()
+    machine.local._log_bytes = 2_000
+    program = "import time\nn = 0\nwhile True: print('line', n := n + 1, flush=True); time.sleep(0.001)"
+    handle = await machine.local.start(replace(SPEC, command=(sys.executable, "-c", program)))
+    folder, names = tmp_path / "engines", ["small.log", "small.log.1", "small.log.2"]
+
+    async def full() -> bool:
+        await machine.local.running()
+        return (folder / names[-1]).exists()
+
+    await until(full)
+    await machine.local.stop(handle)
+    await machine.local.running()
+    assert sorted(path.name for path in folder.glob("small*")) == names
+    assert all((folder / name).stat().st_size < 50_000 for name in names)
+    assert not [path for path in folder.glob("small*") if path.stat().st_mode & 0o077]
+    numbers = [int(line.split()[1]) for line in tail(folder / names[0], 10_000) or [] if line.startswith("line ")]
+    assert numbers == sorted(numbers) and len(numbers) > 100
 
 
 async def test_a_reused_pid_is_never_signalled(machine: Machine) -> None:

@@ -20,6 +20,7 @@ from runtime.app import Context, RedisSettings, Workers
 from runtime.topology import apply, load
 from schemas.records import DeploymentRecord
 from state.catalog import RedisCatalog
+from state.inflight import RedisInflight
 from storage.ports import Store
 from storage.store import postgres_store
 from tests.console_support import deploy_model, engine_command, ring, until
@@ -62,7 +63,7 @@ async def process(redis: str, dsn: str, data: Path, keys: KeyRing, name: str = "
     pool = await migrated_pool(dsn)
     store, transport = postgres_store(pool), HttpTransport(clock)
     catalog = RedisCatalog(context.redis, clock, fresh_s=0.0)
-    room = build(context, store.deployments, catalog, transport, data, FAST)
+    room = build(context, store.deployments, catalog, RedisInflight(context.redis), transport, data, FAST)
     workers = Workers(context=context, stages=room.stages, grace_s=2.0)
     desk = ModelDesk(
         deployments=store.deployments,

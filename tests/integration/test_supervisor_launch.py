@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from base.ids import SystemRandom
+from console.control_socket import ControlError, ask
 from console.embedded import ports, processes
 from console.launch import LaunchError, check_port, only_one, read_secrets
 
@@ -183,6 +184,79 @@ def test_a_taken_port_is_an_error_that_names_the_process_and_another_port(start:
             LaunchError, match=rf"port {port} is taken by pid {os.getpid()} .*--port {ports.next_free(port)}"
         ):
             check_port(port)
+
+
+def scaled(run: Run, room: str, count: int) -> list[Mapping[str, Any]]:
+    """Ask for so many processes and wait until connection.json shows them; those that serve the room."""
+    ask(run.data, {"do": "scale", "group": room, "count": count})
+
+    def found() -> list[Mapping[str, Any]]:
+        rows = [row for row in run.connection()["processes"] if room in row["rooms"]]
+        return rows if len(rows) == count and all(row["state"] == "ready" for row in rows) else []
+
+    run.until(lambda: bool(found()))
+    return found()
+
+
+def test_a_room_is_scaled_up_beside_the_merged_process_and_down_again(start: Callable[..., Run]) -> None:
+    run = start()
+    before = run.until_ready()
+    up = scaled(run, "rules", 3)
+    assert [row["rooms"] for row in up[1:]] == [["rules"], ["rules"]]
+    assert run.connection()["pids"] == before["pids"]  # of several processes the first
+    assert "rules:metrics.port=0" in (run.data / "deeds").read_text()
+    assert [row["pid"] for row in scaled(run, "rules", 1)] == [before["pids"]["rules"]]
+    assert alive({row["consumer"]: row["pid"] for row in up}) == {up[0]["consumer"]}
+    assert (run.data / "deeds").read_text().split().count("rules:stopped") == 2
+    assert "unexpectedly" not in run.output.read_text()
+    assert run.end(signal.SIGINT) == 0
+
+
+def test_a_killed_extra_process_comes_back_in_the_number_that_was_asked_for(start: Callable[..., Run]) -> None:
+    run = start()
+    run.until_ready()
+    extra = scaled(run, "audit", 2)[1]["pid"]
+    os.kill(extra, signal.SIGKILL)
+    run.until(lambda: extra not in {row["pid"] for row in run.connection()["processes"]})
+    assert len(scaled(run, "audit", 2)) == 2
+
+
+def test_a_room_that_went_in_order_stays_away_until_it_is_scaled_again(start: Callable[..., Run]) -> None:
+    run = start("--split")
+    pids = run.until_ready()["pids"]
+    os.kill(pids["router"], signal.SIGTERM)
+    run.until(lambda: "router" not in run.connection()["pids"])
+    assert "router was drained and is not started again; nobody here serves router now" in run.output.read_text()
+    assert len(scaled(run, "router", 1)) == 1
+    assert run.connection()["pids"]["router"] != pids["router"]
+
+
+def test_what_is_brought_back_is_the_process_of_the_layout_not_one_that_scaling_made(start: Callable[..., Run]) -> None:
+    run = start()
+    pids = run.until_ready()["pids"]
+    scaled(run, "rules", 2)
+    scaled(run, "rules", 1)
+    os.kill(pids["router"], signal.SIGTERM)
+    run.until(lambda: "router" not in run.connection()["pids"])
+    assert "router" in scaled(run, "rules", 1)[0]["rooms"]
+
+
+def test_impossible_numbers_are_refused_and_change_nothing(start: Callable[..., Run]) -> None:
+    run = start()
+    before = run.until_ready()
+    for wish in ({"group": "ingress", "count": 2}, {"group": "rules", "count": 0}, {"group": "nonsense", "count": 2}):
+        with pytest.raises(ControlError):
+            ask(run.data, {"do": "scale", **wish})
+    with pytest.raises(ControlError, match="unknown request 'dance'"):
+        ask(run.data, {"do": "dance"})
+    assert run.connection() == before
+
+
+def test_a_layout_may_name_a_worker_room_twice(start: Callable[..., Run]) -> None:
+    run = start("--twice")
+    rows = run.until_ready()["processes"]
+    assert [row["rooms"] for row in rows if "rules" in row["rooms"]].count(["rules"]) == 2
+    assert (run.data / "logs/rules-2.log").exists()
 
 
 def test_two_runs_on_one_folder_are_refused(tmp_path: Path) -> None:

@@ -203,6 +203,33 @@ def test_whole_run_starts_measures_and_stops_what_answers_as_headrace(tmp_path: 
     assert "| figure | unit | direct | headrace |" in done.stdout
 
 
+def test_layouts_stand_side_by_side_in_one_run(tmp_path: Path) -> None:
+    program = tmp_path / "headrace"
+    program.write_text(STAND_IN.format(python=sys.executable))
+    program.chmod(0o755)
+    done = bench("--headrace", str(program), "--layouts", "merged,split", "--markdown")
+    assert done.returncode == 0, done.stderr
+    assert "| figure | unit | direct | headrace merged | headrace split |" in done.stdout
+    row = next(line for line in done.stdout.splitlines() if line.startswith("| answered at 100/s offered"))
+    assert all(cell.strip() for cell in row.split("|")[1:-1])
+
+
+def test_each_layout_is_started_with_its_own_words() -> None:
+    asked = run.parse(["--layouts", "split,merged", "--up-arg=--no-model"])
+    assert run.wanted(asked) == {
+        "headrace split": ["--no-model", "--processes", "split"],
+        "headrace merged": ["--no-model", "--processes", "merged"],
+    }
+    assert run.wanted(run.parse([])) == {"headrace": []}
+    assert run.wanted(run.parse(["--without-headrace", "--layouts", "merged"])) == {}
+
+
+def test_unknown_layout_is_refused_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run.parse(["--layouts", "merged,halved"])
+    assert "'halved' is none of merged, split" in capsys.readouterr().err
+
+
 def test_run_without_a_program_to_measure_says_what_to_do(tmp_path: Path) -> None:
     done = bench("--headrace", str(tmp_path / "absent"))
     assert done.returncode == 2

@@ -49,6 +49,9 @@ COMMANDS = [
     ("dlq", "replay", "0:1-0"),
     ("dlq", "purge", "--all"),
     ("lag",),
+    ("lag", "--consumers"),
+    ("status",),
+    ("drain", "rules-1-abc"),
     ("guardrails", "test", "hello"),
     ("chat", "hello"),
 ]
@@ -86,6 +89,12 @@ def test_a_server_that_does_not_answer_is_one_line(
         (("models", "add", "m"), "--url URL"),
         (("models", "add", "m", "--url", "http://x/v1", "--api-key-env", "NOT_SET"), "NOT_SET is not set"),
         (("dlq", "purge"), "--all"),
+        (("scale", "rules", "0"), "'count'"),
+        (("scale", "nonsense", "2"), "groups: authorization"),
+        (("start",), "'rooms'"),
+        (("start", "guard"), "unknown room: guard"),
+        (("start", "rules", "--data", "nowhere"), "nothing to join"),
+        (("start", "ingress", "--workers", "2"), "listens on one port"),
     ],
 )
 def test_a_mistyped_command_is_one_line_with_a_hint(

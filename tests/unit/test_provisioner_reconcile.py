@@ -8,16 +8,18 @@ from typing import Any
 import pytest
 
 from base.crypto import CryptoError
-from schemas.commands import DeployModel, StopDeployment
+from schemas.commands import DeployModel, ScaleDeployment, StopDeployment
 from schemas.errors import Unavailable
 from schemas.events import CatalogChanged, KeyChanged
 from schemas.outcomes import Dead, Done
-from state.memory import MemoryCatalog
+from state.inflight import Report
+from state.memory import MemoryCatalog, MemoryInflight
 from storage.memory import memory_store
 from storage.ports import Deployments
 from tests.console_support import Said, delivery, deploy_model
 from tests.state_support import FakeClock
 from workers.provisioner.handlers import Handlers
+from workers.provisioner.hands import Hands
 from workers.provisioner.ports import Health
 from workers.provisioner.reconcile import Reconciler
 from workers.provisioner.settings import ProvisionerSettings
@@ -40,19 +42,29 @@ class Room:
     external: FakeTarget = field(default_factory=FakeTarget)
     catalog: MemoryCatalog = field(default_factory=MemoryCatalog)
     said: Said = field(default_factory=Said)
+    drain_s: float = 0
     wakes: int = 0
     loop: Any = None
+    inflight: Any = None
 
     def __post_init__(self) -> None:
+        self.inflight = MemoryInflight(self.clock)
         self.restart()
 
     def restart(self) -> None:
         """The process died and another one began: only its memory is gone."""
-        targets = {"local": self.local, "external": self.external}
-        settings = ProvisionerSettings(drain_s=0)
-        self.loop = Reconciler(self.deployments, targets, self.catalog, self.said, open_none, self.clock, settings)
+        hands = Hands(
+            deployments=self.deployments,
+            targets={"local": self.local, "external": self.external},
+            catalog=self.catalog,
+            inflight=self.inflight,
+            publisher=self.said,
+            open_credential=open_none,
+            clock=self.clock,
+        )
+        self.loop = Reconciler(hands, ProvisionerSettings(drain_s=self.drain_s))
 
-    async def order(self, command: DeployModel | StopDeployment) -> Any:
+    async def order(self, command: DeployModel | ScaleDeployment | StopDeployment) -> Any:
         handlers = Handlers(self.deployments, self.clock, self._wake)
         return (await handlers.handle([delivery(command)]))[0]
 
@@ -65,6 +77,18 @@ class Room:
         record = await self.deployments.find(deployment)
         assert record is not None
         return record.state, record.reason
+
+    async def scale(self, replicas: int, command_id: str) -> None:
+        await self.order(ScaleDeployment(command_id=command_id, deployment="small", replicas=replicas))
+
+    async def up(self, pool: str = "small") -> list[str]:
+        """The endpoints that routers may choose."""
+        return [item.endpoint for item in await self.catalog.endpoints(pool) if item.up]
+
+    async def use(self, **used: int) -> None:
+        """A router reports what it has in flight (`small_2` is the endpoint small/2)."""
+        names = {name.replace("_", "/"): number for name, number in used.items()}
+        await self.inflight.report("r1", Report(at_ms=self.clock.now_ms(), used=names))
 
     def _wake(self) -> None:
         self.wakes += 1
@@ -165,14 +189,15 @@ async def test_a_restarted_provisioner_adopts_what_runs() -> None:
 async def test_a_crash_between_start_and_record_leaves_no_second_engine() -> None:
     room = Room()
     await room.order(LOCAL)
-    find = room.deployments.find
+    put = room.deployments.put_replica
 
-    async def gone(deployment: str) -> Any:
+    async def gone(record: object) -> Any:
         raise Unavailable("PostgreSQL is away")
 
-    room.deployments.find = gone  # type: ignore[method-assign]
+    room.deployments.put_replica = gone  # type: ignore[method-assign]
     await room.looks(1)  # the engine starts, nothing can be written down
-    room.deployments.find = find  # type: ignore[method-assign]
+    assert (room.local.started, await room.deployments.replicas()) == (["small"], [])
+    room.deployments.put_replica = put  # type: ignore[method-assign]
     room.restart()
     await room.looks()
     assert room.local.started == ["small"]
@@ -289,3 +314,274 @@ async def test_another_wish_replaces_the_engine(changed: dict[str, Any]) -> None
     await room.looks(4)
     assert (room.local.stopped, len(room.local.started)) == (["small"], 2)
     assert (await room.state())[0] == "ready"
+
+
+# --- replicas ---------------------------------------------------------------------------------------------------------
+
+
+async def test_scaling_up_and_down_is_engines_endpoints_and_rows() -> None:
+    room = Room()
+    await room.order(LOCAL)
+    await room.scale(3, "c2")
+    await room.looks()
+    assert await room.up() == ["small", "small/2", "small/3"]
+    assert await room.state() == ("ready", "")
+    rows = await room.deployments.replicas("small")
+    assert [(row.replica, row.state, row.url) for row in rows] == [
+        (1, "ready", "http://fake/small/v1"),
+        (2, "ready", "http://fake/small/2/v1"),
+        (3, "ready", "http://fake/small/3/v1"),
+    ]
+    await room.scale(1, "c3")
+    await room.looks()
+    assert (await room.up(), sorted(room.local.stopped)) == (["small"], ["small/2", "small/3"])
+    assert [row.replica for row in await room.deployments.replicas("small")] == [1]
+    assert room.local.started == ["small", "small/2", "small/3"]
+
+
+async def test_a_scale_command_that_comes_late_again_changes_nothing() -> None:
+    room = Room()
+    await room.order(LOCAL)
+    await room.scale(2, "c2")
+    await room.scale(1, "c3")
+    await room.scale(2, "c2")
+    await room.looks()
+    assert await room.up() == ["small"]
+
+
+async def test_more_looks_change_nothing() -> None:
+    room = Room()
+    await room.order(deploy_model(target="local", url="", command=("engine",), replicas=2))
+    await room.looks()
+    before, told = list(await room.deployments.replicas()), len(room.said.events)
+    await room.looks(5)
+    assert (list(await room.deployments.replicas()), len(room.said.events)) == (before, told)
+    assert room.local.started == ["small", "small/2"]
+
+
+async def test_a_paused_model_stays_known_without_an_engine() -> None:
+    room = Room()
+    await room.order(LOCAL)
+    await room.scale(0, "c2")
+    await room.looks()
+    assert await room.state() == ("paused", "scaled to 0 replicas")
+    assert (await room.up(), [model.name for model in await room.catalog.models()]) == ([], ["small"])
+    await room.catalog.withdraw(["small"], ())
+    room.clock.advance(31)
+    await room.looks(1)
+    assert [model.name for model in await room.catalog.models()] == ["small"]  # Redis had lost it
+    await room.scale(1, "c3")
+    await room.looks()
+    assert (await room.up(), await room.state()) == (["small"], ("ready", ""))
+
+
+async def test_a_surplus_replica_is_not_ended_while_a_request_runs_there() -> None:
+    room = Room(drain_s=300)
+    await room.order(LOCAL)
+    await room.scale(2, "c2")
+    await room.looks()
+    await room.scale(1, "c3")
+    for _ in range(20):
+        await room.use(small=5, small_2=1)
+        await room.looks(1)
+    assert (await room.up(), room.local.stopped) == (["small"], [])
+    [_, second] = await room.deployments.replicas("small")
+    assert (second.state, second.reason) == ("draining", "1 request still runs")
+    await room.use(small=5)
+    await room.looks(1)
+    assert room.local.stopped == ["small/2"]
+
+
+async def test_a_surplus_replica_is_ended_when_its_time_is_over() -> None:
+    room = Room(drain_s=10)
+    await room.order(LOCAL)
+    await room.scale(2, "c2")
+    await room.looks()
+    await room.scale(1, "c3")
+    for _ in range(10):
+        await room.use(small_2=1)
+        await room.looks(1)
+    assert room.local.stopped == []
+    await room.use(small_2=1)
+    await room.looks(1)
+    assert room.local.stopped == ["small/2"]
+
+
+async def test_nobody_is_ended_because_redis_is_away() -> None:
+    room = Room(drain_s=300)
+    await room.order(LOCAL)
+    await room.scale(2, "c2")
+    await room.looks()
+    await room.scale(1, "c3")
+    await room.looks(1)
+
+    async def gone(endpoint: str, since_ms: int) -> Any:
+        raise Unavailable("Redis is away")
+
+    room.inflight.use = gone
+    await room.looks(5)
+    assert room.local.stopped == []
+
+
+async def test_a_drain_goes_on_after_the_provisioner_died() -> None:
+    room = Room(drain_s=300)
+    await room.order(LOCAL)
+    await room.scale(3, "c2")
+    await room.looks()
+    await room.use(small_2=1)
+    await room.scale(1, "c3")
+    await room.looks(1)
+    room.restart()
+    for _ in range(5):
+        await room.use(small_2=1)
+        await room.looks(1)
+    assert (await room.up(), room.local.stopped) == (["small"], ["small/3"])
+    await room.use()
+    await room.looks()
+    assert room.local.stopped == ["small/3", "small/2"]
+
+
+async def test_stop_now_ends_a_drain() -> None:
+    room = Room(drain_s=300)
+    await room.order(LOCAL)
+    await room.looks()
+    await room.order(StopDeployment(command_id="s1", deployment="small"))
+    for _ in range(3):
+        await room.use(small=1)
+        await room.looks(1)
+    assert await room.state() == ("stopping", "replica 1 drains: 1 request still runs")
+    await room.order(StopDeployment(command_id="s2", deployment="small", now=True))
+    await room.looks()
+    assert (await room.state(), room.local.stopped) == (("stopped", "stopped by command"), ["small"])
+
+
+async def test_others_serve_while_a_replica_is_started_again() -> None:
+    room = Room()
+    await room.order(deploy_model(target="local", url="", command=("engine",), replicas=2))
+    await room.looks()
+    room.local.health["small/2"] = Health(up=False, reason="still loading")
+    room.local.die("small/2", -9)
+    await room.looks()
+    assert await room.up() == ["small"]
+    assert await room.state() == ("ready", "1 of 2 replicas are ready; replica 2: still loading")
+    del room.local.health["small/2"]
+    await room.looks()
+    assert (await room.up(), await room.state()) == (["small", "small/2"], ("ready", ""))
+    assert [row.restarts for row in await room.deployments.replicas("small")] == [0, 1]
+
+
+async def test_another_wish_is_rolled_out_one_replica_after_the_other() -> None:
+    room = Room()
+    await room.order(deploy_model(target="local", url="", command=("engine",), replicas=2))
+    await room.looks()
+    room.local.health["small"] = Health(up=False, reason="still loading")
+    await room.order(deploy_model("c2", target="local", url="", command=("other",), replicas=2))
+    await room.looks(5)
+    assert (await room.up(), room.local.stopped) == (["small/2"], ["small"])
+    del room.local.health["small"]
+    await room.looks(5)
+    assert (await room.up(), room.local.stopped) == (["small", "small/2"], ["small", "small/2"])
+    assert (await room.state(), len(room.local.started)) == (("ready", ""), 4)
+
+
+async def test_never_leaves_a_crashed_engine_alone_even_after_a_restart_of_the_provisioner() -> None:
+    room = Room()
+    await room.order(deploy_model(target="local", url="", command=("engine",), restart="never"))
+    await room.looks()
+    room.local.die("small", 3)
+    await room.looks()
+    assert await room.state() == ("failed", "the engine ended (exit code 3); restart: never")
+    room.restart()
+    await room.looks()
+    assert (room.local.started, await room.up()) == (["small"], [])
+    await room.scale(1, "c2")  # the next command tries again
+    await room.looks()
+    assert (await room.state(), await room.up()) == (("ready", ""), ["small"])
+
+
+async def test_on_failure_takes_exit_code_0_for_done() -> None:
+    room = Room()
+    await room.order(deploy_model(target="local", url="", command=("engine",), restart="on-failure"))
+    await room.looks()
+    room.local.die("small", 1)
+    await room.looks(5)
+    assert await room.state() == ("ready", "")
+    room.local.die("small", 0)
+    await room.looks()
+    assert await room.state() == ("stopped", "ended by itself (exit code 0)")
+    assert (await room.catalog.models(), await room.deployments.replicas()) == ((), [])
+
+
+async def test_a_row_from_before_replicas_is_adopted_as_one_engine() -> None:
+    room = Room()
+    await room.order(LOCAL)
+    await room.looks()
+    await room.deployments.remove_replica("small", 1)  # as an older version left it: no rows of replicas
+    room.restart()
+    await room.looks()
+    assert (room.local.started, await room.state()) == (["small"], ("ready", ""))
+
+
+async def test_a_state_is_not_written_over_a_command_that_came_meanwhile() -> None:
+    room = Room()
+    await room.order(LOCAL)
+    await room.loop._read()
+    await room.order(StopDeployment(command_id="s1", deployment="small"))
+    [planned] = room.loop._records
+    await room.loop._one(planned, ())
+    assert (await room.state())[0] == "stopping"
+
+
+async def test_an_engine_that_dies_while_postgresql_is_away_is_started_again() -> None:
+    room = Room()
+    await room.order(LOCAL)
+    await room.looks()
+
+    async def gone(*_: object) -> Any:
+        raise Unavailable("PostgreSQL is away")
+
+    for name in ("list", "replicas", "put_replica", "set_state"):
+        setattr(room.deployments, name, gone)
+    room.local.die("small")
+    await room.looks()
+    assert (room.local.started, await room.up()) == (["small", "small"], ["small"])
+    room.loop._woken.clear()
+    await room.looks()
+    assert not room.loop._woken.is_set()  # and the loop does not spin
+    for name in ("list", "replicas", "put_replica", "set_state"):
+        delattr(room.deployments, name)
+    await room.looks()
+    [row] = await room.deployments.replicas()
+    assert (row.state, row.pid) == ("ready", 2)
+
+
+async def test_a_url_that_never_answers_fails_in_time_and_is_ready_when_it_answers() -> None:
+    room = Room()
+    room.external.health["small"] = Health(up=False, reason="connection refused")
+    await room.order(deploy_model())
+    await room.looks()
+    assert await room.state() == ("starting", "connection refused")
+    room.clock.advance(601)
+    await room.looks(1)
+    assert await room.state() == ("failed", "no answer within 600 s (connection refused)")
+    room.restart()  # a new provisioner does not take it for a fresh start
+    await room.looks()
+    assert (await room.state())[0] == "failed"
+    del room.external.health["small"]
+    await room.looks(1)
+    assert (await room.state(), await room.up()) == (("ready", ""), ["small"])
+
+
+async def test_an_engine_that_never_answers_is_restarted_or_left_as_its_policy_says() -> None:
+    for restart, state in (("always", "ready"), ("never", "failed")):
+        room = Room()
+        room.local.health["small"] = Health(up=False, reason="connection refused")
+        await room.order(deploy_model(target="local", url="", command=("engine",), restart=restart))
+        await room.looks()
+        room.clock.advance(601)
+        await room.looks(1)
+        assert room.local.stopped == ["small"]
+        del room.local.health["small"]
+        await room.looks()
+        assert (await room.state())[0] == state
+        assert len(room.local.started) == (2 if restart == "always" else 1)

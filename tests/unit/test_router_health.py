@@ -206,7 +206,7 @@ class Away:
 
 
 async def test_without_the_store_a_router_goes_on_by_the_same_rules() -> None:
-    peers = Peers(breakers=Away(), latencies=MemoryLatencies(CLOCK), process="one")
+    peers = Peers(breakers=Away(), latencies=MemoryLatencies(CLOCK))
     stage = Stage({"e1": [Refuse()]}, peers=peers)
     await stage.well(8)
     assert stage.transport.called("e1") == 2
@@ -218,13 +218,13 @@ async def test_without_the_store_a_router_goes_on_by_the_same_rules() -> None:
 
 async def test_what_is_measured_is_handed_in_and_heard() -> None:
     latencies = MemoryLatencies(CLOCK)
-    peers = Peers(breakers=MemoryBreakers(CLOCK, BREAKER.limits()), latencies=latencies, process="one")
+    peers = Peers(breakers=MemoryBreakers(CLOCK, BREAKER.limits()), latencies=latencies)
     stage = Stage({"e1": [Delay(0.03), *GOOD]}, peers=peers)
     await stage.well(2)
     await stage.router.share()
-    known, said = await latencies.exchange("", {}, {})
-    assert known["e1"].ttft_s >= 0.03 > known["e2"].ttft_s and said == {"one": {}}
-    await latencies.exchange("two", {"e1": 1}, {"e2": Sample(9.0, 9.0)})
+    known = await latencies.exchange({})
+    assert known["e1"].ttft_s >= 0.03 > known["e2"].ttft_s
+    await latencies.exchange({"e2": Sample(9.0, 9.0)})
     await stage.router.share()
     place = next(one for one in stage.router.pools.all() if one.name == "e2")
     assert place.peak_s == 9.0
@@ -239,10 +239,10 @@ async def test_a_call_that_came_too_late_is_measured_and_one_that_failed_at_once
 
 async def test_a_success_asks_no_store_for_anything() -> None:
     class Silent(MemoryLatencies):
-        async def exchange(self, *_: object) -> tuple[Mapping[str, Latency], Mapping[str, Mapping[str, int]]]:
+        async def exchange(self, samples: Mapping[str, Sample]) -> Mapping[str, Latency]:
             raise AssertionError("not on the path of a request")
 
-    stage = Stage({}, peers=Peers(breakers=Away(), latencies=Silent(CLOCK), process="one"))
+    stage = Stage({}, peers=Peers(breakers=Away(), latencies=Silent(CLOCK)))
     assert set(await stage.well(4)) == {"e1", "e2"}
 
 

@@ -1,7 +1,7 @@
 """The only wiring of this room.
 
-DeployModel, StopDeployment   ->  handlers.Handlers.handle   group provisioner
-(time)                        ->  reconcile.Reconciler.run   started and ended beside the stages
+DeployModel, ScaleDeployment, StopDeployment   ->  handlers.Handlers.handle   group provisioner
+(time)                                         ->  reconcile.Reconciler.run   started and ended beside the stages
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from providers.ports import Transport
 from runtime.app import Context, Stage
 from workers.provisioner.fetch import TransportFetch
 from workers.provisioner.handlers import Handlers
-from workers.provisioner.ports import Catalog, Deployments
+from workers.provisioner.hands import Hands
+from workers.provisioner.ports import Catalog, Deployments, Inflight
 from workers.provisioner.reconcile import Reconciler
-from workers.provisioner.rules import EXTERNAL, LOCAL
 from workers.provisioner.settings import ProvisionerSettings
+from workers.provisioner.states import EXTERNAL, LOCAL
 from workers.provisioner.targets.external import ExternalTarget
 from workers.provisioner.targets.local import LocalTarget
 
@@ -47,6 +48,7 @@ def build(
     context: Context,
     deployments: Deployments,
     catalog: Catalog,
+    inflight: Inflight,
     transport: Transport,
     data: Path,
     settings: ProvisionerSettings,
@@ -55,15 +57,16 @@ def build(
     fetch = TransportFetch(transport, settings.probe_timeout_s)
     sealer = Sealer(context.ring, context.chance)
     local = LocalTarget(data / "engines", fetch, context.clock, stop_grace_s=settings.stop_grace_s)
-    reconciler = Reconciler(
-        deployments,
-        {LOCAL: local, EXTERNAL: ExternalTarget(fetch)},
-        catalog,
-        context.publisher("provisioner"),
-        lambda deployment, sealed: open_credential(sealer, deployment, sealed),
-        context.clock,
-        settings,
+    hands = Hands(
+        deployments=deployments,
+        targets={LOCAL: local, EXTERNAL: ExternalTarget(fetch)},
+        catalog=catalog,
+        inflight=inflight,
+        publisher=context.publisher("provisioner"),
+        open_credential=lambda deployment, sealed: open_credential(sealer, deployment, sealed),
+        clock=context.clock,
     )
+    reconciler = Reconciler(hands, settings)
     local.on_exit = reconciler.wake
     handlers = Handlers(deployments, context.clock, reconciler.wake)
     return Room([Stage(group="provisioner", handler=handlers.handle)], reconciler, local)

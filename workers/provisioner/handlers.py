@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 
 from base import logs
 from base.clock import Clock
-from schemas.commands import DeployModel, StopDeployment
+from schemas.commands import DeployModel, ScaleDeployment, StopDeployment
 from schemas.outcomes import Dead, Delivery, Done, Outcome
+from schemas.records import DeploymentRecord
 from workers.provisioner.ports import Deployments
-from workers.provisioner.rules import STOPPED, STOPPING, desired
+from workers.provisioner.wishes import desired, scaled, stopping
 
 log = logs.room("provisioner")
 
@@ -27,25 +28,28 @@ class Handlers:
     async def one(self, delivery: Delivery) -> Outcome:
         """One command; repeating it changes nothing."""
         command = delivery.event
-        if not isinstance(command, DeployModel | StopDeployment):
+        if not isinstance(command, DeployModel | ScaleDeployment | StopDeployment):
             return Dead(f"{type(command).__name__} is not a command of the provisioner")
         kind = type(command).__name__
         now = self._clock.now_ms()
         if await self._deployments.begin(command.command_id, kind, command.deployment, now) == "done":
             return Done()
-        await (self._deploy(command) if isinstance(command, DeployModel) else self._stop(command))
+        await self._want(command, now)
         await self._deployments.finish(command.command_id, now)
         log.info("command accepted", kind=kind, deployment=command.deployment, command=command.command_id)
         self._wake()
         return Done()
 
-    async def _deploy(self, command: DeployModel) -> None:
+    async def _want(self, command: DeployModel | ScaleDeployment | StopDeployment, now: int) -> None:
         known = await self._deployments.find(command.deployment)
-        await self._deployments.put(desired(command, known, self._clock.now_ms()))
-
-    async def _stop(self, command: StopDeployment) -> None:
-        known = await self._deployments.find(command.deployment)
-        if known is not None and known.state != STOPPED:
-            await self._deployments.set_state(
-                command.deployment, STOPPING, "asked to stop", self._clock.now_ms(), known.pid
-            )
+        match command:
+            case DeployModel():
+                record: DeploymentRecord | None = desired(command, known, now)
+            case ScaleDeployment():
+                record = scaled(command, known, now)
+            case StopDeployment():
+                record = stopping(command, known, now)
+        if record is None:
+            log.warning("command changes nothing", kind=type(command).__name__, deployment=command.deployment)
+        else:
+            await self._deployments.put(record)

@@ -1,32 +1,47 @@
-"""From what is wanted and what is seen to the next steps. Pure: time is passed in, nothing is done here.
+"""From what is wanted and what is seen to the next steps of one replica. Pure: time is passed in, nothing is done here.
 
 wanted     seen                      steps
-stopped    something runs            stop it (an orphan)
-stopping   anything                  withdraw the endpoint, wait for the drain, stop, mark stopped
-running    nothing                   start, after a pause that grows with every failure
-running    an engine of an old wish  stop it; the next look starts the new one
-running    it answers                publish it as up, mark ready
-running    it does not answer        once ready: publish it as down; still starting: wait, then give up
+no         it runs, or is published  withdraw the endpoint; from now on it drains
+no         draining, in use          wait, until `drain_s` is over
+no         draining, idle or late    stop, forget
+yes        nothing                   start
+yes        nothing, and one ended    by the restart policy: start after a pause that grows, or leave it
+yes        an engine of an old wish  drain and stop it, when its turn has come; the next look starts the new one
+yes        it answers                publish it as up, mark ready
+yes        it does not answer        once ready: publish it as down; else wait, then stop it or call it failed
+
+How a deployment stands follows from its replicas: standing.py. What is wanted follows from commands: wishes.py.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from base.crypto import digest
-from schemas.commands import DeployModel
-from schemas.records import DeploymentRecord, EndpointRecord, ModelRecord
-from workers.provisioner.ports import Handle, Health
+from schemas.records import DeploymentRecord, ReplicaRecord
+from workers.provisioner.ports import Exit, Handle, Health
+from workers.provisioner.states import (
+    ALWAYS,
+    CRASHED,
+    DRAINING,
+    ENDED,
+    FAILED,
+    NEVER,
+    ON_FAILURE,
+    READY,
+    RESTING,
+    STARTING,
+)
+from workers.provisioner.wishes import wish
 
-PENDING, STARTING, READY, FAILED, STOPPING, STOPPED = "pending", "starting", "ready", "failed", "stopping", "stopped"
-LOCAL, EXTERNAL = "local", "external"
 _STEADY_S = 60.0  # an engine that was ready this long has its failures forgiven
-_LOOPING = 3  # failures in a row after which a deployment counts as failed
+_LOOPING = 3  # failures in a row after which a replica counts as failed
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Start the engine."""
+    """Start the engine. again: one has ended before."""
+
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +59,25 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class Withdraw:
-    """Take the endpoint, and a model that nobody else serves, out of the catalog."""
+    """Take the endpoint out of the catalog: no router chooses it any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Write the state down, with its reason."""
+    """Write the replica's state down, with its reason."""
 
     state: str
     reason: str = ""
 
 
-Step = Start | Stop | Publish | Withdraw | Mark
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """The replica is gone: remove what is written about it. drained: idle | timeout | now | "" = nothing ran."""
+
+    drained: str = ""
+
+
+Step = Start | Stop | Publish | Withdraw | Mark | Forget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,27 +87,42 @@ class Limits:
 
     start_timeout_s: float = 600.0
     bad_probes: int = 3
-    drain_s: float = 5.0
+    drain_s: float = 300.0
     restart_most_s: float = 60.0
     republish_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Memory:
-    """What one process remembers of a deployment between two looks; losing it is harmless. Times: monotonic seconds.
+class Seen:
+    """One look at a replica. row: what is written about it. handle: what runs, None = nothing. health: of it, None =
+    not looked at. exit: how the last one ended, None = not known. busy: why a withdrawn endpoint is not idle yet, "" =
+    it is. turn: an engine of an old wish may be replaced now."""
 
-    command_id: the wish it is about. published: the last Publish, None = none by this process. starts: starts in a row
-    without a steady life."""
+    row: ReplicaRecord | None = None
+    handle: Handle | None = None
+    health: Health | None = None
+    exit: Exit | None = None
+    busy: str = ""
+    turn: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """What one process remembers of a replica between two looks; losing it is harmless. Times: monotonic seconds.
+
+    command_id: the command it is about. starts: in a row without a steady life. published: the last Publish, None =
+    none by this process. leaving: when the endpoint was withdrawn. gave_up: why we ended it, or could not start it."""
 
     command_id: str = ""
     starts: int = 0
     started: float = 0.0
     not_before: float = 0.0
     ready_since: float = 0.0
-    withdrawn: float = 0.0
     bad: int = 0
     published: Publish | None = None
     published_at: float = 0.0
+    leaving: float = 0.0
+    gave_up: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,66 +133,109 @@ class Plan:
     memory: Memory
 
 
-def plan(
-    record: DeploymentRecord, handle: Handle | None, health: Health | None, memory: Memory, now: float, limits: Limits
-) -> Plan:
-    """The next steps for one deployment. health: of `handle`, None when it was not looked at."""
-    if memory.command_id != record.command_id:
-        memory = Memory(command_id=record.command_id)
-    if record.state in (STOPPING, STOPPED):
-        return _ending(record, handle, memory, now, limits)
-    if handle is None:
-        return _absent(record, memory, now, limits)
-    if handle.digest != wish(record):
-        return Plan((*_down(memory), Stop()), Memory(command_id=memory.command_id, published=_seen_down(memory)))
-    if health is None:
+def plan(record: DeploymentRecord, wanted: bool, seen: Seen, memory: Memory, now: float, limits: Limits) -> Plan:
+    """The next steps for one replica of a deployment."""
+    if memory.command_id != record.command_id:  # a new command: try again at once, and tell routers again
+        memory = replace(memory, command_id=record.command_id, starts=0, not_before=0.0, published=None, gave_up="")
+    if not wanted:
+        return _leave(record.drain, seen, memory, now, limits)
+    if seen.handle is None:
+        return _absent(record, seen, replace(memory, leaving=0.0), now, limits)
+    if seen.handle.digest != wish(record):
+        return _replace(seen, memory, now, limits)
+    memory = replace(memory, leaving=0.0)
+    if seen.health is None:
         return Plan((), memory)
-    return (
-        _answers(record, health, memory, now, limits)
-        if health.up
-        else _silent(record, handle, health, memory, now, limits)
-    )
+    if seen.health.up:
+        return _answers(record, seen, seen.handle, seen.health, memory, now, limits)
+    return _silent(record, seen, seen.handle, seen.health, memory, now, limits)
 
 
-def _ending(record: DeploymentRecord, handle: Handle | None, memory: Memory, now: float, limits: Limits) -> Plan:
-    steps: list[Step] = [] if memory.withdrawn else [Withdraw()]
-    memory = replace(memory, withdrawn=memory.withdrawn or now, published=None)
-    if handle is not None and record.state == STOPPING and now < memory.withdrawn + limits.drain_s:
-        return Plan(tuple(steps), memory)
-    if handle is not None:
-        steps.append(Stop())
-    if record.state == STOPPING:
-        steps.append(Mark(STOPPED, "stopped by command"))
-    return Plan(tuple(steps), memory)
+# --- what is to go ----------------------------------------------------------------------------------------------------
 
 
-def _absent(record: DeploymentRecord, memory: Memory, now: float, limits: Limits) -> Plan:
-    if now < memory.not_before:
+def _leave(drain: bool, seen: Seen, memory: Memory, now: float, limits: Limits) -> Plan:
+    """Routes out, running requests finish, release."""
+    out: tuple[Step, ...] = () if memory.leaving else (Withdraw(),)
+    memory = replace(memory, leaving=memory.leaving or now, published=None)
+    if seen.handle is None:
+        return Plan((*out, Forget()), memory)
+    if drain and _in_use(seen, memory, now, limits, fresh=bool(out)):
+        return Plan((*out, *_changed(seen.row, DRAINING, seen.busy or "its endpoint was withdrawn")), memory)
+    how = "idle" if not (out or seen.busy) else "timeout" if drain else "now"
+    return Plan((*out, Stop(), Forget(how)), memory)
+
+
+def _replace(seen: Seen, memory: Memory, now: float, limits: Limits) -> Plan:
+    """An engine of an older wish goes as one that is not wanted; the place stays."""
+    if not seen.turn and not memory.leaving:
         return Plan((), memory)
-    starts, died = memory.starts + 1, memory.starts > 0 or record.pid > 0
-    pause = 0.0 if starts < 2 else min(limits.restart_most_s, 2.0 ** min(starts - 2, 10))
-    down = Publish(False) if died and (memory.published is None or memory.published.up) else None
-    steps: list[Step] = [down] if down else []
-    if died:
-        state = FAILED if memory.starts >= _LOOPING or record.state == FAILED else STARTING
-        steps.append(Mark(state, f"the engine ended and is started again (start {starts}); see its log"))
-    elif record.state != READY:
-        steps.append(Mark(STARTING, "waiting for the engine's first answer"))
-    steps.append(Start())
-    published = down or memory.published
+    found = _leave(True, seen, memory, now, limits)
+    if Stop() not in found.steps:
+        return found
+    kept = tuple(step for step in found.steps if not isinstance(step, Forget))
     return Plan(
-        tuple(steps),
-        replace(
-            memory, starts=starts, started=now, not_before=now + pause, ready_since=0.0, bad=0, published=published
-        ),
+        (*kept, Mark(STARTING, "the engine of the former wish was ended")), Memory(command_id=memory.command_id)
     )
 
 
-def _answers(record: DeploymentRecord, health: Health, memory: Memory, now: float, limits: Limits) -> Plan:
+def _in_use(seen: Seen, memory: Memory, now: float, limits: Limits, *, fresh: bool) -> bool:
+    """Whether to wait. fresh: the endpoint is only now withdrawn, so nobody could say yet that it is idle."""
+    return (fresh or bool(seen.busy)) and now < memory.leaving + limits.drain_s
+
+
+# --- what should run --------------------------------------------------------------------------------------------------
+
+
+def _absent(record: DeploymentRecord, seen: Seen, memory: Memory, now: float, limits: Limits) -> Plan:
+    row = seen.row if seen.row is not None and seen.row.command_id == record.command_id else None
+    if row is not None and row.state in RESTING:
+        return Plan((), memory)
+    down = _down(seen.row, memory)
+    memory = replace(memory, published=down[0], ready_since=0.0) if down else memory
+    if not (memory.starts or memory.gave_up or (row is not None and row.pid)):
+        first = () if row is not None else (Mark(STARTING, "waiting for the engine's first answer"),)
+        return _start((*down, *first), memory, now, limits, again=False)
+    rest = resting(record.restart, seen.exit, memory.gave_up)
+    if rest is not None:
+        return Plan((*down, rest), memory)
+    state = FAILED if memory.starts >= _LOOPING or (row is not None and row.state == FAILED) else STARTING
+    mark = _changed(row, state, f"{_ended(seen.exit, memory.gave_up)}; it is started again (start {memory.starts + 1})")
+    if now < memory.not_before:
+        return Plan((*down, *mark), memory)
+    return _start((*down, *mark), memory, now, limits, again=True)
+
+
+def _start(before: tuple[Step, ...], memory: Memory, now: float, limits: Limits, *, again: bool) -> Plan:
+    starts = memory.starts + 1
+    pause = 0.0 if starts < 2 else min(limits.restart_most_s, 2.0 ** min(starts - 2, 10))
+    memory = replace(memory, starts=starts, started=now, not_before=now + pause, bad=0, gave_up="")
+    return Plan((*before, Start(again)), memory)
+
+
+def resting(restart: str, exit: Exit | None, gave_up: str = "") -> Mark | None:
+    """What the restart policy makes of an engine that ended: None = start it again. gave_up: we ended it."""
+    clean = exit is not None and exit.status == 0 and not gave_up
+    if restart == ALWAYS or (restart == ON_FAILURE and not clean):
+        return None
+    return (
+        Mark(ENDED, f"ended by itself ({exit})") if clean else Mark(CRASHED, f"{_ended(exit, gave_up)}; restart: never")
+    )
+
+
+def could_not_start(record: DeploymentRecord, reason: str) -> Mark:
+    """What to write about an engine that could not even be started."""
+    return Mark(CRASHED if record.restart == NEVER else FAILED, reason)
+
+
+def _answers(
+    record: DeploymentRecord, seen: Seen, handle: Handle, health: Health, memory: Memory, now: float, limits: Limits
+) -> Plan:
     since, wanted = memory.ready_since or now, Publish(True, health.upstream_model)
     fresh = memory.published == wanted and now < memory.published_at + limits.republish_s
     steps: list[Step] = [] if fresh else [wanted]
-    if record.state != READY or record.reason:
+    row = seen.row
+    if row is None or (row.state, row.reason, row.command_id, row.pid) != (READY, "", record.command_id, handle.pid):
         steps.append(Mark(READY))
     return Plan(
         tuple(steps),
@@ -171,93 +251,40 @@ def _answers(record: DeploymentRecord, health: Health, memory: Memory, now: floa
 
 
 def _silent(
-    record: DeploymentRecord, handle: Handle, health: Health, memory: Memory, now: float, limits: Limits
+    record: DeploymentRecord, seen: Seen, handle: Handle, health: Health, memory: Memory, now: float, limits: Limits
 ) -> Plan:
     memory = replace(memory, bad=memory.bad + 1, started=memory.started or now)
-    if record.state == READY and memory.bad < limits.bad_probes and not health.final:
+    was = seen.row.state if seen.row is not None else ""
+    if was == READY and memory.bad < limits.bad_probes and not health.final:
         return Plan((), memory)
-    if record.state == READY:
+    if was == READY:
         down = Publish(False)
-        return Plan((down, Mark(FAILED, health.reason)), replace(memory, published=down, ready_since=0.0))
-    if handle.pid and not memory.ready_since and now - memory.started > limits.start_timeout_s:
-        reason = f"no answer within {limits.start_timeout_s:g} s of its start ({health.reason}); see its log"
-        return Plan((Stop(), Mark(FAILED, reason)), memory)
-    state = FAILED if health.final or record.state == FAILED else STARTING
-    changed = (state, health.reason) != (record.state, record.reason)
-    return Plan((Mark(state, health.reason),) if changed else (), memory)
+        memory = replace(memory, published=down, ready_since=0.0, started=now)
+        return Plan((down, Mark(FAILED, health.reason)), memory)
+    late = not memory.ready_since and now - memory.started > limits.start_timeout_s
+    reason = f"no answer within {limits.start_timeout_s:g} s ({health.reason})" if late else health.reason
+    if late and handle.pid:
+        return Plan((Stop(), Mark(FAILED, reason)), replace(memory, gave_up=reason))
+    state = FAILED if late or health.final or was == FAILED else STARTING
+    return Plan(_changed(seen.row, state, reason), memory)
 
 
-def suspected(record: DeploymentRecord, memory: Memory | None) -> bool:
+def suspected(row: ReplicaRecord, memory: Memory | None) -> bool:
     """Whether a ready endpoint did not answer the last look."""
-    return memory is not None and memory.bad > 0 and record.state == READY
+    return memory is not None and memory.bad > 0 and row.state == READY
 
 
-def _down(memory: Memory) -> tuple[Step, ...]:
-    """What to publish when an engine that routers know as up is gone."""
-    return (Publish(False),) if memory.published is not None and memory.published.up else ()
+def _down(row: ReplicaRecord | None, memory: Memory) -> tuple[Publish, ...]:
+    """What to publish when an engine that routers may know as up is gone."""
+    recorded = row is not None and row.state == READY and row.pid > 0  # a URL elsewhere cannot be gone, only silent
+    known_up = memory.published.up if memory.published is not None else recorded
+    return (Publish(False),) if known_up else ()
 
 
-def _seen_down(memory: Memory) -> Publish | None:
-    return Publish(False) if memory.published is not None else None
+def _changed(row: ReplicaRecord | None, state: str, reason: str) -> tuple[Mark, ...]:
+    same = row is not None and (row.state, row.reason) == (state, reason)
+    return () if same else (Mark(state, reason),)
 
 
-def may_mark(planned: DeploymentRecord, present: DeploymentRecord | None, state: str) -> bool:
-    """Whether a state planned for one record may be written over the present one: not when a command came between."""
-    if present is None or present.command_id != planned.command_id or present.state == STOPPED:
-        return False
-    return present.state != STOPPING or state == STOPPED
-
-
-# --- records --------------------------------------------------------------------------------------------------------
-
-
-def wish(record: DeploymentRecord) -> str:
-    """A short digest of what an engine is started with; another one means another engine."""
-    parts = (record.target, record.name, record.url, record.upstream_model, str(record.private), *record.command)
-    return digest("\n".join((*parts, record.credential)).encode())[:16]
-
-
-def desired(command: DeployModel, known: DeploymentRecord | None, now_ms: int) -> DeploymentRecord:
-    """The record a DeployModel asks for. An engine that already serves the same wish goes on."""
-    record = DeploymentRecord(
-        deployment=command.deployment,
-        command_id=command.command_id,
-        name=command.name,
-        target=command.target,
-        pool=command.pool or command.name,
-        state=PENDING,
-        url=command.url.rstrip("/"),
-        upstream_model=command.upstream_model,
-        credential=command.credential,
-        slots=command.slots,
-        weight=command.weight,
-        private=command.private,
-        command=command.command,
-        created_ms=known.created_ms if known else now_ms,
-        updated_ms=now_ms,
-    )
-    if known is None or known.state in (STOPPING, STOPPED) or wish(known) != wish(record):
-        return record
-    return replace(record, state=known.state, reason=known.reason, pid=known.pid)
-
-
-def endpoint_of(record: DeploymentRecord, url: str, publish: Publish) -> EndpointRecord:
-    """The endpoint of a deployment, as routers see it. A deployment has one."""
-    return EndpointRecord(
-        endpoint=record.deployment,
-        deployment=record.deployment,
-        pool=record.pool,
-        model=record.name,
-        url=url,
-        upstream_model=publish.upstream_model or record.upstream_model or record.name,
-        credential=record.credential,
-        slots=record.slots,
-        weight=record.weight,
-        up=publish.up,
-        private=record.private or record.target == LOCAL,
-    )
-
-
-def model_of(record: DeploymentRecord) -> ModelRecord:
-    """The public name that a deployment serves."""
-    return ModelRecord(name=record.name, pool=record.pool, created=record.created_ms // 1000)
+def _ended(exit: Exit | None, gave_up: str) -> str:
+    return gave_up or f"the engine ended ({exit or Exit()})"

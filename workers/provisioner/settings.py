@@ -16,11 +16,15 @@ class ProvisionerSettings(Section):
     )
     probe_timeout_s: float = Field(5.0, gt=0, le=60, description="Seconds an engine may take to answer GET /models.")
     start_timeout_s: float = Field(
-        600.0, gt=0, le=86_400, description="Seconds a local engine may take until its first answer."
+        600.0, gt=0, le=86_400, description="Seconds an engine may take until its first answer."
     )
     bad_probes: int = Field(3, ge=1, le=100, description="Failed looks in a row until a ready endpoint counts as down.")
     drain_s: float = Field(
-        5.0, ge=0, le=3600, description="Seconds between taking an endpoint out of rotation and ending its engine."
+        300.0,
+        ge=0,
+        le=86_400,
+        description="Seconds that running requests may take to finish on an engine that is to go; it is ended as soon "
+        "as none is left.",
     )
     stop_grace_s: float = Field(10.0, ge=0, le=600, description="Seconds an engine may take to end after SIGTERM.")
     restart_most_s: float = Field(60.0, ge=1, le=3600, description="Longest pause between two starts of an engine.")

@@ -93,6 +93,10 @@ class Router:
         except OwnerLost as lost:
             log.warning("run is another's now", run=lease.run, reason=str(lost))
 
+    def used(self) -> dict[str, int]:
+        """Endpoint -> requests that this process has there now."""
+        return self._needs.pools.used()
+
     def _clear(self, lease: RunLease, started: float) -> Work:
         """The run as its verdicts allow it. Refusal."""
         accepted = lease.accepted

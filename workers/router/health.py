@@ -31,11 +31,10 @@ _STATES = {"closed": 0, "half_open": 1, "open": 2}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peers:
-    """What the routers share. process: this one's name among them."""
+    """What the routers share."""
 
     breakers: Breakers
     latencies: Latencies
-    process: str
 
 
 class Health:
@@ -73,9 +72,8 @@ class Health:
 
     async def share(self) -> None:
         """Hand in what was measured, hear what the others know. Unavailable: this process goes on alone."""
-        inflight, samples = self._pools.handed_in()
-        (latencies, _), breakers = await asyncio.gather(
-            self._peers.latencies.exchange(self._peers.process, inflight, samples), self._peers.breakers.look()
+        latencies, breakers = await asyncio.gather(
+            self._peers.latencies.exchange(self._pools.handed_in()), self._peers.breakers.look()
         )
         self._pools.heard(breakers, latencies)
         now = self._clock.monotonic()

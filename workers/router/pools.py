@@ -160,11 +160,15 @@ class Pools:
         _learn(place, Latency(place.ttft_s, place.peak_s, place.seen_at).after(sample, self._clock.monotonic()))
         self._samples[place.name].append(seconds)
 
-    def handed_in(self) -> tuple[dict[str, int], dict[str, Sample]]:
-        """What this process has in flight by endpoint, and what it measured since it was asked last."""
+    def used(self) -> dict[str, int]:
+        """Endpoint -> requests that this process has there now, without those that have none."""
+        return {name: place.in_use for name, place in self._places.items() if place.in_use}
+
+    def handed_in(self) -> dict[str, Sample]:
+        """What this process has measured since it was asked last."""
         samples = {name: joined(found) for name, found in self._samples.items()}
         self._samples.clear()
-        return {name: place.in_use for name, place in self._places.items() if place.in_use}, samples
+        return samples
 
     def heard(self, breakers: Mapping[str, Breaker], latencies: Mapping[str, Latency]) -> None:
         """What all routers know together, now."""

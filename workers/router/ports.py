@@ -42,12 +42,9 @@ class Breakers(Protocol):
 
 
 class Latencies(Protocol):
-    """What all routers know of how quick endpoints are, and how many requests they have there. state/latency.py."""
+    """What all routers know of how quick endpoints are. state/latency.py."""
 
-    async def exchange(
-        self, process: str, inflight: Mapping[str, int], samples: Mapping[str, Sample]
-    ) -> tuple[Mapping[str, Latency], Mapping[str, Mapping[str, int]]]:
-        """Hand in what `process` has measured since it last came and has at the endpoints now ("" only looks); what
-        all together know: endpoint -> latency (on this process's monotonic clock), process -> its requests by endpoint.
-        Unavailable: hand it in again."""
+    async def exchange(self, samples: Mapping[str, Sample]) -> Mapping[str, Latency]:
+        """Hand in what this process has measured since it last came; what all together know, on this process's
+        monotonic clock. Unavailable: this process goes on alone."""
         ...

@@ -8,16 +8,28 @@ from typing import Any
 from fastapi import APIRouter
 
 from console.admin.parts import Given
+from console.stack import room_of
+from console.status import count_serving
 
 routes = APIRouter()
 
 
 @routes.get("/lag")
 async def lag(parts: Given) -> dict[str, Any]:
-    """lag: not read yet. pending: read, not finished. oldest_ms: age of the oldest of both."""
-    groups = await parts.inspector.lags()
+    """lag: not read yet. pending: read, not finished. waiting: before a lane's gate, for a
+    free slot. oldest_ms: age of the oldest of all. consumers: as Redis
+    remembers them, killed ones too; serving: processes that are there. dead: dead letters of the group."""
+    groups, dead = await parts.inspector.lags(), await parts.inspector.dead_by_group()
+    processes = await parts.processes.list()
     return {
-        "data": [asdict(group) for group in groups],
+        "data": [
+            {
+                **asdict(group),
+                "serving": count_serving(processes, room_of(group.group)),
+                "dead": dead.get((group.stream, group.group), 0),
+            }
+            for group in groups
+        ],
         "live": await parts.inspector.live(),
         "dead": await parts.inspector.dead(),
     }

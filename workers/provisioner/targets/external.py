@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from providers.addresses import refuse_url
-from workers.provisioner.ports import Handle, Health, Spec, StartFailed
+from workers.provisioner.ports import Exit, Handle, Health, Spec, StartFailed
 from workers.provisioner.targets.models import Fetch, probe
 
 
@@ -32,3 +32,7 @@ class ExternalTarget:
 
     async def stop(self, handle: Handle) -> None:
         self._handles.pop(handle.deployment, None)
+
+    def ended(self, deployment: str, replica: int) -> Exit | None:
+        """What runs elsewhere never ends for us; it only stops answering."""
+        return None

@@ -7,9 +7,9 @@ milliseconds that the other rooms of the process feel, so it is done at first an
 the engines known are looked at. A process is known by pid and the kernel's start time, so a reused pid is never
 signalled. A file lock keeps two provisioners of one data directory from starting the same engine twice. Linux only.
 
-In the command `{port}` becomes a free port, `{name}` the model's name; the engine must serve OpenAI's API there under
-/v1. Its output goes to DIR/engines/<deployment>.log (one older file is kept). Our own settings (HEADRACE*) are not
-handed down.
+In the command `{port}` becomes a free port, `{name}` the model's name, `{replica}` the number of the replica. The
+engine must serve OpenAI's API on that port under /v1. Its output is kept in DIR/engines (logs.py). Our own settings
+(HEADRACE*) are not handed down.
 """
 
 from __future__ import annotations
@@ -17,34 +17,43 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import re
 import shutil
 import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from base.clock import Clock
-from workers.provisioner.ports import Handle, Health, Spec, StartFailed
+from workers.provisioner.ports import Exit, Handle, Health, Spec, StartFailed
+from workers.provisioner.targets import logs
 from workers.provisioner.targets.models import Fetch, probe
 
 _MARK = "HEADRACE_ENGINE_"
-_LOG_BYTES = 10_000_000  # a log larger than this is set aside at the next start
 _POLL_S = 0.05
 _SCAN_S = 60.0  # seconds between two searches for engines that this provisioner did not start
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+Key = tuple[str, int]  # deployment, replica
 _RESET = (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGHUP)  # ignored by us or not: default for engines
 
 
 class LocalTarget:
     """Implements ports.Target for processes. directory: DIR/engines, where logs lie; it also names the owner."""
 
-    def __init__(self, directory: Path, fetch: Fetch, clock: Clock, *, stop_grace_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        fetch: Fetch,
+        clock: Clock,
+        *,
+        stop_grace_s: float = 10.0,
+        log_bytes: int = logs.PIECE_BYTES,
+    ) -> None:
         self._directory = directory.absolute()
-        self._fetch, self._clock, self._grace = fetch, clock, stop_grace_s
+        self._fetch, self._clock, self._grace, self._log_bytes = fetch, clock, stop_grace_s, log_bytes
         self._watched: dict[int, int] = {}  # pid -> pidfd
-        self._known: dict[str, Handle] = {}  # by deployment: what the last search and the starts since then gave
+        self._known: dict[Key, Handle] = {}  # what the last search and the starts since then gave
+        self._exits: dict[Key, Exit] = {}  # how those ended that run no more
         self._search_at = 0.0  # monotonic
         self.on_exit: Callable[[], None] = lambda: None  # called when an engine ends by itself
 
@@ -52,17 +61,22 @@ class LocalTarget:
         if not self._directory.exists():
             return ()  # made before the first start: nothing of ours can run
         if self._clock.monotonic() >= self._search_at:
-            self._known = {handle.deployment: handle for handle in await asyncio.to_thread(self._find)}
+            found = {_key(handle): handle for handle in await asyncio.to_thread(self._find)}
             self._search_at = self._clock.monotonic() + _SCAN_S
         else:
-            self._known = {name: handle for name, handle in self._known.items() if alive(handle.pid, handle.born)}
-        for handle in self._known.values():
+            found = {key: handle for key, handle in self._known.items() if alive(handle.pid, handle.born)}
+        for key in self._known.keys() - found.keys():
+            self._exits[key] = Exit(_reap(self._known[key].pid))
+        self._known = found
+        for handle in found.values():
             self._watch(handle.pid)
-        return tuple(self._known.values())
+        await asyncio.to_thread(self._rotate, tuple(found))
+        return tuple(found.values())
 
     async def start(self, spec: Spec) -> Handle:
         handle = await asyncio.to_thread(self._start, spec)
-        self._known[handle.deployment] = handle
+        self._known[_key(handle)] = handle
+        self._exits.pop(_key(handle), None)
         self._watch(handle.pid)
         return handle
 
@@ -81,7 +95,13 @@ class LocalTarget:
             until = self._clock.monotonic() + wait
             while alive(handle.pid, handle.born) and self._clock.monotonic() < until:
                 await self._clock.sleep(_POLL_S)
-        await asyncio.to_thread(self._kill_leftovers, handle.deployment)
+        if self._known.get(_key(handle)) == handle:
+            del self._known[_key(handle)]
+            _reap(handle.pid)
+        await asyncio.to_thread(self._kill_leftovers, handle.deployment, handle.replica)
+
+    def ended(self, deployment: str, replica: int) -> Exit | None:
+        return self._exits.get((deployment, replica))
 
     def close(self) -> None:
         """Watch nothing any more; engines run on."""
@@ -101,8 +121,7 @@ class LocalTarget:
 
     def _ended(self, pid: int) -> None:
         self._unwatch(pid)
-        alive(pid, 0)  # reaps it
-        self.on_exit()
+        self.on_exit()  # the look that follows reaps it
 
     def _unwatch(self, pid: int) -> None:
         fd = self._watched.pop(pid)
@@ -114,16 +133,16 @@ class LocalTarget:
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         with _lock(self._directory / ".lock"):
             for handle in self._find():
-                if handle.deployment == spec.deployment and handle.digest == spec.digest:
+                if _key(handle) == (spec.deployment, spec.replica) and handle.digest == spec.digest:
                     return handle
-            self._kill_leftovers(spec.deployment)
+            self._kill_leftovers(spec.deployment, spec.replica)
             return self._spawn(spec, program)
 
     def _check(self, spec: Spec) -> str:
         """The program to run. StartFailed says what is wrong with the wish."""
         if not spec.command:
             raise StartFailed("target local needs a command, for example: my-engine --port {port}")
-        if not _NAME.fullmatch(spec.deployment):
+        if not logs.NAME.fullmatch(spec.deployment):
             raise StartFailed(
                 "a deployment's name is 1-128 characters of A-Z a-z 0-9 . _ - and begins with a letter or digit"
             )
@@ -134,15 +153,18 @@ class LocalTarget:
 
     def _spawn(self, spec: Spec, program: str) -> Handle:
         port = _free_port()
-        argv = [part.replace("{port}", str(port)).replace("{name}", spec.name) for part in spec.command]
+        argv = [_filled(part, port, spec) for part in spec.command]
         marks = {
             f"{_MARK}OWNER": str(self._directory),
             f"{_MARK}DEPLOYMENT": spec.deployment,
+            f"{_MARK}REPLICA": str(spec.replica),
             f"{_MARK}DIGEST": spec.digest,
             f"{_MARK}PORT": str(port),
         }
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE")}
-        log = _fresh_log(self._directory / f"{spec.deployment}.log")
+        log = logs.path_of(self._directory, spec.deployment, spec.replica)
+        when = datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC).isoformat(timespec="seconds")
+        logs.begin_life(log, when, self._log_bytes)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         actions = [
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -161,23 +183,29 @@ class LocalTarget:
             )
         except OSError as error:
             raise StartFailed(f"{program} cannot be started: {error.strerror}") from None
-        return _handle(spec.deployment, spec.digest, port, pid, _born(pid))
+        _await_marks(pid)
+        return _handle((spec.deployment, spec.replica), spec.digest, port, pid, _born(pid))
 
-    def _kill_leftovers(self, deployment: str) -> None:
+    def _rotate(self, running: Sequence[Key]) -> None:
+        """Keep the logs of engines that write much within their bounds."""
+        for deployment, replica in running:
+            logs.rotate(logs.path_of(self._directory, deployment, replica), self._log_bytes)
+
+    def _kill_leftovers(self, deployment: str, replica: int) -> None:
         """Children of an engine whose first process is gone: they would keep its memory and its GPU."""
-        mine = {f"{_MARK}OWNER": str(self._directory), f"{_MARK}DEPLOYMENT": deployment}
+        mine = (str(self._directory), deployment, str(replica))
         for name in filter(str.isdecimal, os.listdir("/proc")):
-            if mine.items() <= _environment(int(name)).items():
+            if _whose(_environment(int(name))) == mine:
                 with suppress(ProcessLookupError):
                     os.kill(int(name), signal.SIGKILL)
 
     def _find(self) -> list[Handle]:
-        """Our engines in /proc; of several for one deployment the oldest."""
-        found: dict[str, Handle] = {}
+        """Our engines in /proc; of several for one replica the oldest."""
+        found: dict[Key, Handle] = {}
         for name in os.listdir("/proc"):
             handle = self._read(int(name)) if name.isdecimal() else None
-            if handle is not None and handle.born < found.get(handle.deployment, _LAST).born:
-                found[handle.deployment] = handle
+            if handle is not None and handle.born < found.get(_key(handle), _LAST).born:
+                found[_key(handle)] = handle
         return list(found.values())
 
     def _read(self, pid: int) -> Handle | None:
@@ -186,24 +214,48 @@ class LocalTarget:
         if not born:
             return None
         marks = _environment(pid)
-        if marks.get(f"{_MARK}OWNER") != str(self._directory):
+        owner, deployment, replica = _whose(marks)
+        digest, port = marks.get(f"{_MARK}DIGEST", ""), marks.get(f"{_MARK}PORT", "")
+        if owner != str(self._directory) or not (port.isdecimal() and replica.isdecimal()):
             return None
-        deployment, digest, port = (marks.get(f"{_MARK}{name}", "") for name in ("DEPLOYMENT", "DIGEST", "PORT"))
-        return _handle(deployment, digest, int(port), pid, born) if port.isdecimal() else None
+        return _handle((deployment, int(replica)), digest, int(port), pid, born)
 
 
 _LAST = Handle(deployment="", digest="", url="", born=1 << 62)
 
 
 def alive(pid: int, born: int) -> bool:
-    """Whether the process with this pid and start time still runs. A child that ended is reaped on the way."""
-    with suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
+    """Whether the process with this pid and start time still runs; a zombie does not."""
     return born != 0 and _born(pid) == born
 
 
-def _handle(deployment: str, digest: str, port: int, pid: int, born: int) -> Handle:
-    return Handle(deployment=deployment, digest=digest, url=f"http://127.0.0.1:{port}/v1", pid=pid, born=born)
+def _reap(pid: int) -> int | None:
+    """How a child of ours ended: exit code or minus the signal; None when it was another's child or was reaped."""
+    try:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return None
+    return os.waitstatus_to_exitcode(status) if ended else None
+
+
+def _key(handle: Handle) -> Key:
+    return handle.deployment, handle.replica
+
+
+def _whose(marks: Mapping[str, str]) -> tuple[str, str, str]:
+    """Owner, deployment, replica. Engines of the time before replicas have no number: they are the first."""
+    owner, deployment = marks.get(f"{_MARK}OWNER", ""), marks.get(f"{_MARK}DEPLOYMENT", "")
+    return owner, deployment, marks.get(f"{_MARK}REPLICA", "1")
+
+
+def _filled(part: str, port: int, spec: Spec) -> str:
+    """One word of the command with its places filled in."""
+    return part.replace("{port}", str(port)).replace("{name}", spec.name).replace("{replica}", str(spec.replica))
+
+
+def _handle(key: Key, digest: str, port: int, pid: int, born: int) -> Handle:
+    url = f"http://127.0.0.1:{port}/v1"
+    return Handle(deployment=key[0], replica=key[1], digest=digest, url=url, pid=pid, born=born)
 
 
 def _born(pid: int, *, leader: bool = False) -> int:
@@ -227,16 +279,16 @@ def _environment(pid: int) -> Mapping[str, str]:
     return {name: value for name, _, value in pairs}
 
 
+def _await_marks(pid: int) -> None:
+    """Until others can see whose engine it is: the kernel shows a new program's environment an instant after exec."""
+    while not _environment(pid) and _born(pid):
+        os.sched_yield()
+
+
 def _free_port() -> int:
     with socket.socket() as probe_socket:
         probe_socket.bind(("127.0.0.1", 0))
         return int(probe_socket.getsockname()[1])
-
-
-def _fresh_log(path: Path) -> Path:
-    if path.exists() and path.stat().st_size > _LOG_BYTES:
-        path.replace(path.with_suffix(".log.1"))
-    return path
 
 
 @contextmanager
