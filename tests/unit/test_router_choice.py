@@ -170,6 +170,16 @@ def test_what_is_known_of_an_endpoint_outlives_a_change_of_the_catalog() -> None
     assert pick(slots, (endpoint("e1"),)).ttft_s == 0.0, "it had left"
 
 
+def test_an_endpoint_that_left_is_known_while_it_has_requests_and_no_longer() -> None:
+    slots, gone = pools(), endpoint("e1")
+    with slots.using(pick(slots, (gone,))):
+        pick(slots, (endpoint("e2"),))
+        assert slots.used() == {"e1": 1}
+    assert slots.used() == {}
+    pick(slots, (endpoint("e2"), endpoint("e3")))
+    assert {place.name for place in slots.all()} == {"e2", "e3"}
+
+
 def test_a_call_is_silent_until_its_first_byte() -> None:
     clock = FakeClock()
     slots = make_pools(RouterSettings(), clock, Chance())

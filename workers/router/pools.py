@@ -91,7 +91,7 @@ class Pools:
         if known is not None and known[0] is endpoints and known[1] == self.seat:
             return known[2]
         places = [self._place(endpoint) for endpoint in endpoints]
-        self._drop([one for one in known[2] if one not in places] if known else ())
+        self._forget(pool, {place.name for place in places})
         self._pools[pool] = (endpoints, self.seat, places)
         return places
 
@@ -107,11 +107,15 @@ class Pools:
         place.price = self._price_of(endpoint)
         return place
 
-    def _drop(self, gone: Sequence[Place]) -> None:
-        """Forget endpoints that left their pool and have no request of ours any more."""
-        for place in gone:
-            if not place.in_use:
-                self._places.pop(place.name, None)
+    def _forget(self, pool: str, kept: Set[str]) -> None:
+        """Drop endpoints that left the pool and have no request of ours any more."""
+        gone = [
+            name
+            for name, place in self._places.items()
+            if place.endpoint.pool == pool and name not in kept and not place.in_use
+        ]
+        for name in gone:
+            del self._places[name]
 
     # --- using
 
