@@ -13,11 +13,6 @@ from math import exp
 DECAY_S = 10.0
 
 
-def faded(value: float, elapsed: float) -> float:
-    """The value after `elapsed` seconds (>= 0) without a sample: it goes towards 0, so what was slow is tried again."""
-    return value * exp(-elapsed / DECAY_S)
-
-
 def average(old: float, sample: float, elapsed: float) -> float:
     """The value after a sample that came `elapsed` seconds after the one before."""
     if old <= 0:

@@ -26,6 +26,8 @@ from workers.router.strategies.candidate import Draw
 
 #: Seconds after which a waiter looks again by itself: an endpoint may have come up meanwhile.
 _LOOK_AGAIN_S = 1.0
+#: The largest float below 1: a chance is in [0, 1).
+_BELOW_ONE = 1.0 - 2.0**-53
 
 
 class Pools:
@@ -222,10 +224,6 @@ class Use:
         calls = self.place.calls
         if calls.pop(id(self), None) is not None:
             self.place.waiting_since = next(iter(calls.values()), inf)
-
-
-#: The largest float below 1: a chance is in [0, 1).
-_BELOW_ONE = 1.0 - 2.0**-53
 
 
 def _learn(place: Place, latency: Latency) -> None:
