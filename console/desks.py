@@ -42,11 +42,11 @@ class KeyWish(Section):
     tenant: str = Field("default", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="The organization it belongs to.")
     scopes: tuple[str, ...] = Field((INFERENCE,), min_length=1, description="inference, admin.")
     models: tuple[str, ...] = Field(("*",), min_length=1, max_length=1000, description="Names or patterns with *.")
-    requests_per_minute: int = Field(0, ge=0, le=1_000_000, description="0: no limit.")
-    concurrency: int = Field(0, ge=0, le=1_000_000, description="Requests at once; 0: no limit.")
-    weight: int = Field(1, ge=1, le=1_000, description="Share of the tenant when engines are scarce.")
+    requests_per_minute: int = Field(0, strict=True, ge=0, le=1_000_000, description="0: no limit.")
+    concurrency: int = Field(0, strict=True, ge=0, le=1_000_000, description="Requests at once; 0: no limit.")
+    weight: int = Field(1, strict=True, ge=1, le=1_000, description="Share of the tenant when engines are scarce.")
     priority: int = Field(
-        0, ge=-10, le=10, description="Which of its tenant's waiting requests goes first: the higher."
+        0, strict=True, ge=-10, le=10, description="Which of its tenant's waiting requests goes first: the higher."
     )
     lane: Literal["interactive", "batch"] = Field("interactive", description="Which queue its requests join.")
     on_disconnect: str = Field(
@@ -54,7 +54,7 @@ class KeyWish(Section):
         pattern=r"^(|cancel|finish|grace:[0-9]{1,5})$",
         description="What happens to a run when its last client leaves; empty: what server.on_disconnect says.",
     )
-    expires_in_s: int = Field(0, ge=0, le=315_360_000, description="Seconds until it ends; 0: never.")
+    expires_in_s: int = Field(0, strict=True, ge=0, le=315_360_000, description="Seconds until it ends; 0: never.")
 
     @field_validator("scopes")
     @classmethod

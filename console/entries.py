@@ -41,11 +41,15 @@ class ModelEntry(Section):
     pool: str = Field(
         "", pattern=r"^$|" + _MODEL, description="Endpoints of a pool share its work; default: the model."
     )
-    slots: int = Field(8, ge=1, le=10_000, description="Requests the engine takes at once.")
-    weight: int = Field(1, ge=1, le=1_000, description="The engine's share within its pool.")
-    private: bool = Field(False, description="The URL's name may lead to a loopback or private address.")
+    slots: int = Field(8, strict=True, ge=1, le=10_000, description="Requests the engine takes at once.")
+    weight: int = Field(1, strict=True, ge=1, le=1_000, description="The engine's share within its pool.")
+    private: bool = Field(False, strict=True, description="The URL's name may lead to a loopback or private address.")
     replicas: int | None = Field(
-        None, ge=0, le=MOST_REPLICAS, description="Engines to run, for command; empty: as it was scaled, else one."
+        None,
+        strict=True,
+        ge=0,
+        le=MOST_REPLICAS,
+        description="Engines to run, for command; empty: as it was scaled, else one.",
     )
     restart: Literal["always", "on-failure", "never"] = Field(
         "always", description="For command: what follows when the engine ends by itself; exit code 0 is no failure."

@@ -22,6 +22,7 @@ from ingress.parts import Parts
 from ingress.serve import IngressServer
 from ingress.stalls import Stalls
 from providers.http import HttpTransport
+from runtime.asyncapi import document
 from runtime.door import StreamDoor
 from runtime.inspect import Inspector
 from runtime.names import prefix, push_channel
@@ -160,6 +161,7 @@ async def _ingress(house: House) -> None:
         stalls=Stalls(c.clock, settings.stall_limit),
         families=tuple(c.topology.families),
         topology=c.topology.version,
+        asyncapi=lambda: document(c.topology),
     )
     server = IngressServer(Ingress(parts), settings, house.health, c.clock)
 

@@ -7,7 +7,9 @@
     GET  /v1/models[/{id}]        routes/models.py    FastAPI
     GET  /v1/streams/{run}        routes/streams.py   FastAPI, sse-starlette
     GET  /livez /readyz /metrics  routes/health.py    FastAPI, public
-    GET  /openapi.json                                FastAPI, public
+    GET  /docs/errors/{code}      routes/documents.py FastAPI, public
+    GET  /asyncapi.json           routes/documents.py FastAPI, public
+    GET  /openapi.json            documents/          FastAPI, public
 
 Every answer carries x-request-id and openai-processing-ms, and every error is OpenAI's object, FastAPI's own included.
 """
@@ -23,16 +25,46 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from base import logs
+from ingress.documents.openapi import DocumentedAPI, Shared
 from ingress.errors import INTERNAL, error_body, failure_of, http_status, retry_headers
 from ingress.headers import own_headers
+from ingress.methods import methods_of
 from ingress.parts import Parts
-from ingress.routes import health, models, streams, table
+from ingress.routes import documents, health, models, streams, table
 from schemas.errors import Code, Failure, HeadraceError
 
 #: What answers without a key. Everything else must refuse with 401; a test walks the routes.
-PUBLIC = frozenset({"/livez", "/readyz", "/metrics", "/openapi.json"})
+PUBLIC = frozenset({"/livez", "/readyz", "/metrics", "/openapi.json", "/asyncapi.json", "/docs/errors/{code}"})
 RUN = "headrace.run"  # where a cold request's scope has its x-request-id
 log = logs.room("ingress")
+
+DOCUMENT = Shared(
+    title="Headrace",
+    description="A gateway for language models with OpenAI's API. Every error is OpenAI's object with a `doc_url`; "
+    "unknown paths are 404, other methods 405, heads that are too large 431, in the same shape.",
+    tags={
+        "chat": "Conversations.",
+        "completions": "Texts that are continued.",
+        "embeddings": "Texts as vectors.",
+        "moderations": "What the guardrails find.",
+        "models": "What a key may use.",
+        "streams": "Reading a run again.",
+        "documents": "What this gateway says of itself; no key needed.",
+        "health": "For load balancers and monitoring; no key needed.",
+    },
+    public=PUBLIC,
+    headers={
+        "x-request-id": {
+            "description": "The name of this request in the gateway's log and, once accepted, of its run.",
+            "required": True,
+            "schema": {"type": "string"},
+        },
+        "openai-processing-ms": {
+            "description": "Milliseconds from the request's head to the answer's.",
+            "schema": {"type": "string"},
+        },
+    },
+)
 
 
 class Ingress:
@@ -76,8 +108,8 @@ def _framework(parts: Parts, work: Mapping[str, ASGIApp]) -> FastAPI:
         async with parts.stalls.watching():
             yield
 
-    app = FastAPI(
-        title="Headrace",
+    app = DocumentedAPI(
+        DOCUMENT,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -92,6 +124,8 @@ def _framework(parts: Parts, work: Mapping[str, ASGIApp]) -> FastAPI:
     app.include_router(table.router(work))
     app.include_router(models.router(parts))
     app.include_router(streams.router(parts))
+    app.include_router(documents.pages())
+    app.include_router(documents.asyncapi(parts.asyncapi))
     app.include_router(health.router(parts))
     return app
 
@@ -113,6 +147,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
     failure = Failure(code=code.value, message=words.get(error.status_code, str(error.detail)))
     response = Response(error_body(failure), error.status_code, media_type="application/json")
     response.headers.update(error.headers or {})
+    if error.status_code == 405:
+        response.headers["allow"] = methods_of(request.app, request.url.path)
     return response
 
 

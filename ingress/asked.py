@@ -81,7 +81,8 @@ def _streamed(fields: dict[str, Any], model: str, most: int | None) -> Asked:
 
 
 def _unstreamed(fields: dict[str, Any]) -> None:
-    if fields.get("stream"):
+    stream = fields.get("stream")
+    if stream is not None and stream is not False:
         raise _invalid("stream", "left out: this route answers whole")
 
 

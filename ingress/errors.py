@@ -58,6 +58,8 @@ FACES: Mapping[Code, Face] = MappingProxyType(
     }
 )
 
+PAGES = "/docs/errors/"  # followed by a code; routes/documents.py serves them
+
 INTERNAL = Failure(
     code=Code.internal_error.value,
     message="The gateway failed on this request. Its x-request-id finds it in the gateway's log.",
@@ -92,7 +94,8 @@ def http_status(failure: Failure) -> int:
 
 
 def error_body(failure: Failure) -> bytes:
-    """{"error": {message, type, param, code}}, all four keys always."""
+    """{"error": {message, type, param, code, doc_url}}, all five keys always. doc_url: the page of our own code, also
+    where an engine's words are passed on; a path on the port that answered."""
     face = face_of(failure)
     passed_on = failure.status is not None or failure.public_code is not None
     return orjson.dumps(
@@ -102,9 +105,15 @@ def error_body(failure: Failure) -> bytes:
                 "type": failure.type or face.type,
                 "param": failure.param,
                 "code": failure.public_code if passed_on else face.code,
+                "doc_url": page_of(failure),
             }
         }
     )
+
+
+def page_of(failure: Failure) -> str:
+    """Where the failure's code is explained."""
+    return PAGES + (failure.code if failure.code in Code.__members__ else Code.internal_error.value)
 
 
 def error_event(failure: Failure) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from base.clock import Clock
@@ -18,7 +19,7 @@ DRAIN_RETRY_MS = 1000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """name: this ingress process, unique; it is the Door's too. families, topology: from streams.yaml, stamped into
-    every RequestAccepted."""
+    every RequestAccepted. asyncapi: makes the document of the streams."""
 
     name: str
     settings: ServerSettings
@@ -31,6 +32,7 @@ class Parts:
     stalls: Stalls
     families: tuple[str, ...]
     topology: int = 1
+    asyncapi: Callable[[], bytes]
 
     def refuse_if_draining(self) -> None:
         """Refusal(draining) once this process is going away."""

@@ -1,8 +1,9 @@
-"""FastStream's side of the house: it declares the stages, owns their lifespan, and writes the AsyncAPI document.
+"""FastStream's side of the house: it declares the stages and owns their lifespan.
 
 Only its public interface is used: a RedisBroker whose start() and stop() run our engines instead of its own loops, and
-`broker.subscriber(stream, group)` on a stub typed with the event, which makes the stage appear in the document. What
-FastStream would do for us beyond that, and why it doesn't, stands with figures in docs/why/faststream.md.
+`broker.subscriber(stream, group)` on a stub typed with the event. The document of the streams is ours (asyncapi.py):
+FastStream's knows no publishers and no stream without a group. What FastStream would do for us beyond that, and why it
+doesn't, stands with figures in docs/why/faststream.md.
 """
 
 from __future__ import annotations
@@ -12,9 +13,7 @@ from typing import Any
 
 from faststream import AckPolicy, FastStream
 from faststream.redis import RedisBroker, StreamSub
-from faststream.specification import AsyncAPI
 
-from base.version import version
 from runtime.app import Stage, Workers
 from runtime.topology import Topology
 from schemas.envelope import message_classes
@@ -36,11 +35,11 @@ class Declarations(RedisBroker):
 
 
 def application(url: str, topology: Topology, workers: Workers, stages: list[Stage]) -> FastStream:
-    """The worker application of this process: every stage declared, one lifespan, one document."""
+    """The worker application of this process: every stage declared, one lifespan."""
     broker = Declarations(url, workers)
     for stage in stages:
         declare(broker, topology, stage.group)
-    return FastStream(broker, specification=AsyncAPI(title="Headrace", version=version()))
+    return FastStream(broker)
 
 
 def declare(broker: RedisBroker, topology: Topology, group: str) -> None:

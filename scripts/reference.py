@@ -3,8 +3,8 @@
     settings.md   console.config.Settings         streams.md   streams.yaml, the keys of runtime and state
     events.md     schemas                         metrics.md   base.metrics.METRICS
     errors.md     schemas.errors, ingress.errors  cli.md       console.cli
-    routes.md     the routers of the door and of the admin API
-    asyncapi.json the stages, as FastStream describes them
+    routes.md     the OpenAPI documents of both ports
+    asyncapi.json runtime.asyncapi, as served at /asyncapi.json
 
 Exit code 1 with the names of stale pages when `--check` finds any. A page of docs/errors is written by hand below its
 table; a code without a page gets one that only has headings.
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
-import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -358,7 +357,7 @@ def _parameter(parameter: Any) -> list[str]:
 
 
 class _Anything:
-    """Stands for parts that no route touches while it is only listed."""
+    """Stands for parts that no route touches while it is only described."""
 
     def __getattr__(self, name: str) -> Any:
         return _Anything()
@@ -367,63 +366,70 @@ class _Anything:
         return _Anything()
 
 
-def door_routes() -> list[Any]:
-    """The routes of the public port."""
-    from ingress.routes import health, models, streams, table
+def door_document() -> dict[str, Any]:
+    """/openapi.json of the public port."""
+    from ingress.app import Ingress
 
     parts: Any = _Anything()
-    routers = [table.router(table.handlers(parts)), models.router(parts), streams.router(parts), health.router(parts)]
-    return [route for router in routers for route in router.routes]
+    return Ingress(parts).framework.openapi()
 
 
-def admin_routes() -> list[Any]:
-    """The routes of the admin port, without their prefix."""
-    from console.admin.routes import deployments, dlq, groups, guardrails, keys, processes, requests
+def admin_document() -> dict[str, Any]:
+    """/admin/v1/openapi.json of the admin port."""
+    from console.admin.app import build
 
-    rooms = (keys, deployments, requests, dlq, groups, processes, guardrails)
-    return [route for room in rooms for route in room.routes.routes]
+    parts: Any = _Anything()
+    return build(parts).openapi()
 
 
 def routes() -> str:
-    """Both ports and the health port."""
-    from console.admin.app import PREFIX
-
+    """Both ports, from their documents, and the health port."""
     text = (
-        "# Routes\n\n## The public port\n\nA key with scope `inference` in `Authorization: Bearer`; `/livez`, "
-        "`/readyz`, `/metrics` and `/openapi.json` are public. Every answer has `x-request-id`; an accepted request "
-        "has `x-headrace-run`, the name it is found by later.\n\n"
+        "# Routes\n\nBoth ports describe themselves as OpenAPI 3.1, with schemas and examples: `GET /openapi.json` on "
+        "the public port, `GET /admin/v1/openapi.json` with an admin key on the admin port. An unknown path is 404, "
+        "another method 405, a head that is too large 431.\n\n"
+        "## The public port\n\nA key with scope `inference` in `Authorization: Bearer` or `x-api-key`, where one is "
+        "asked for. Every answer has `x-request-id`; an accepted request has `x-headrace-run`, the name it is found by "
+        "later.\n\n"
     )
-    text += table(("method", "path", "what"), [*_listed(door_routes(), ""), ["GET", "`/openapi.json`", "OpenAPI"]])
+    text += "".join(_operations(door_document()))
     text += "## The admin port\n\nA key with scope `admin`. `headrace` speaks to these.\n\n"
-    text += table(("method", "path", "what"), _listed(admin_routes(), PREFIX))
+    text += "".join(_operations(admin_document()))
     text += "## The health port of each process\n\nOn `metrics.host`, without a key.\n\n"
     return text + table(("method", "path"), [["GET", f"`/{name}`"] for name in ("livez", "readyz", "metrics")])
 
 
-def _listed(found: Sequence[Any], prefix: str) -> list[list[str]]:
-    return [
-        [
-            ", ".join(sorted(route.methods)),
-            f"`{prefix}{route.path}`",
-            route.description or route.summary or f"{route.name.replace('_', ' ').capitalize()}.",
-        ]
-        for route in found
+def _operations(document: Mapping[str, Any]) -> Iterator[str]:
+    """A section for each operation, after a table of all."""
+    found = [
+        (method.upper(), path, said) for path, methods in document["paths"].items() for method, said in methods.items()
     ]
+    rows = [
+        [method, f"`{path}`", said["summary"], "key" if said["security"] else "public"] for method, path, said in found
+    ]
+    yield table(("method", "path", "what", ""), rows)
+    for method, path, said in found:
+        yield f"### `{method} {path}`\n\n{prose(said['summary'] + '. ' + said['description'])}"
+        if said.get("parameters"):
+            yield table(("parameter", "in", "meaning"), [_asked(parameter) for parameter in said["parameters"]])
+        yield table(("status", "what", "codes"), [_answered(status, one) for status, one in said["responses"].items()])
+
+
+def _asked(parameter: Mapping[str, Any]) -> list[str]:
+    return [f"`{parameter['name']}`", parameter["in"], parameter.get("description", "")]
+
+
+def _answered(status: str, said: Mapping[str, Any]) -> list[str]:
+    codes = [name for content in said.get("content", {}).values() for name in content.get("examples", ())]
+    return [status, said["description"], ", ".join(f"[`{name}`](../errors/{name}.md)" for name in codes)]
 
 
 def asyncapi() -> str:
-    """All stages as FastStream describes them, in a fixed order."""
-    from runtime.app import Stage, Workers
-    from runtime.broker import application
+    """The streams, as /asyncapi.json tells of them."""
+    from runtime.asyncapi import document
     from runtime.topology import load
 
-    topology = load()
-    groups = sorted(group for stream in topology.streams.values() for group in stream.groups)
-    idle: Any = _Anything()
-    workers: Workers = idle
-    app = application("redis://localhost:6379", topology, workers, [Stage(group=group) for group in groups])
-    described = json.loads(app.schema.to_specification().to_json())
-    return json.dumps(described, indent=1, sort_keys=True) + "\n"
+    return document(load()).decode()
 
 
 # --- pages ------------------------------------------------------------------------------------------------------

@@ -14,10 +14,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from console.embedded import ports
 from console.embedded.postgres import EmbeddedPostgres, PostgresSettings
 from console.embedded.valkey import EmbeddedValkey, ValkeySettings
+
+# How long a machine takes to think of an input is no property of what is tested.
+settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("house")
 
 TEST_PASSWORD = "only-for-tests"
 _numbers = itertools.count(1)

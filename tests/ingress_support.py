@@ -20,6 +20,8 @@ from ingress.serve import IngressServer
 from ingress.settings import ServerSettings
 from ingress.stalls import Stalls
 from policy.api_keys import ENTROPY_BYTES, Minted, mint
+from runtime.asyncapi import document
+from runtime.topology import load
 from schemas.errors import Code, Failure, Refusal
 from schemas.frames import DATA, END, ERROR, Frame, encode_failure
 from schemas.ports import Door, NewRun, RunStatus
@@ -226,6 +228,7 @@ def new_parts(door: Door, settings: ServerSettings, keys: MemoryKeys, ring: KeyR
     clock = SystemClock()
     models = (ModelRecord(name="tiny", pool="tiny", created=7), ModelRecord(name="org/big:1", pool="big"))
     return Parts(
+        asyncapi=lambda: document(load()),
         name=name,
         settings=settings,
         door=door,

@@ -1,6 +1,7 @@
 """The gate in front of every route: an admin key and a bounded body, before anything is parsed.
 
-Whoever has no valid key learns nothing, not even which paths exist.
+Whoever has no valid key learns nothing, not even which paths exist; only the pages of error codes are open, since an
+error names its own.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from base import logs
 from console.admin.parts import Parts
-from ingress.errors import error_body, failure_of, http_status, retry_headers
-from policy.api_keys import present
-from policy.decision import INVALID_KEY, Need, Refused, decide
+from ingress.credentials import credential_of
+from ingress.errors import PAGES, error_body, failure_of, http_status, retry_headers
+from policy.decision import Need, Refused, decide
 from schemas.errors import Code, Failure, HeadraceError, Refusal
 from schemas.records import ADMIN, KeyRecord
 
@@ -30,7 +31,7 @@ class Gate:
         self._app, self._parts = app, parts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["path"].startswith(PAGES):
             await self._app(scope, receive, send)
             return
         try:
@@ -44,11 +45,7 @@ class Gate:
 
     async def _allow(self, scope: Scope) -> KeyRecord:
         """Refusal: invalid_api_key, permission_denied. Unavailable when no store answers."""
-        header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        scheme, _, token = header.decode("latin1").partition(" ")
-        credential = present(token.strip(), self._parts.ring) if scheme.lower() == "bearer" else None
-        if credential is None:
-            raise Refusal(INVALID_KEY)
+        credential = credential_of(dict(scope["headers"]), self._parts.ring)
         record = await self._parts.keys.find(credential.key_id)
         decision = decide(record, credential, Need(scope=ADMIN), None, self._parts.clock.now_ms())
         if isinstance(decision, Refused):

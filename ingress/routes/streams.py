@@ -9,8 +9,9 @@ take a lone comment block for an empty event and fail on it.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Message
 
@@ -18,6 +19,7 @@ from base import logs
 from base.health import Health
 from base.ids import is_run_id
 from ingress.credentials import allow
+from ingress.documents.openapi import EVENT, EVENTS, Part, answer, fails, operation
 from ingress.errors import error_body, failure_of
 from ingress.parts import Parts
 from ingress.replay import events_of, numbered
@@ -27,6 +29,19 @@ from schemas.records import KeyRecord
 
 log = logs.room("ingress")
 _WAIT_S = 60.0  # one wait for a frame; the response pings by itself
+_EVENTS = 'id: 4\ndata: {"choices":[{"index":0,"delta":{"content":"Hello!"}}]}\n\nid: 5\ndata: [DONE]\n\n'
+_LAST: Part = {
+    "name": "last-event-id",
+    "in": "header",
+    "description": "As browsers send it; `after` goes before it. Anything but digits is ignored.",
+    "schema": {"type": "string"},
+    "example": "3",
+}
+_READ = operation(
+    {"parameters": [_LAST]},
+    answer(_EVENTS, "The events behind `after`, each with its number.", schema=EVENT, media=EVENTS),
+    fails(Code.not_found, Code.draining),
+)
 
 
 class _Ping(ServerSentEvent):
@@ -34,6 +49,12 @@ class _Ping(ServerSentEvent):
 
     def encode(self) -> bytes:
         return b": keep-alive\n"
+
+
+Run = Annotated[
+    str, Path(description="`x-headrace-run` of the answer.", examples=["01a1fcc2-5e9b-7000-8d34-8839179968b9"])
+]
+After = Annotated[int | None, Query(ge=0, description="How many events the reader has already.", examples=[3])]
 
 
 def router(parts: Parts) -> APIRouter:
@@ -47,10 +68,14 @@ def router(parts: Parts) -> APIRouter:
 
     known = Depends(caller)
 
-    @routes.get("/v1/streams/{run}", summary="Read a run's events again, from any of them")
-    async def read_stream(
-        run: str, request: Request, after: int | None = Query(None, ge=0), key: KeyRecord = known
-    ) -> Response:
+    @routes.get(
+        "/v1/streams/{run}",
+        summary="Read a run's events again, from any of them",
+        response_class=Response,
+        openapi_extra=_READ,
+    )
+    async def read_stream(run: Run, request: Request, after: After = None, key: KeyRecord = known) -> Response:
+        """Live or ended, at any ingress, until five minutes after the run's end. Only for keys of the same tenant."""
         status = await _status(parts, run, key)
         begin = after if after is not None else _last_event_id(dict(request.scope["headers"]))
         if status.state == "ended" and begin >= status.sequence:

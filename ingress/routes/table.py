@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from fastapi import APIRouter, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ingress.asked import Parse, parse_chat, parse_completion, parse_embedding, parse_moderation
+from ingress.documents.work import OPERATIONS
 from ingress.parts import Parts
 from ingress.routes.work import Work
 from schemas.routes import CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS
@@ -17,46 +17,14 @@ from schemas.routes import CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkRoute:
-    """One row. needs: the fields a body must have; fields: JSON Schema of the known ones; example: a body that works
-    where the model exists."""
+    """One row. What the document says of it beside the summary: documents/work.py."""
 
     path: str
     parse: Parse
     name: str
     tag: str
     summary: str
-    needs: tuple[str, ...]
-    fields: Mapping[str, Any]
-    example: Mapping[str, Any]
 
-
-_MODEL = {"type": "string"}
-_TEXTS_OR_TOKENS = {
-    "description": "A text, a list of texts, token ids, or lists of token ids.",
-    "oneOf": [
-        {"type": "string"},
-        {"type": "array", "minItems": 1, "items": {"type": "string"}},
-        {"type": "array", "minItems": 1, "items": {"type": "integer"}},
-        {"type": "array", "minItems": 1, "items": {"type": "array", "minItems": 1, "items": {"type": "integer"}}},
-    ],
-}
-_MODERATED = {
-    "description": "A text, a list of texts, or a list of text parts, which together are one input.",
-    "oneOf": [
-        {"type": "string"},
-        {"type": "array", "minItems": 1, "items": {"type": "string"}},
-        {
-            "type": "array",
-            "minItems": 1,
-            "items": {
-                "type": "object",
-                "required": ["type", "text"],
-                "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
-            },
-        },
-    ],
-}
-_STREAM = {"type": "boolean", "default": False}
 
 ROUTES: tuple[WorkRoute, ...] = (
     WorkRoute(
@@ -65,13 +33,6 @@ ROUTES: tuple[WorkRoute, ...] = (
         name="create_chat_completion",
         tag="chat",
         summary="Create a chat completion, whole or as a stream",
-        needs=("model", "messages"),
-        fields={
-            "model": _MODEL,
-            "messages": {"type": "array", "minItems": 1, "items": {"type": "object"}},
-            "stream": _STREAM,
-        },
-        example={"model": "smollm2", "messages": [{"role": "user", "content": "Say hello"}], "stream": True},
     ),
     WorkRoute(
         path=COMPLETIONS,
@@ -79,9 +40,6 @@ ROUTES: tuple[WorkRoute, ...] = (
         name="create_completion",
         tag="completions",
         summary="Continue a text, whole or as a stream",
-        needs=("model", "prompt"),
-        fields={"model": _MODEL, "prompt": _TEXTS_OR_TOKENS, "stream": _STREAM, "max_tokens": {"type": "integer"}},
-        example={"model": "smollm2", "prompt": "Water flows", "max_tokens": 16},
     ),
     WorkRoute(
         path=EMBEDDINGS,
@@ -89,14 +47,6 @@ ROUTES: tuple[WorkRoute, ...] = (
         name="create_embedding",
         tag="embeddings",
         summary="Turn texts into vectors",
-        needs=("model", "input"),
-        fields={
-            "model": _MODEL,
-            "input": _TEXTS_OR_TOKENS,
-            "encoding_format": {"enum": ["float", "base64"], "default": "float"},
-            "dimensions": {"type": "integer", "minimum": 1},
-        },
-        example={"model": "all-minilm-l6-v2", "input": ["A channel that leads water to a mill", "A mill race"]},
     ),
     WorkRoute(
         path=MODERATIONS,
@@ -104,9 +54,6 @@ ROUTES: tuple[WorkRoute, ...] = (
         name="create_moderation",
         tag="moderations",
         summary="What this gateway's guardrails find in texts; nothing is blocked or changed",
-        needs=("input",),
-        fields={"model": _MODEL, "input": _MODERATED},
-        example={"input": "My card is 4111 1111 1111 1111"},
     ),
 )
 
@@ -146,15 +93,5 @@ def _add(routes: APIRouter, row: WorkRoute, handler: ASGIApp) -> None:
         name=row.name,
         tags=[row.tag],
         summary=row.summary,
-        openapi_extra={"requestBody": {"required": True, "content": {"application/json": _content(row)}}},
+        openapi_extra=OPERATIONS[row.path],
     )
-
-
-def _content(row: WorkRoute) -> dict[str, Any]:
-    schema = {
-        "type": "object",
-        "required": list(row.needs),
-        "properties": dict(row.fields),
-        "additionalProperties": True,
-    }
-    return {"schema": schema, "example": dict(row.example)}

@@ -58,7 +58,13 @@ def test_answer_that_breaks_after_its_first_byte_ends_in_an_error(
         said.extend(one.choices[0].delta.content or "" for one in stream)
     assert "".join(said) == "one two"
     assert caught.value.code == code
-    assert isinstance(caught.value.body, dict) and set(caught.value.body) == {"message", "type", "param", "code"}
+    assert isinstance(caught.value.body, dict) and set(caught.value.body) == {
+        "message",
+        "type",
+        "param",
+        "code",
+        "doc_url",
+    }
     row = house.record(stream.response.headers["x-request-id"])
     assert (row["outcome"], row["code"], row["estimated"]) == ("failed", code, True)
     assert len(lab.requests) == 1

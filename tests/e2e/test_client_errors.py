@@ -22,12 +22,12 @@ Says = tuple[str | None, str | None, str | None]  # code, param, type
 
 
 def error_of(kind: type[openai.APIStatusError], call: Callable[[], Any]) -> tuple[openai.APIStatusError, Says]:
-    """The exception of a call, exactly of this class, whose answer has the four keys and the request id."""
+    """The exception of a call, exactly of this class, whose answer has the five keys and the request id."""
     with pytest.raises(kind) as caught:
         call()
     error = caught.value
     assert type(error) is kind
-    assert set(error.response.json()["error"]) == {"message", "type", "param", "code"}
+    assert set(error.response.json()["error"]) == {"message", "type", "param", "code", "doc_url"}
     assert error.request_id is not None and is_run_id(error.request_id)
     return error, (error.code, error.param, error.type)
 

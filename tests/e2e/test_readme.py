@@ -1,4 +1,5 @@
-"""What the README tells a newcomer to type works: its blocks are run as they stand, in a folder of their own."""
+"""What the README, the quickstart and the how-to about engines tell a newcomer to type works: their blocks are run as
+they stand, in a folder of their own."""
 
 from __future__ import annotations
 
@@ -22,12 +23,14 @@ from tests.conftest import short_folder
 from tests.e2e.house import ROOT, Engine, until
 
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+QUICKSTART = (ROOT / "docs" / "quickstart.md").read_text()
+ENGINE = (ROOT / "docs" / "how-to" / "add-an-engine.md").read_text()
+CONTRACTS = (ROOT / "docs" / "how-to" / "read-the-contracts.md").read_text()
 
 
-def block(word: str) -> str:
-    """The only shell block that has `word` in it."""
-    (found,) = [text for text in BLOCKS if word in text]
+def block(word: str, page: str = README, kind: str = "sh") -> str:
+    """The only block of a page that has `word` in it."""
+    (found,) = [text for text in re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL) if word in text]
     return str(found)
 
 
@@ -92,6 +95,39 @@ def test_a_model_with_a_key_is_added_and_served(home: Path, mock: Engine) -> Non
     assert "hosted is ready" in typed(words.replace("VAR", "PROVIDER_KEY"), home, PROVIDER_KEY="sk-not-a-real-one")
     served = json.loads(typed("headrace models list --json", home))["data"]
     assert [row["ready"] for row in served if row["name"] == "hosted"] == [1]
+
+
+@pytest.mark.model
+@pytest.mark.slow
+def test_the_quickstart_works_from_the_question_to_reading_the_answer_again(home: Path) -> None:
+    (home / "ask.py").write_text(block("openai", QUICKSTART, "python"))
+    assert typed("python ask.py", home).strip()
+    looking = block("headrace requests list", QUICKSTART)
+    newest = json.loads(typed("headrace requests list --json", home))["data"][0]
+    assert newest["outcome"] == "completed"
+    said = typed(looking.replace("RUN", newest["run"]), home)
+    assert newest["run"] in said and "claimed" in said and "authorization" in said
+    again = block("/v1/streams/RUN", QUICKSTART).replace("RUN", newest["run"])
+    if shutil.which("curl"):
+        events = typed(block("KEY=", README).partition("curl")[0] + again, home)
+        assert events.startswith("id: 4\n") and events.rstrip().endswith("data: [DONE]")
+
+
+@pytest.mark.model
+@pytest.mark.slow
+def test_the_engine_of_the_how_to_is_started_asked_and_removed(home: Path) -> None:
+    (home / "engine.py").write_text(block("ThreadingHTTPServer", ENGINE, "python"))
+    assert "Hello from my engine." in typed(block("parrot", ENGINE), home)
+    after = block("deployments logs", ENGINE).replace("my-model", "parrot")
+    assert "parrot" in typed(after, home)
+
+
+@pytest.mark.model
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("curl") is None, reason="this machine has no curl")
+def test_the_documents_are_where_the_how_to_says(home: Path) -> None:
+    said = typed(block("KEY=", README).partition("curl")[0] + block("asyncapi.json", CONTRACTS), home)
+    assert '"openapi":"3.1' in said and '"asyncapi": "3.0.0"' in said and "# no_engine" in said
 
 
 @pytest.mark.slow

@@ -12,13 +12,14 @@ from typing import Any
 import aiohttp
 import pytest
 from fastapi import FastAPI
-from fastapi.routing import APIRoute, iter_route_contexts
+from fastapi.routing import iter_route_contexts
+from starlette.routing import Route
 
 from base.credentials import open_credential
 from base.crypto import Sealer
 from base.ids import SystemRandom
 from console.admin import gate
-from console.admin.app import build
+from console.admin.app import DOCUMENT, build
 from console.desks import KeyWish
 from policy.api_keys import present
 from policy.decision import authenticate
@@ -56,16 +57,16 @@ async def ask(
 
 
 def is_openai_error(found: Any) -> bool:
-    return set(found) == {"error"} and set(found["error"]) == {"message", "type", "param", "code"}
+    return set(found) == {"error"} and set(found["error"]) == {"message", "type", "param", "code", "doc_url"}
 
 
 def routes_of(app: FastAPI) -> list[tuple[str, str]]:
     """(method, path) of every route, as the framework itself walks them. A mount would hide routes: none may exist."""
     found: list[tuple[str, str]] = []
     for context in iter_route_contexts(app.routes):
-        assert isinstance(context.original_route, APIRoute), context
+        assert isinstance(context.original_route, Route), context
         assert context.methods and context.path
-        found += [(method, context.path) for method in sorted(context.methods)]
+        found += [(method, context.path) for method in sorted(context.methods - {"HEAD"})]
     return found
 
 
@@ -74,7 +75,7 @@ def routes_of(app: FastAPI) -> list[tuple[str, str]]:
 
 async def test_every_route_refuses_whoever_has_no_admin_key(desk: Desk) -> None:
     application = await desk.parts.key_desk.create(KeyWish(name="app"))
-    routes = routes_of(build(desk.parts))
+    routes = [(method, path) for method, path in routes_of(build(desk.parts)) if path not in DOCUMENT.public]
     assert len(routes) >= 20
     for method, path in routes:
         place = path.removeprefix("/admin/v1").replace("{run}", RUN).replace("{", "").replace("}", "")
@@ -89,6 +90,34 @@ async def test_unknown_paths_are_not_told_to_strangers(desk: Desk) -> None:
     status, found, _ = await ask(desk, "GET", "/nothing")
     assert (status, is_openai_error(found)) == (404, True)
     assert (await ask(desk, "PUT", "/keys"))[0] == 405
+
+
+async def test_the_document_asks_for_a_key_and_the_pages_of_errors_do_not(desk: Desk) -> None:
+    assert (await ask(desk, "GET", "/openapi.json", token=""))[0] == 401
+    status, found, _ = await ask(desk, "GET", "/openapi.json")
+    assert (status, found["openapi"][:3]) == (200, "3.1") and "/admin/v1/keys/{key_id}" in found["paths"]
+    error = (await ask(desk, "GET", "/keys", token=""))[1]["error"]
+    async with aiohttp.ClientSession() as session, session.get(desk.url + error["doc_url"]) as page:
+        assert (page.status, (await page.text()).startswith("# invalid_api_key\n")) == (200, True)
+
+
+async def test_a_key_may_come_in_x_api_key_too(desk: Desk) -> None:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{desk.url}/admin/v1/keys", headers={"x-api-key": desk.token}) as answer,
+    ):
+        assert answer.status == 200
+
+
+async def test_a_405_names_every_method_of_the_path(desk: Desk) -> None:
+    status, _, headers = await ask(desk, "PUT", "/keys")
+    assert (status, headers["allow"]) == (405, "GET, POST")
+
+
+@pytest.mark.parametrize("wrong", [{"slots": True}, {"slots": "8"}, {"private": 1}])
+async def test_a_value_of_another_type_is_not_guessed_at(desk: Desk, wrong: dict[str, object]) -> None:
+    status, found, _ = await ask(desk, "POST", "/models", {**MODEL, **wrong})
+    assert (status, found["error"]["param"]) == (400, next(iter(wrong)))
 
 
 async def test_a_revoked_admin_key_is_out_at_once(desk: Desk) -> None:

@@ -167,7 +167,7 @@ async def test_the_first_frame_decides_the_status(
     error = caught.value
     assert error.status_code == status
     assert error.param == failure.param
-    assert isinstance(error.body, dict) and set(error.body) == {"message", "type", "param", "code"}
+    assert isinstance(error.body, dict) and set(error.body) == {"message", "type", "param", "code", "doc_url"}
     assert error.response.headers["x-ratelimit-limit-requests"] == "60"
     if failure.retry_after_ms:
         assert error.response.headers["retry-after"] == "2"

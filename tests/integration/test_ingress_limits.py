@@ -26,7 +26,7 @@ async def test_hostile_bodies_are_400_and_harm_nobody() -> None:
         for name, body in HOSTILE.items():
             seen = await raw(up.port, post(up.token, body))
             assert seen.status == 400, name
-            assert set(seen.error) == {"message", "type", "param", "code"}
+            assert set(seen.error) == {"message", "type", "param", "code", "doc_url"}
         assert len(up.door.runs) == 0
         assert (await raw(up.port, post(up.token, chat_body()))).status == 200
 
@@ -113,7 +113,7 @@ async def test_bytes_that_are_no_http_are_a_4xx_of_the_usual_shape(request_bytes
     async with gateway() as up:
         seen = await raw(up.port, request_bytes)
         assert 400 <= seen.status < 500
-        assert set(seen.error) == {"message", "type", "param", "code"}
+        assert set(seen.error) == {"message", "type", "param", "code", "doc_url"}
 
 
 @pytest.mark.parametrize("begun", [b"", b"\r\n", b"POST /v1/chat/com", b"GET / HTTP/1.1\r\nhost: x\r\nx-slow: "])

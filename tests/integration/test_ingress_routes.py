@@ -60,7 +60,7 @@ async def test_every_route_but_the_public_ones_refuses_without_a_key() -> None:
         for method, path in routes:
             answer = await raw(up.port, head(method, without_key(path), None, length=0))
             assert (answer.status, answer.error["code"]) == (401, "invalid_api_key"), f"{method} {path}"
-        assert len(PUBLIC) <= 5
+        assert len(PUBLIC) <= 6
 
 
 def _routes(up: Gateway) -> set[tuple[str, str]]:
@@ -81,7 +81,8 @@ def _routes(up: Gateway) -> set[tuple[str, str]]:
 async def test_public_routes_answer_without_a_key() -> None:
     async with gateway() as up:
         for path in PUBLIC:
-            assert (await raw(up.port, head("GET", path, None))).status == 200, path
+            asked = path.replace("{code}", "not_found")
+            assert (await raw(up.port, head("GET", asked, None))).status == 200, path
 
 
 async def test_the_document_shows_every_route() -> None:
@@ -109,7 +110,7 @@ async def test_a_key_that_we_never_minted_is_refused_before_the_body_is_read(lin
     async with gateway() as up:
         answer = await raw(up.port, head("POST", "/v1/chat/completions", None, *lines, length=1_000_000))
         assert (answer.status, answer.error["code"]) == (401, "invalid_api_key")
-        assert set(answer.error) == {"message", "type", "param", "code"}
+        assert set(answer.error) == {"message", "type", "param", "code", "doc_url"}
         assert "x-request-id" in answer.headers
 
 
@@ -151,7 +152,7 @@ async def test_unknown_paths_and_methods_fail_in_the_same_shape() -> None:
         ):
             answer = await raw(up.port, head(method, path, up.token, length=0))
             assert (answer.status, answer.error["code"]) == (status, code), path
-            assert set(answer.error) == {"message", "type", "param", "code"}
+            assert set(answer.error) == {"message", "type", "param", "code", "doc_url"}
             assert "x-request-id" in answer.headers
 
 
@@ -233,6 +234,42 @@ async def test_a_wrong_parameter_is_a_400_with_its_name_and_only_with_a_key(afte
         answer = await raw(up.port, head("GET", path, up.token))
         assert (answer.status, answer.error["param"], answer.error["code"]) == (400, "after", "invalid_value")
         assert (await raw(up.port, head("GET", path, None))).status == 401
+
+
+@pytest.mark.parametrize("code", [*Code, "no_engine.md"])
+async def test_every_code_has_a_page_that_is_served_as_markdown_and_to_browsers_as_text(code: str) -> None:
+    async with gateway() as up:
+        answer = await raw(up.port, head("GET", f"/docs/errors/{code}", None))
+        assert answer.headers["content-type"] == "text/markdown; charset=utf-8"
+        assert answer.body.decode().startswith(f"# {code.removesuffix('.md')}\n")
+        shown = await raw(up.port, head("GET", f"/docs/errors/{code}", None, "accept: text/html,*/*;q=0.8"))
+        assert (shown.headers["content-type"], shown.body) == ("text/plain; charset=utf-8", answer.body)
+
+
+@pytest.mark.parametrize("name", ["nothing", "..%2f..%2fstreams", "NOT_FOUND", "__init__"])
+async def test_no_other_page_is_served(name: str) -> None:
+    async with gateway() as up:
+        answer = await raw(up.port, head("GET", f"/docs/errors/{name}", None))
+        assert (answer.status, answer.error["code"]) == (404, "not_found")
+
+
+async def test_an_error_names_a_page_that_is_there() -> None:
+    async with gateway() as up:
+        error = (await raw(up.port, head("GET", "/v1/models", None))).error
+        page = await raw(up.port, head("GET", str(error["doc_url"]), None))
+        assert page.body.startswith(b"# invalid_api_key\n")
+
+
+async def test_the_streams_are_described_without_a_key() -> None:
+    async with gateway() as up:
+        described = orjson.loads((await raw(up.port, head("GET", "/asyncapi.json", None))).body)
+        assert described["asyncapi"] == "3.0.0" and "requests" in described["channels"]
+
+
+async def test_a_405_names_what_the_path_has() -> None:
+    async with gateway() as up:
+        answer = await raw(up.port, head("DELETE", "/v1/models", up.token))
+        assert (answer.status, answer.headers["allow"]) == (405, "GET")
 
 
 async def test_readiness_names_what_is_wrong() -> None:

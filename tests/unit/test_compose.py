@@ -8,7 +8,7 @@ import re
 import sys
 from typing import Any
 
-import jsonschema
+import jsonschema_rs
 import pytest
 import yaml
 
@@ -37,8 +37,8 @@ def of_profile(profile: str) -> dict[str, dict[str, Any]]:
 
 def test_the_file_is_valid_by_the_schema_of_the_specification() -> None:
     schema = json.loads((ROOT / "tests/vendor/compose-spec.json").read_text())
-    found = jsonschema.Draft202012Validator(schema).iter_errors(compose())
-    assert [f"{'.'.join(map(str, error.path))}: {error.message}" for error in found] == []
+    found = jsonschema_rs.Draft202012Validator(schema).iter_errors(compose())
+    assert [f"{'.'.join(map(str, error.instance_path))}: {error.message}" for error in found] == []
 
 
 def test_every_service_has_a_profile_and_every_profile_of_the_docs_is_there() -> None:

@@ -17,7 +17,6 @@ import yaml
 from pydantic import BaseModel
 
 from base.metrics import METRICS
-from console.admin.app import PREFIX
 from console.cli.main import build
 from console.config import Settings, load
 from schemas.envelope import message_classes
@@ -83,10 +82,12 @@ def test_every_stream_and_group_is_in_the_reference() -> None:
         assert set(stream.get("groups") or {}) <= rows(text)
 
 
-def test_every_group_is_in_the_asyncapi_document() -> None:
-    channels = json.loads(page("asyncapi.json"))["channels"]
-    groups = {f"{name} {group}" for name, stream in TOPOLOGY["streams"].items() for group in stream.get("groups") or {}}
-    assert set(channels) == groups
+def test_every_stream_and_group_is_in_the_asyncapi_document() -> None:
+    written = json.loads(page("asyncapi.json"))
+    assert set(written["channels"]) == set(TOPOLOGY["streams"])
+    for name, stream in TOPOLOGY["streams"].items():
+        for group in stream.get("groups") or {}:
+            assert f"{group}.receive.{name}" in written["operations"]
 
 
 def test_every_message_is_in_the_reference_with_a_sentence() -> None:
@@ -128,11 +129,12 @@ def test_every_command_is_in_the_reference(command: str) -> None:
 
 def test_every_route_is_in_the_reference() -> None:
     text = page("routes.md")
-    for found, prefix in ((reference.door_routes(), ""), (reference.admin_routes(), PREFIX)):
-        assert found
-        for route in found:
-            for method in route.methods:
-                assert re.search(rf"^\| {method} \| `{re.escape(prefix + route.path)}`", text, re.MULTILINE)
+    for document in (reference.door_document(), reference.admin_document()):
+        assert document["paths"]
+        for path, methods in document["paths"].items():
+            for method in methods:
+                assert re.search(rf"^\| {method.upper()} \| `{re.escape(path)}`", text, re.MULTILINE)
+                assert f"### `{method.upper()} {path}`" in text
 
 
 # --- everything else ----------------------------------------------------------------------------------------------
@@ -140,8 +142,37 @@ def test_every_route_is_in_the_reference() -> None:
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_link_leads_somewhere(path: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text()):
-        assert target.startswith("https://") or (path.parent / target).exists(), target
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(#[^)\s]*)?\)", without_code(path.read_text())):
+        if target.startswith("https://"):
+            continue
+        to = path.parent / target if target else path
+        assert to.exists(), target
+        if anchor:
+            assert anchor[1:] in anchors(to), f"{target}{anchor}"
+
+
+def without_code(text: str) -> str:
+    """The text without its blocks and words of code: what looks like a link there is none."""
+    return re.sub(r"`[^`\n]*`", "`code`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
+
+
+def anchors(path: Path) -> set[str]:
+    """What a link into the page may name: its headings as they are made into anchors."""
+    text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+    titles = [title.lower().replace("`", "") for title in re.findall(r"^#+ (.+)$", text, re.MULTILINE)]
+    return {re.sub(r"[^\w\- ]", "", title).strip().replace(" ", "-") for title in titles}
+
+
+def test_every_page_stands_in_the_index() -> None:
+    index = ROOT / "docs" / "README.md"
+    linked = {(index.parent / target).resolve() for target in re.findall(r"\]\(([^)#]+)", index.read_text())}
+    pages = {path for folder in ("how-to", "why", "reference") for path in index.parent.glob(f"{folder}/*")}
+    assert {str(path.relative_to(ROOT)) for path in pages - linked} == set()
+
+
+def test_a_wrong_anchor_would_be_found() -> None:
+    assert "states-of-a-run" in anchors(ROOT / "ARCHITECTURE.md")
+    assert "no-such-heading" not in anchors(ROOT / "ARCHITECTURE.md")
 
 
 def shell_lines(path: Path) -> Iterator[str]:
@@ -179,11 +210,44 @@ def test_every_dependency_is_explained() -> None:
         assert re.search(rf"\b{re.escape(name)}\b", text), name
 
 
-def test_every_room_card_names_its_groups() -> None:
-    for stream in TOPOLOGY["streams"].values():
-        for group, spec in (stream.get("groups") or {}).items():
-            card = importlib.import_module(spec["room"]).__doc__ or ""
-            assert re.search(rf"\b{group}\b", card), f"{spec['room']} serves {group} and its card does not say so"
+GROUPS = {
+    group: (name, stream, spec["room"])
+    for name, stream in TOPOLOGY["streams"].items()
+    for group, spec in (stream.get("groups") or {}).items()
+}
+ROOMS = sorted({room for _, _, room in GROUPS.values()})
+
+
+def card(room: str) -> dict[str, str]:
+    """Heading -> text of a room's card: Reads, Group, Writes, Refuses, Owns."""
+    whole = importlib.import_module(room).__doc__ or ""
+    text = re.findall(r"^ *Reads\b.*?\n *Owns\b[^\n]*", whole, re.DOTALL | re.MULTILINE)[0]
+    parts = re.split(r"^ *(Reads|Group|Writes|Refuses|Owns)\b", text, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text))
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_room_card_says_what_streams_yaml_says_it_reads(room: str) -> None:
+    said = card(room)
+    own = {group for group, (_, _, of) in GROUPS.items() if of == room}
+    assert words(said["Group"]) & set(GROUPS) == own
+    for name, stream, of in GROUPS.values():
+        if of == room:
+            kinds = {kind for published in stream["publishers"].values() for kind in published}
+            assert {name, *kinds} <= words(said["Reads"])
+
+
+@pytest.mark.parametrize("room", [*ROOMS, "ingress"])
+def test_every_room_card_says_what_streams_yaml_lets_it_write(room: str) -> None:
+    publishers = {group for group, (_, _, of) in GROUPS.items() if of == room} | {room.rpartition(".")[2]}
+    for name, stream in TOPOLOGY["streams"].items():
+        kinds = {kind for who, published in stream["publishers"].items() if who in publishers for kind in published}
+        if kinds:
+            assert {name, *kinds} <= words(card(room)["Writes"])
 
 
 def test_the_sample_loads_and_shows_every_section() -> None:

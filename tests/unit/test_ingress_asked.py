@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingress.asked import Parse, parse_chat, parse_completion, parse_embedding, parse_moderation
+from ingress.documents.work import OPERATIONS as DOCUMENTED
 from ingress.routes.table import ROUTES
 from schemas.errors import Code, Failure, Refusal
 from schemas.routes import OPERATIONS
@@ -150,6 +151,8 @@ def test_any_object_is_a_request_or_a_refusal(parse: Parse, value: dict[str, Any
 def test_every_route_that_starts_work_is_one_row_whose_example_is_a_request() -> None:
     assert {row.path for row in ROUTES} == set(OPERATIONS)
     for row in ROUTES:
-        assert row.parse(json.dumps(dict(row.example)).encode()).body
-        assert set(row.needs) <= set(row.example) <= set(row.fields)
+        content = DOCUMENTED[row.path]["requestBody"]["content"]["application/json"]
+        example, schema = content["example"], content["schema"]
+        assert row.parse(json.dumps(example).encode()).body
+        assert set(schema["required"]) <= set(example) <= set(schema["properties"])
     assert ROUTES[0].parse is parse_chat

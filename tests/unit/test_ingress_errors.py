@@ -50,13 +50,20 @@ def test_every_code_has_a_public_face() -> None:
 def test_a_code_reads_as_clients_expect_it(code: Code, status: int, face: Face) -> None:
     failure = Failure(code=code.value, message="why", param="model")
     assert http_status(failure) == status
-    assert seen(failure) == {"message": "why", "type": face.type, "param": "model", "code": face.code}
+    wanted = {"message": "why", "type": face.type, "param": "model", "code": face.code}
+    assert seen(failure) == {**wanted, "doc_url": f"/docs/errors/{code}"}
 
 
 def test_an_engines_own_error_is_passed_on_with_its_null_code() -> None:
     failure = Failure(code=Code.invalid_request.value, message="no", status=422, type="BadRequestError")
     assert http_status(failure) == 422
-    assert seen(failure) == {"message": "no", "type": "BadRequestError", "param": None, "code": None}
+    assert seen(failure) == {
+        "message": "no",
+        "type": "BadRequestError",
+        "param": None,
+        "code": None,
+        "doc_url": "/docs/errors/invalid_request",
+    }
 
 
 @pytest.mark.parametrize("status", [200, 204, 302, 999])

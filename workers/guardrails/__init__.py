@@ -1,8 +1,9 @@
 """Room 2, guardrails: is there anything in this request that the policy does not let through?
 
     Reads    {p}:requests        RequestAccepted
-    Group    rules, persons      two families, each scaled alone, in parallel with authorization
+    Group    rules, persons      two families, each scaled alone, in parallel with room 1
     Writes   verdicts            pass | refuse | edits | skip, signed by the family, through the verdict script
+             facts               RequestRefused; RequestFailed for a run whose entry was given up
     Refuses  content_policy_violation   a kind whose action is block was found
              invalid_request            token ids, which nobody can look into, while something is kept from engines
              guardrail_unavailable      the family could not judge and fails closed

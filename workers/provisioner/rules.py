@@ -270,7 +270,7 @@ def _silent(
 
 
 def suspected(row: ReplicaRecord, memory: Memory | None) -> bool:
-    """Whether a ready endpoint did not answer the last look."""
+    """Whether a ready engine did not answer the last look."""
     return memory is not None and memory.bad > 0 and row.state == READY
 
 

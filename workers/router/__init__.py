@@ -2,7 +2,7 @@
 
 Reads   {p}:cleared:<pool>:<lane>, RequestCleared: a bare pointer, no authority
 Group   router, one task for each run; a run is claimed before its handler sees it
-Writes  {p}:reply:<run> frames; RequestCompleted, RequestFailed or RequestCancelled with the last one
+Writes  {p}:reply:<run> frames; to facts RequestCompleted, RequestFailed or RequestCancelled with the last
 Refuses whatever its verdicts do not clear: every verdict is verified before an engine is called
 Owns    the claimed run, and the slots of the endpoints as this process uses them
 

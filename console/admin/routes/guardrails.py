@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from fastapi import APIRouter, Body
+from fastapi import APIRouter
 from pydantic import Field, model_validator
 
 from base.settings import Section
 from console.admin.parts import Given
+from console.admin.shapes import Shape
 from console.scan_desk import Looked
+from ingress.documents.openapi import answer, asks, operation
 from schemas.routes import CHAT
 from workers.guardrails.policy import Policy
 
-routes = APIRouter(prefix="/guardrails")
-
-_EXAMPLES: dict[str, Any] = {
-    "a text": {"value": {"text": "My card is 4111 1111 1111 1111"}},
-    "a request": {
-        "value": {
-            "route": "/v1/chat/completions",
-            "body": {"model": "smollm2", "messages": [{"role": "user", "content": "My card is 4111 1111 1111 1111"}]},
-        }
-    },
-}
+routes = APIRouter(prefix="/guardrails", tags=["guardrails"])
 
 
 class Scan(Section):
@@ -42,10 +34,52 @@ class Scan(Section):
         return self
 
 
-@routes.post("/scan")
-async def scan(wanted: Annotated[Scan, Body(openapi_examples=_EXAMPLES)], parts: Given) -> dict[str, Any]:
-    """outcome: pass, refuse or edits. families: which ran. text, body: as an engine would see it. Persons are looked
-    for where the policy does."""
+class Found(Shape):
+    """One finding; positions are code points of the text at `pointer`."""
+
+    family: str
+    pointer: str
+    start: int
+    end: int
+    kind: str
+    scanner: str
+    confidence: float
+    action: str
+
+
+class Judged(Shape):
+    """What the guardrails say. policy: its version. families: name -> ran | nothing to look for | failed. text, body:
+    the one that was given, as an engine would see it; empty when refused."""
+
+    outcome: Literal["pass", "refuse", "edits"]
+    policy: str
+    families: dict[str, str]
+    findings: list[Found]
+    message: str
+    text: str
+    body: Any
+
+
+_CARD = {"family": "rules", "pointer": "/text", "start": 11, "end": 30, "kind": "card", "scanner": "card/visa"}
+_JUDGED = {
+    "outcome": "edits",
+    "policy": "1a2b3c4d5e6f",
+    "families": {"rules": "ran", "persons": "nothing to look for"},
+    "findings": [{**_CARD, "confidence": 0.95, "action": "redact"}],
+    "message": "",
+    "text": "My card is [CARD]",
+    "body": None,
+}
+
+
+@routes.post(
+    "/scan",
+    response_model=Judged,
+    summary="Try a text or a request on the guardrails",
+    openapi_extra=operation(asks({"text": "My card is 4111 1111 1111 1111"}), answer(_JUDGED)),
+)
+async def scan(wanted: Scan, parts: Given) -> dict[str, Any]:
+    """What is found and what would happen to it; nothing is kept. Persons are looked for where the policy does."""
     body = {"text": wanted.text} if wanted.body is None else wanted.body
     model = wanted.model or str(body.get("model", ""))
     trial = await parts.scan_desk.scan(body, wanted.route, model, wanted.key_id)
