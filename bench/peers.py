@@ -206,10 +206,15 @@ def ask(peer: Peer) -> tuple[int, bytes]:
 
 def fetch(url: str) -> Any:
     """The JSON behind a URL; OSError when there is nobody, ValueError when the status is bad."""
+    return json.loads(http_get(url))
+
+
+def http_get(url: str) -> str:
+    """The text behind a URL; errors as of `fetch`."""
     status, body = _http("GET", url, None, {})
     if status != 200:
         raise ValueError(f"{url} answered {status}: {body[:300]!r}")
-    return json.loads(body)
+    return body.decode()
 
 
 def _http(method: str, url: str, body: str | None, headers: Mapping[str, str]) -> tuple[int, bytes]:
