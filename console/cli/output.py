@@ -21,6 +21,8 @@ DATA = DEFAULT_DATA
 
 _SPANS = ("ttft_ms", "duration_ms", "oldest_ms", "idle_ms")  # milliseconds that are no moments
 
+_COPIED = ("RUN", "KEY", "CONSUMER")  # what is typed again is never broken over two lines
+
 #: (heading, field) of one column; dots lead into nested values, `_ms` fields are shown as times.
 Column = tuple[str, str]
 
@@ -38,7 +40,7 @@ def make_table(rows: Iterable[Mapping[str, Any]], columns: Sequence[Column]) -> 
     """Rows as a table without lines."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading, _ in columns:
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading in _COPIED)
     for row in rows:
         table.add_row(*(_cell(row, field) for _, field in columns))
     return table

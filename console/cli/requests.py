@@ -22,7 +22,6 @@ _COLUMNS = (
     ("OUT", "completion_tokens"),
     ("TTFT ms", "ttft_ms"),
     ("TOOK ms", "duration_ms"),
-    ("KEY", "key_id"),
 )
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from base.ids import is_run_id
 from console.cli.client import CliError, admin, segment
 from console.cli.output import DATA, Data, Json, show_json, show_rows
 
@@ -38,7 +39,7 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Which endpoints could be chosen, their figures, and why each other one could not."""
-    if bool(run) == bool(model):
+    if bool(run) == bool(model) or (run and not is_run_id(run)):
         raise CliError("give either a run id (header x-request-id of an answer) or --model NAME")
     path = f"/requests/{segment(run)}/route" if run else f"/routes/{segment(model)}"
     found = admin(data).ask("GET", path)
