@@ -16,7 +16,6 @@ _COLUMNS = (
     ("RUN", "run"),
     ("MODEL", "model"),
     ("OUTCOME", "outcome"),
-    ("STATUS", "status"),
     ("CODE", "code"),
     ("IN", "prompt_tokens"),
     ("OUT", "completion_tokens"),

@@ -39,8 +39,10 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Which endpoints could be chosen, their figures, and why each other one could not."""
-    if bool(run) == bool(model) or (run and not is_run_id(run)):
+    if bool(run) == bool(model):
         raise CliError("give either a run id (header x-request-id of an answer) or --model NAME")
+    if run and not is_run_id(run):
+        raise CliError(f"{run} is not a run id (header x-request-id of an answer); for a model: --model {run}")
     path = f"/requests/{segment(run)}/route" if run else f"/routes/{segment(model)}"
     found = admin(data).ask("GET", path)
     if as_json:
