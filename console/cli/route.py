@@ -26,6 +26,9 @@ _COLUMNS = (
 )
 
 
+_NEVER = "It never came to a router: `headrace trace` shows how far it came."
+
+
 @app.callback()
 def route() -> None:
     """Which endpoint requests go to, and why."""
@@ -60,7 +63,8 @@ def _show_run(found: Mapping[str, Any]) -> None:
         typer.echo(f"\nAttempt {number}: {went}: {attempt['outcome']}{status}, {span}")
         _show_why(attempt.get("why"), attempt["endpoint"])
     if not found["attempts"]:
-        typer.echo("It never came to a router: `headrace trace` shows how far it came.")
+        answered = found["outcome"] == "completed"
+        typer.echo("It was answered without an engine." if answered else _NEVER)
 
 
 def _show_now(found: Mapping[str, Any]) -> None:
