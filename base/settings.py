@@ -1,6 +1,7 @@
 """Settings: one frozen tree from five sources, every mistake named at once with its file, line and key.
 
-Precedence, strongest first: command line > environment (HEADRACE__SECTION__KEY) > .env > headrace.yaml > defaults.
+Precedence, strongest first: command line > environment (HEADRACE__SECTION__KEY, then names known elsewhere, such as
+REDIS_URL) > .env (the same two) > headrace.yaml > defaults. A variable known elsewhere that is empty counts as not set.
 In the YAML file `${NAME}` takes an environment (or .env) variable and a whole value `file:PATH` takes a file's text
 (relative to the YAML file, end of line removed), so that secrets need not stand in it. Unknown keys are errors.
 Values are never part of a message: a mistyped secret stays out of the terminal. Lists are replaced, never merged.
@@ -90,21 +91,22 @@ def load(
     dotenv: Path | None = None,
     environ: Mapping[str, str] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> Model:
     """The settings as `model`, whose fields are the sections. SettingsError with every mistake.
 
     file: headrace.yaml, must exist when given. dotenv: .env, may be absent. overrides: dotted key -> value from the
-    command line, None = not given.
+    command line, None = not given. names: a variable's name known elsewhere -> dotted key.
     """
     tree = _Tree()
     beside = _read_dotenv(dotenv, tree.issues) if dotenv else {}
     known = {**{name: value for name, (value, _) in beside.items()}, **(environ or {})}
     if file is not None:
         _read_yaml(file, known, tree)
-    for name, (value, line) in beside.items():
-        _put_variable(model, tree, name, value, f"{dotenv}:{line}")
-    for name, value in sorted((environ or {}).items()):
-        _put_variable(model, tree, name, value, f"environment variable {name}")
+    places = {name: f"{dotenv}:{line}: {name}" for name, (_, line) in beside.items()}
+    _put_variables(model, tree, {name: value for name, (value, _) in beside.items()}, places, names or {})
+    places = {name: f"environment variable {name}" for name in environ or {}}
+    _put_variables(model, tree, environ or {}, places, names or {})
     for key, given in (overrides or {}).items():
         if given is not None:
             tree.put(tuple(key.split(".")), given, "command line")
@@ -142,6 +144,26 @@ def shown(settings: BaseModel) -> dict[str, Any]:
 
 
 # --- environment and .env ---------------------------------------------------------------------------------------
+
+
+def variables(dotenv: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """What .env and the environment say, the environment above. A line of .env that cannot be read is left out."""
+    return {**{name: value for name, (value, _) in _read_dotenv(dotenv, []).items()}, **environ}
+
+
+def _put_variables(
+    model: type[BaseModel],
+    tree: _Tree,
+    given: Mapping[str, str],
+    places: Mapping[str, str],
+    names: Mapping[str, str],
+) -> None:
+    """One source of variables into the tree: names known elsewhere first, ours above them."""
+    for name, key in names.items():
+        if given.get(name):
+            tree.put(tuple(key.split(".")), given[name], places[name])
+    for name, value in sorted(given.items()):
+        _put_variable(model, tree, name, value, places[name])
 
 
 def _put_variable(model: type[BaseModel], tree: _Tree, name: str, value: str, origin: str) -> None:

@@ -12,11 +12,13 @@ LEDGER_ENTRIES = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What /_mock/set changes: milliseconds to the first token, between tokens, tokens an answer has by default."""
+    """What /_mock/set changes: milliseconds to the first token, between tokens, tokens an answer has by default; err: a
+    status that answers every request, 0 = none. Milliseconds without end are an engine that hangs."""
 
     ttft_ms: float = 0.0
     itl_ms: float = 0.0
     tokens: int = 16
+    err: int = 0
 
 
 @dataclass(slots=True)
@@ -58,6 +60,7 @@ class Engine:
     def admit(self, asked: Script) -> tuple[Script, Attempt]:
         """Count a request, open its ledger line, drop its faults when they have struck often enough."""
         self.stats.requests += 1
+        asked = replace(asked, err=self.settings.err or asked.err)
         attempt = Attempt(asked.stream)
         if not asked.ledger_id:
             return asked, attempt
@@ -70,14 +73,15 @@ class Engine:
 
     def configure(self, wanted: dict[str, str]) -> Settings:
         """Apply the query of /_mock/set; ValueError for a name or a number it does not know."""
-        unknown = sorted(set(wanted) - {"ttft_ms", "itl_ms", "tokens"})
+        unknown = sorted(set(wanted) - {"ttft_ms", "itl_ms", "tokens", "err"})
         if unknown:
-            raise ValueError(f"unknown setting {', '.join(unknown)}; known are ttft_ms, itl_ms and tokens")
+            raise ValueError(f"unknown setting {', '.join(unknown)}; known are ttft_ms, itl_ms, tokens and err")
         now = self.settings
         self.settings = replace(
             now,
             ttft_ms=float(wanted.get("ttft_ms", now.ttft_ms)),
             itl_ms=float(wanted.get("itl_ms", now.itl_ms)),
             tokens=int(wanted.get("tokens", now.tokens)),
+            err=int(wanted.get("err", now.err)),
         )
         return self.settings

@@ -4,7 +4,7 @@
     POST /v1/embeddings                           vectors of 8 numbers, floats or base64
     GET  /v1/models, /health
     GET  /_mock/stats                             requests, streams begun, finished, aborted, tokens
-    GET  /_mock/set?ttft_ms=&itl_ms=&tokens=      for the requests that follow; answers the settings
+    GET  /_mock/set?ttft_ms=&itl_ms=&tokens=&err= for the requests that follow; answers the settings
     GET  /_mock/ledger[?id=WORD]                  what was sent for each named request, attempt by attempt
 
 Each token carries the moment it was written (stamps.py); faults are asked for in the prompt (script.py). One thread.

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import cells as catalogue
-from bench import machine, report
+from bench import machine, report, routing
 from bench.cells import Cell, Value
 from bench.measure import Bench, MockEngine, memory_of
 from bench.peers import Headrace, Peer, StartError, beside, wait_for_answer
@@ -193,7 +193,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--window", type=float, default=catalogue.WINDOW, help="seconds measured in each cell")
     parser.add_argument("--streams", type=lambda text: tuple(map(int, text.split(","))), default=(100, 500),
                         help="how many streams to hold, for example 100,500,1000")  # fmt: skip
-    parser.add_argument("--only", action="append", choices=["rate", "ladder", "first_token", "hold"], default=[])
+    parser.add_argument("--only", action="append", default=[],
+                        choices=["rate", "ladder", "first_token", "hold", "routing"],
+                        help="kinds of cells; routing: microseconds of a router's choice, nothing starts")  # fmt: skip
     parser.add_argument("--beside", action="append", default=[], metavar="NAME=URL[;...]",
                         help="another gateway; options: key=, model=, header=, pids=web:1+redis:2")  # fmt: skip
     parser.add_argument("--without-headrace", action="store_true", help="only direct and those beside it")
@@ -215,6 +217,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """The program behind scripts/bench."""
     asked = parse()
+    if "routing" in asked.only:
+        routing.main(asked.markdown)
+        if set(asked.only) == {"routing"}:
+            return 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exit unwinds, so what was started is stopped
     with tempfile.TemporaryDirectory(prefix="headrace-bench-", ignore_cleanup_errors=True) as folder:
         try:

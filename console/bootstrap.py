@@ -3,18 +3,22 @@
 prepare   check the server, migrate the database, apply the topology
 finish    make the first keys, publish DeployModel for every desired model, wait until each is healthy
 
-Both are idempotent: a second `up` changes nothing that stands.
+Both are idempotent: a second `up` changes nothing that stands. On servers of the operator's own, schema and keys are
+the business of `headrace init`: here they are only looked at.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from base.clock import SystemClock
 from base.crypto import KeyRing, Sealer
 from base.ids import SystemRandom
+from console import first_keys, own
 from console.config import Settings, load
-from console.desks import KeyDesk, KeyWish, ModelDesk
+from console.desks import ModelDesk
 from console.embedded import engine, minilm
 from console.entries import ModelEntry
 from console.stack import Access, Plan, Say
@@ -22,12 +26,11 @@ from runtime.app import Context
 from runtime.topology import load as load_topology
 from runtime.topology import make_ready
 from schemas.errors import HeadraceError
-from schemas.records import ADMIN, INFERENCE, DeploymentRecord
-from state.shared import Shared
-from storage.access import OPERATOR
+from schemas.records import DeploymentRecord
 from storage.migrate import migrate
 from storage.pool import open_pool
 from storage.ports import Store
+from storage.setup import record_facts
 from storage.store import postgres_store
 
 _WAIT_S = 120.0  # for a model to become healthy
@@ -40,7 +43,7 @@ class BootstrapError(HeadraceError):
 
 def prepare(plan: Plan, say: Say) -> None:
     """Before the rooms: the servers must be safe, the schema current, the groups there. BootstrapError."""
-    asyncio.run(_prepare(_settings(plan), say))
+    asyncio.run(_prepare(plan, _settings(plan), say))
 
 
 def finish(plan: Plan, say: Say) -> Access:
@@ -52,64 +55,67 @@ def _settings(plan: Plan) -> Settings:
     return load(plan.source.file, overrides=plan.source.overrides)
 
 
-async def _context(settings: Settings) -> Context:
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Context]:
+    """Connected to Redis as the house itself; closed at the end. Unavailable."""
     ring = KeyRing.parse(settings.secrets.keyring.get_secret_value())
-    return await Context.open(
+    context = await Context.open(
         settings.redis, "bootstrap", SystemClock(), SystemRandom(), ring, load_topology(), settings.partitions
     )
-
-
-async def _prepare(settings: Settings, say: Say) -> None:
-    context = await _context(settings)
     try:
-        allowed = settings.redis.allow_no_aof
-        done = await make_ready(context.topology, settings.partitions, context.redis, allow_no_aof=allowed)
-        for name in await migrate(settings.postgres.dsn):
-            say(f"Database: {name}")
-        if done:
-            say(f"Topology: {len(done)} group changes")
+        yield context
     finally:
         await context.close()
 
 
-async def _finish(plan: Plan, settings: Settings, say: Say) -> Access:
-    context = await _context(settings)
+@asynccontextmanager
+async def opened_store(settings: Settings) -> AsyncIterator[Store]:
+    """The record, as the service's role; closed at the end."""
     p = settings.postgres
     pool = await open_pool(p.dsn, size=1, role=p.role)
     try:
-        store = postgres_store(pool)
-        keys = await _first_keys(context, store, plan)
+        yield postgres_store(pool)
+    finally:
+        await pool.close()
+
+
+async def _prepare(plan: Plan, settings: Settings, say: Say) -> None:
+    if plan.own:
+        await _check_own(settings, say)
+    async with opened(settings) as context:
+        allowed = settings.redis.allow_no_aof
+        done = await make_ready(context.topology, settings.partitions, context.redis, allow_no_aof=allowed)
+        if not plan.own:
+            for name in await migrate(settings.postgres.dsn):
+                say(f"Database: {name}")
+        if done:
+            say(f"Topology: {len(done)} group changes")
+
+
+async def _check_own(settings: Settings, say: Say) -> None:
+    """OwnServerError with every reason at once."""
+    if found := await own.problems(settings):
+        raise own.OwnServerError(found)
+    for note in own.notes(settings, await record_facts(settings.postgres.dsn, settings.postgres.role)):
+        say(f"Note: {note}")
+
+
+async def _finish(plan: Plan, settings: Settings, say: Say) -> Access:
+    async with opened(settings) as context, opened_store(settings) as store:
+        api, admin = await _keys(plan, settings, context, store)
         wanted = _wanted(plan, settings)
         await _desk(context, store).apply(wanted, prune=plan.prune)
         records = await _healthy(store, wanted, say)
-    finally:
-        await pool.close()
-        await context.close()
     pids = {f"model:{record.name}": record.pid for record in records if record.pid}
-    return Access(keys[0], keys[1], tuple(dict.fromkeys(entry.name for entry in wanted)), pids)
+    return Access(api, admin, tuple(dict.fromkeys(entry.name for entry in wanted)), pids)
 
 
-# --- keys ------------------------------------------------------------------------------------------------------------
-
-
-async def _first_keys(context: Context, store: Store, plan: Plan) -> tuple[str, str]:
-    """An application key and an admin key, unless there are some already."""
-    known = {record.name for record in await store.keys.list(OPERATOR) if not record.revoked_ms}
-    shared = Shared.over(context.redis, store.keys.find, context.clock, context.ring)
-    desk = KeyDesk(
-        keys=store.keys,
-        projection=shared.keys,
-        publisher=context.publisher("console"),
-        ring=context.ring,
-        clock=context.clock,
-        chance=context.chance,
-    )
-
-    async def first(name: str, scope: str) -> str:
-        return "" if name in known else (await desk.create(KeyWish(name=name, scopes=(scope,)))).token
-
-    api, admin = await first("first application key", INFERENCE), await first("first admin key", ADMIN)
-    return api or plan.known_api_key, admin or plan.known_admin_key
+async def _keys(plan: Plan, settings: Settings, context: Context, store: Store) -> tuple[str, str]:
+    """Tokens for applications and for the operator, as far as they are known here."""
+    internal = settings.secrets.internal_api_key.get_secret_value()
+    made = {} if plan.own else await first_keys.make(store, context, internal)
+    admin = internal or made.get(first_keys.OPERATOR_KEY, "")
+    return made.get(first_keys.APPLICATION, "") or plan.known_api_key, admin or plan.known_admin_key
 
 
 # --- models ----------------------------------------------------------------------------------------------------------

@@ -14,16 +14,17 @@ models                  console.entries.ModelEntry, a list           desired sta
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from base import settings as loader
 from base.ids import MAX_PARTITIONS
 from base.settings import Section, SettingsError
 from console.entries import ModelEntry
+from console.secrets import check_token, ring_text
 from console.stack import LAYOUTS, LayoutError, check_layout
 from ingress.settings import ServerSettings
 from runtime.app import RedisSettings, RunSettings
@@ -35,6 +36,16 @@ from workers.provisioner.settings import ProvisionerSettings
 from workers.router.settings import RouterSettings
 
 FILE, DOTENV = "headrace.yaml", ".env"
+#: Variables by the names that other houses use -> our setting. Those of UNUSED are accepted and do nothing yet.
+WELL_KNOWN = {
+    "REDIS_URL": "redis.url",
+    "DATABASE_URL": "postgres.dsn",
+    "PG_ADMIN_USER": "postgres.admin_user",
+    "PG_ADMIN_PASSWORD": "postgres.admin_password",
+    "SECRET_ENCRYPTION_KEY": "secrets.keyring",
+    "INTERNAL_API_KEY": "secrets.internal_api_key",
+}
+UNUSED = ("JWT_SECRET_KEY", "SUPERADMIN_EMAIL", "SUPERADMIN_PASSWORD")
 
 
 class SecretSettings(Section):
@@ -42,9 +53,26 @@ class SecretSettings(Section):
 
     keyring: SecretStr = Field(
         SecretStr(""),
-        description="kid:base64 of 32 random bytes, several separated by commas, the current one first. Empty: the "
-        "embedded default makes its own in the data directory.",
+        description="SECRET_ENCRYPTION_KEY: 32 random bytes in base64 (one key, named k1), or several as "
+        "`k2:BASE64,k1:BASE64`, the current one first. Empty: the embedded default makes its own in the data "
+        "directory; own servers need one.",
     )
+    internal_api_key: SecretStr = Field(
+        SecretStr(""),
+        description="INTERNAL_API_KEY: an admin key that other services know, made by `headrace secrets`; it is "
+        "recorded with the first keys instead of a random one.",
+    )
+
+    @field_validator("keyring")
+    @classmethod
+    def _ring(cls, given: SecretStr) -> SecretStr:
+        return SecretStr(ring_text(given.get_secret_value()))
+
+    @model_validator(mode="after")
+    def _minted(self) -> SecretSettings:
+        if token := self.internal_api_key.get_secret_value():
+            check_token(token, self.keyring.get_secret_value())
+        return self
 
 
 class LogSettings(Section):
@@ -129,23 +157,32 @@ def load(
     overrides: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
     folder: Path | None = None,
+    ignored: Sequence[str] = (),
 ) -> Settings:
     """The settings from `file` (by default headrace.yaml of the folder, when there is one), its .env and the
-    environment. SettingsError names every mistake."""
-    here = folder or Path()
-    found = file or (here / FILE if (here / FILE).exists() else None)
+    environment. ignored: names of WELL_KNOWN that count as not set. SettingsError names every mistake."""
+    found, dotenv = places(file, folder)
     return loader.load(
         Settings,
         file=found,
-        dotenv=(found.parent if found else here) / DOTENV,
+        dotenv=dotenv,
         environ=os.environ if environ is None else environ,
         overrides=overrides,
+        names={name: key for name, key in WELL_KNOWN.items() if name not in ignored},
     )
 
 
-def names_servers(settings: Settings) -> bool:
-    """Whether somebody asked for servers of their own."""
-    return settings.redis.url != RedisSettings().url or bool(settings.postgres.dsn)
+def places(file: Path | None = None, folder: Path | None = None) -> tuple[Path | None, Path]:
+    """The settings file that `load` reads, None when there is none, and the .env beside it."""
+    here = folder or Path()
+    found = file or (here / FILE if (here / FILE).exists() else None)
+    return found, (found.parent if found else here) / DOTENV
 
 
-__all__ = ["Settings", "SettingsError", "load", "names_servers"]
+def unused_names(file: Path | None = None, environ: Mapping[str, str] | None = None) -> list[str]:
+    """Variables of UNUSED that somebody has set; there are no user accounts and no sessions to use them for."""
+    given = loader.variables(places(file)[1], os.environ if environ is None else environ)
+    return [name for name in UNUSED if given.get(name)]
+
+
+__all__ = ["Settings", "SettingsError", "load", "places", "unused_names"]

@@ -22,7 +22,7 @@ from base.crypto import KeyRing, Sealer
 from base.ids import Random
 from base.settings import Section
 from console.entries import ModelEntry, deploy, scale, stop
-from policy.api_keys import ENTROPY_BYTES, mint
+from policy.api_keys import ENTROPY_BYTES, adopt, mint
 from policy.roles import SCOPES, unknown_scopes
 from schemas.errors import Code, Refusal, Unavailable
 from schemas.events import KeyChanged
@@ -98,9 +98,10 @@ class KeyDesk:
     clock: Clock
     chance: Random
 
-    async def create(self, wish: KeyWish) -> NewToken:
-        """A new key; its token is shown this once."""
-        minted, now = mint(self.chance.bytes(ENTROPY_BYTES), self.ring), self.clock.now_ms()
+    async def create(self, wish: KeyWish, token: str = "") -> NewToken:
+        """A new key; its token is shown this once. token: minted before, "" mints one. ValueError for a foreign one."""
+        minted = adopt(token, self.ring) if token else mint(self.chance.bytes(ENTROPY_BYTES), self.ring)
+        now = self.clock.now_ms()
         record = KeyRecord(
             key_id=minted.credential.key_id,
             secret_mac=minted.credential.secret_mac,

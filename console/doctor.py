@@ -6,23 +6,17 @@ import asyncio
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from base.clock import SystemClock
-from base.ids import SystemRandom
 from base.settings import SettingsError
-from console import config
+from console import config, own
 from console.embedded import ports
 from console.embedded.errors import INSTALL
-from runtime.client import Address, Client
-from runtime.topology import server_facts, unsafe
-from schemas.errors import HeadraceError
-from storage.pool import open_pool
-from storage.store import postgres_store
+from storage.setup import record_facts
 
 Verdict = Literal["good", "note", "bad"]
 _MARKS: dict[Verdict, str] = {"good": "ok", "note": "-", "bad": "!!"}
@@ -58,6 +52,9 @@ def examine(data: Path, file: Path | None) -> list[Finding]:
     except SettingsError as error:
         return [*found, *(Finding("bad", "settings", str(issue), "correct it") for issue in error.issues)]
     found.append(Finding("good", "settings", "read without a mistake"))
+    found += [
+        Finding("note", "settings", f"{name} is not used", "no user accounts yet") for name in config.unused_names(file)
+    ]
     running = _connection(data)
     found.append(_port(settings, running))
     if running:
@@ -132,44 +129,25 @@ def _port(settings: config.Settings, running: dict[str, Any]) -> Finding:
 
 async def _servers(settings: config.Settings) -> list[Finding]:
     """The servers named in the settings; the embedded ones are checked when they start."""
-    given: list[tuple[str, bool, Callable[[config.Settings], Any]]] = [
-        ("redis", "redis" in settings.model_fields_set, _redis),
-        ("postgres", bool(settings.postgres.dsn), _postgres),
-    ]
-    found: list[Finding] = []
-    for name, named, look in given:
-        if not named:
-            found.append(Finding("note", name, "none named: `headrace up` brings its own"))
-            continue
-        try:
-            found += await look(settings)
-        except (HeadraceError, ValueError, OSError) as error:
-            found.append(Finding("bad", name, str(error), f"check {name} in the settings"))
-    return found
-
-
-async def _redis(settings: config.Settings) -> list[Finding]:
-    client = Client(Address.parse(settings.redis.url), SystemClock(), SystemRandom(), name="doctor")
-    await client.connect()
     try:
-        facts = await server_facts(client)
-    finally:
-        await client.close()
-    problems = unsafe(facts, allow_no_aof=settings.redis.allow_no_aof)
-    if not problems:
-        return [Finding("good", "redis", f"commands of {'.'.join(map(str, facts.version))}, {facts.policy}, AOF on")]
-    return [Finding("bad", "redis", *_split(problem)) for problem in problems]
+        named = own.are_named(settings)
+    except own.OwnServerError as error:
+        return [Finding("bad", "own servers", *_split(problem)) for problem in str(error).splitlines()]
+    if not named:
+        return [Finding("note", "own servers", "none named: `headrace up` brings its own")]
+    found = [Finding("bad", "own servers", *_split(problem)) for problem in await own.problems(settings)]
+    return found or await _sound(settings)
+
+
+async def _sound(settings: config.Settings) -> list[Finding]:
+    """What there is to say of servers without a problem."""
+    facts = await record_facts(settings.postgres.dsn, settings.postgres.role)
+    shown = f"PostgreSQL {facts.version // 10_000}, schema current, works as {settings.postgres.role}"
+    found = [Finding("good", "redis", "safe: noeviction, AOF"), Finding("good", "postgres", shown)]
+    return [*found, *(Finding("note", "own servers", *_split(note)) for note in own.notes(settings, facts))]
 
 
 def _split(problem: str) -> tuple[str, str]:
+    """What is wrong, and what to do: own.py writes them with a semicolon between."""
     detail, _, remedy = problem.partition("; ")
-    return detail, remedy or detail.partition(": ")[2]
-
-
-async def _postgres(settings: config.Settings) -> list[Finding]:
-    pool = await open_pool(settings.postgres.dsn, size=1, role=settings.postgres.role)
-    try:
-        found = await postgres_store(pool).deployments.list()
-    finally:
-        await pool.close()
-    return [Finding("good", "postgres", f"answers; {len(found)} deployments recorded")]
+    return detail, remedy

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from base.ids import SystemRandom
-from console.config import Settings, load, names_servers
+from console import own
+from console.config import Settings, load
 from console.embedded import ports
 from console.embedded.errors import EmbeddedError
 from console.embedded.postgres import EmbeddedPostgres, PostgresSettings
@@ -30,9 +31,7 @@ def join(rooms: Sequence[str], data: Path | None, config: Path | None, port: int
     file = config
     overrides: dict[str, Any] = {"data.directory": data}
     settings = load(file, overrides=overrides)
-    if names_servers(settings):
-        _refuse_without_keyring(settings)
-    else:
+    if not _own_servers(settings):
         folder = settings.data.directory.absolute()
         file, overrides = config or _file_of(folder), _embedded(folder)
         settings = load(file, overrides=overrides)
@@ -46,12 +45,12 @@ def with_any_health_port(settings: Settings) -> Settings:
     return settings.model_copy(update={"metrics": settings.metrics.model_copy(update={"port": 0})})
 
 
-def _refuse_without_keyring(settings: Settings) -> None:
-    if not settings.secrets.keyring.get_secret_value():
-        raise JoinError(
-            "secrets.keyring is empty: a process that joins needs the key ring of the others "
-            "(HEADRACE__SECRETS__KEYRING, or secrets: in headrace.yaml)"
-        )
+def _own_servers(settings: Settings) -> bool:
+    """See own.are_named: JoinError for halves, and for a key ring that is missing."""
+    try:
+        return own.are_named(settings)
+    except own.OwnServerError as error:
+        raise JoinError("; ".join(str(error).splitlines())) from None
 
 
 def _embedded(folder: Path) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 Under DIR (default ./.headrace, 0700): valkey/, postgres/, engines/, logs/, rooms/ (records), up.lock,
 secrets.json (what the embedded default made up for itself), keys.json (the first keys, so that a second start can
-show where they are) and, only while everything is ready, connection.json. All files are 0600.
+show where they are) and, only while everything is ready, connection.json. All files are 0600. On servers of the
+operator's own there are no valkey/, postgres/, secrets.json and keys.json: only rooms are started, and stopped.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class Options:
     prune: bool = False
     host: str = "127.0.0.1"
     keyring: str = field(default="", repr=False)  # of the settings; "" takes the one in secrets.json
+    own_servers: bool = False  # named by the settings; nothing embedded is started
     drain: tuple[float, float] = (DRAIN_SECONDS, DRAIN_SECONDS)
 
 
@@ -65,10 +67,8 @@ class Machine:
     """Everything `up` started, in the order of its start."""
 
     options: Options
-    secrets: Secrets
     supervisor: Supervisor
-    valkey: EmbeddedValkey
-    postgres: EmbeddedPostgres
+    servers: tuple[EmbeddedValkey, EmbeddedPostgres] | None  # None: the operator's own
     plan: Plan
     access: Access = field(default_factory=lambda: Access("", "", ()))
 
@@ -156,9 +156,7 @@ def assemble(
     options: Options, wiring: Wiring, signals: Signals, say: Say, clock: Clock, chance: Random, lock: int
 ) -> Machine:
     """Everything in place, nothing running yet; leftovers of a killed run are waited for."""
-    secrets = read_secrets(options.data, chance)
-    valkey = EmbeddedValkey(options.data / "valkey", ValkeySettings(secrets.valkey_password))
-    postgres = EmbeddedPostgres(options.data / "postgres", PostgresSettings(secrets.postgres_password))
+    secrets = None if options.own_servers else read_secrets(options.data, chance)
     overrides: dict[str, object] = {}
     source = Source(options.config, options.dotenv, overrides)
     supervisor = Supervisor(
@@ -178,16 +176,26 @@ def assemble(
     port = options.port or ports.free_port()
     admin = ports.next_free(port)
     overrides |= {"server.host": options.host, "server.port": port, "admin.port": admin}
-    overrides |= {"data.directory": str(options.data), "secrets.keyring": options.keyring or secrets.keyring}
+    overrides["data.directory"] = str(options.data)
+    if secrets is not None:
+        overrides["secrets.keyring"] = options.keyring or secrets.keyring
     shown = "127.0.0.1" if options.host in ("", "0.0.0.0", "::") else options.host
     plan = make_plan(options, source, f"http://{shown}:{port}", f"http://127.0.0.1:{admin}")
-    return Machine(options, secrets, supervisor, valkey, postgres, plan)
+    return Machine(options, supervisor, embedded_servers(options.data, secrets) if secrets else None, plan)
+
+
+def embedded_servers(data: Path, secrets: Secrets) -> tuple[EmbeddedValkey, EmbeddedPostgres]:
+    """The two servers of this folder, not running yet."""
+    return (
+        EmbeddedValkey(data / "valkey", ValkeySettings(secrets.valkey_password)),
+        EmbeddedPostgres(data / "postgres", PostgresSettings(secrets.postgres_password)),
+    )
 
 
 def make_plan(options: Options, source: Source, base_url: str, admin_url: str) -> Plan:
     """What bootstrap has to do: which models, and which keys are known already."""
-    kept = _read_json(options.data / "keys.json")
-    local = options.local_model and not options.engines
+    kept = {} if options.own_servers else _read_json(options.data / "keys.json")
+    local = options.local_model and not options.engines and not options.own_servers
     return Plan(
         source=source,
         base_url=base_url,
@@ -198,42 +206,47 @@ def make_plan(options: Options, source: Source, base_url: str, admin_url: str) -
         prune=options.prune,
         known_api_key=str(kept.get("api_key", "")),
         known_admin_key=str(kept.get("admin_key", "")),
+        own=options.own_servers,
     )
 
 
 def bring_up(machine: Machine, wiring: Wiring, signals: Signals, say: Say, clock: Clock) -> None:
     """The steps of a start. Servers first, then the database and the topology, then the rooms, then the models."""
     timed = _Timed(say, clock)
-    for server in (machine.valkey, machine.postgres):
-        machine.supervisor.servers.append(server)
-        with timed(f"{server.name} under {server.folder}"):
-            server.start()
-        if server.adopted:
-            say(f"{server.name} was left by an earlier run and is taken over (pid {server.pid})")
-        signals.check()
-    _point_to_servers(machine)
+    if machine.servers is not None:
+        _start_servers(machine, machine.servers, signals, say, timed)
     closing = (*signals.descriptors,)
     log = machine.options.data / "logs" / "bootstrap.log"
-    with timed("database migrated, topology applied"):
+    with timed("own servers checked, topology applied" if machine.plan.own else "database migrated, topology applied"):
         run_errand(lambda tell: wiring.prepare(machine.plan, tell), signals, say, log=log, closing=closing)
     with timed("rooms: " + " | ".join(", ".join(group) for group in machine.options.layout)):
         forks.freeze()
         machine.supervisor.start(READY_SECONDS)
     with timed("models and keys"):
         machine.access = run_errand(lambda t: wiring.finish(machine.plan, t), signals, say, log=log, closing=closing)
-    keep_keys(machine)
+    if not machine.plan.own:
+        keep_keys(machine)
     machine.supervisor.on_change = lambda: write_connection(machine)
     write_connection(machine)
     for line in greeting(machine):
         say(line)
 
 
-def _point_to_servers(machine: Machine) -> None:
+def _start_servers(
+    machine: Machine, servers: tuple[EmbeddedValkey, EmbeddedPostgres], signals: Signals, say: Say, timed: _Timed
+) -> None:
     """Addresses are known only now; children get them by the fork."""
+    for server in servers:
+        machine.supervisor.servers.append(server)
+        with timed(f"{server.name} under {server.folder}"):
+            server.start()
+        if server.adopted:
+            say(f"{server.name} was left by an earlier run and is taken over (pid {server.pid})")
+        signals.check()
     overrides = machine.plan.source.overrides
     assert isinstance(overrides, dict)
-    overrides["redis.url"] = machine.valkey.fastest_url
-    overrides["postgres.dsn"] = machine.postgres.dsn
+    overrides["redis.url"] = servers[0].fastest_url
+    overrides["postgres.dsn"] = servers[1].dsn
 
 
 def bring_down(machine: Machine, signals: Signals, say: Say) -> None:
@@ -243,7 +256,8 @@ def bring_down(machine: Machine, signals: Signals, say: Say) -> None:
     engine.stop_all(machine.options.data / "engines")
     for server in reversed(machine.supervisor.servers):
         server.stop()
-    say(f"Stopped. The data stays in {machine.options.data}")
+    kept = "Your servers run on, with all data" if machine.plan.own else f"The data stays in {machine.options.data}"
+    say(f"Stopped. {kept}")
 
 
 def keep_keys(machine: Machine) -> None:
@@ -261,7 +275,7 @@ def write_connection(machine: Machine) -> None:
     content = {
         "base_url": machine.plan.base_url,
         "admin_url": machine.plan.admin_url,
-        **_read_json(machine.options.data / "keys.json"),
+        **_keys(machine),
         "models": list(machine.access.models),
         "pids": {
             "supervisor": os.getpid(),
@@ -275,12 +289,21 @@ def write_connection(machine: Machine) -> None:
     processes.write_private(machine.options.data / "connection.json", json.dumps(content, indent=1))
 
 
+def _keys(machine: Machine) -> Mapping[str, object]:
+    """The two tokens as far as they are known; those of own servers are never written down but for this file."""
+    if machine.plan.own:
+        return {"api_key": machine.access.api_key, "admin_key": machine.access.admin_key}
+    return _read_json(machine.options.data / "keys.json")
+
+
 def greeting(machine: Machine) -> list[str]:
     """What the user sees at the end: address, key (once) and a command that works when pasted."""
     path = (machine.options.data / "connection.json").absolute()
     fresh = machine.access.api_key != "" and machine.access.api_key != machine.plan.known_api_key
     key = machine.access.api_key if fresh else f"shown at the first start; it is in {path}"
     bearer = machine.access.api_key if fresh else _KEY_FROM_FILE.format(path=shlex.quote(str(path)))
+    if machine.plan.own:
+        key, bearer = "the one that `headrace init` printed", "$HEADRACE_API_KEY"
     model = machine.access.models[0] if machine.access.models else "MODEL"
     body = json.dumps({"model": model, "stream": True, "messages": [{"role": "user", "content": "Say hello"}]})
     return [
@@ -292,10 +315,11 @@ def greeting(machine: Machine) -> list[str]:
         f"  curl -N {machine.plan.base_url}/v1/chat/completions -H 'Content-Type: application/json' \\",
         f'    -H "Authorization: Bearer {bearer}" \\',
         f"    -d '{body}'",
-        "Ctrl-C stops everything and keeps the data.",
+        "Ctrl-C stops the rooms; your servers run on." if machine.plan.own else _CTRL_C,
     ]
 
 
+_CTRL_C = "Ctrl-C stops everything and keeps the data."
 _KEY_FROM_FILE = """$(sed -n 's/.*"api_key": "\\(.*\\)".*/\\1/p' {path})"""
 
 

@@ -119,10 +119,16 @@ class Access:
 class Plan:
     """What bootstrap has to reach: servers up, settings, models to publish through the pipeline.
 
-    engines: (name, url) of --engine. local_model: the embedded model's name, "" for none; its command is
-    `console.embedded.engine.command()`. local_embedder: the same for
-    `console.embedded.minilm`. prune: stop deployments that nothing wants any more. known_api_key and
-    known_admin_key: of an earlier start, "" for the first.
+        engines: (name, url) of --engine. local_model: the embedded model's name, "" for none; its command is
+    <<<<<<< HEAD
+        `console.embedded.engine.command()`. prune: stop deployments that nothing wants any more. known_api_key and
+        known_admin_key: of an earlier start, "" for the first. own: the servers are the operator's, `headrace init` set
+        them up.
+    =======
+        `console.embedded.engine.command()`. local_embedder: the same for
+        `console.embedded.minilm`. prune: stop deployments that nothing wants any more. known_api_key and
+        known_admin_key: of an earlier start, "" for the first.
+    >>>>>>> main
     """
 
     source: Source
@@ -134,6 +140,7 @@ class Plan:
     prune: bool = False
     known_api_key: str = ""
     known_admin_key: str = ""
+    own: bool = False
 
 
 #: Tells the user what is being done, one short line.

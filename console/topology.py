@@ -6,13 +6,11 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from base.clock import SystemClock
-from base.ids import SystemRandom
 from base.settings import SettingsError
 from console import config
 from console.cli.client import CliError
+from console.own import connected
 from runtime import topology
-from runtime.client import Address, Client
 from schemas.errors import HeadraceError
 
 
@@ -57,15 +55,9 @@ def apply_to_server(file: Path | None) -> list[str]:
 
 
 async def _apply(settings: config.Settings) -> list[str]:
-    client = Client(Address.parse(settings.redis.url), SystemClock(), SystemRandom(), name="topology")
-    await client.connect()
-    try:
-        problems = topology.unsafe(await topology.server_facts(client), allow_no_aof=settings.redis.allow_no_aof)
-        if problems:
-            raise CliError("; ".join(problems))
-        return await topology.apply(topology.load(), settings.partitions, client)
-    finally:
-        await client.close()
+    async with connected(settings) as client:
+        allowed = settings.redis.allow_no_aof
+        return await topology.make_ready(topology.load(), settings.partitions, client, allow_no_aof=allowed)
 
 
 def _load(file: Path | None) -> topology.Topology:

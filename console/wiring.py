@@ -28,12 +28,16 @@ from runtime.inspect import Inspector
 from runtime.names import prefix, push_channel
 from runtime.tidy import forget_dead
 from schemas.records import EndpointRecord
+from state.breaker import RedisBreakers
+from state.latency import RedisLatencies
 from workers.audit.app import build as build_audit
 from workers.authorization.app import build as build_authorization
 from workers.guardrails.app import build as build_guardrails
 from workers.guardrails.policy import Policies
 from workers.provisioner.app import build as build_provisioner
 from workers.router.app import make_router, router_stage
+from workers.router.handlers import Router
+from workers.router.health import SHARE_S, Peers
 
 _DOOR_BEAT_S = 5.0
 _GAUGES_S = 5.0
@@ -82,7 +86,21 @@ async def _router(house: House) -> None:
     transport = HttpTransport(c.clock)
     house.stops.add("upstream connections", transport.close, 5.0)
     credentials = RingCredentials(Sealer(c.ring, c.chance))
-    router = make_router(house.settings.router, transport, house.shared.catalog, credentials, Verifier(c.ring), c.clock)
+    router = make_router(
+        house.settings.router,
+        transport,
+        house.shared.catalog,
+        credentials,
+        Verifier(c.ring),
+        c.clock,
+        c.chance,
+        Peers(
+            breakers=RedisBreakers(c.redis, c.clock, house.settings.router.breaker.limits()),
+            latencies=RedisLatencies(c.redis, c.clock),
+        ),
+        house.settings.audit.price_list(),
+    )
+    house.after.append(_sharing(house, router))
     reporter = Reporter(house.shared.inflight, house.shared.catalog, c.consumer, router.used)
     house.stages.append(router_stage(router, house.shared.catalog, lambda: house.pools))
 
@@ -93,6 +111,15 @@ async def _router(house: House) -> None:
         repeat(house, _REPORT_S, reporter.report)
 
     house.before.append(start)
+
+
+def _sharing(house: House, router: Router) -> Callable[[], Awaitable[None]]:
+    """Routers tell each other what they found out, every second."""
+
+    async def start() -> None:
+        repeat(house, SHARE_S, router.share)
+
+    return start
 
 
 def make_door(house: House, publisher: str) -> StreamDoor:

@@ -68,6 +68,14 @@ def mint(entropy: bytes, ring: Ring, *, key_id: str = "") -> Minted:
     return Minted(token=token, credential=_credential(ring, kid, name, secret))
 
 
+def adopt(token: str, ring: Ring) -> Minted:
+    """A token that was minted elsewhere under the same ring. ValueError when it was not."""
+    credential = present(token, ring)
+    if credential is None:
+        raise ValueError("the token was not minted under this key ring")
+    return Minted(token=token, credential=credential)
+
+
 def present(token: str, ring: Ring) -> Credential | None:
     """The credential of a token that we minted, else None. Look nothing up for a None: it is not one of ours."""
     parts = _TOKEN.fullmatch(token)

@@ -92,7 +92,7 @@ class FakeTransport:
     ) -> FakeResponse:
         """See providers.ports.Transport."""
         self.calls.append(Call(url=url, headers=dict(headers), body=body, private=private))
-        script = list(self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0])
+        script = list(self.script_of(url))
         if isinstance(script[0], Refuse):
             raise ConnectFailed("no connection: refused by the script")
         response = FakeResponse(self, script, timeouts, self._clock)
@@ -103,6 +103,10 @@ class FakeTransport:
             response.close()
             raise
         return response
+
+    def script_of(self, url: str) -> Script:
+        """The script of the next call."""
+        return self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
 
     async def close(self) -> None:
         """Nothing to free."""

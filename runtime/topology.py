@@ -220,17 +220,13 @@ def unsafe(server: ServerFacts, *, allow_no_aof: bool = False) -> list[str]:
 
 
 async def server_facts(redis: Any) -> ServerFacts:
-    """Ask a server (schemas.ports.Redis). What it won't tell (CONFIG forbidden) counts as unsafe."""
+    """Ask a server (schemas.ports.Redis). INFO alone, for CONFIG is often forbidden."""
     info = _info(await redis.execute("INFO"))
-    config = {}
-    for name in ("maxmemory-policy", "maxmemory", "appendonly"):
-        reply = await redis.execute("CONFIG", "GET", name)
-        config.update({k.decode(): v.decode() for k, v in reply.items()})
     return ServerFacts(
         version=tuple(int(part) for part in info["redis_version"].split(".")[:2]),
-        policy=config.get("maxmemory-policy", "unknown"),
-        maxmemory=int(config.get("maxmemory", 0)),
-        aof=config.get("appendonly") == "yes",
+        policy=info.get("maxmemory_policy", "unknown"),
+        maxmemory=int(info.get("maxmemory", 0)),
+        aof=info.get("aof_enabled") == "1",
         cluster=info.get("cluster_enabled") == "1",
     )
 
@@ -246,6 +242,16 @@ async def make_ready(topology: Topology, partitions: int, redis: Any, *, allow_n
     if problems:
         raise UnsafeServer("the Redis server is not safe to use: " + "; ".join(problems))
     return await apply(topology, partitions, redis)
+
+
+async def missing(topology: Topology, partitions: int, redis: Any) -> list[str]:
+    """Declared groups that the server does not have, as `group on key`; looks, changes nothing."""
+    found = []
+    for _, key, groups in topology.keys(partitions):
+        rows = await redis.execute("XINFO", "GROUPS", key) if groups and await redis.execute("EXISTS", key) else []
+        there = {row[b"name"].decode() for row in rows}
+        found += [f"{group} on {key}" for group in groups if group not in there]
+    return found
 
 
 async def apply(topology: Topology, partitions: int, redis: Any) -> list[str]:

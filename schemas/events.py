@@ -75,14 +75,44 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """One endpoint as the router saw it when it chose. state: fit | half_open (its breaker wants a probe) | slow (no
+    first byte for long) | resting (it asked for a pause) | full | open (left out by its breaker) | tried | down.
+
+    in_use, slots: of that router. ttft_ms, peak_ms: averages of the time to the first byte. price: micros per
+    1,000,000 tokens, 0 = unknown."""
+
+    endpoint: str
+    state: str
+    in_use: int = 0
+    slots: int = 0
+    weight: int = 1
+    ttft_ms: int = 0
+    peak_ms: int = 0
+    price: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What an endpoint was chosen from. of: how many the pool had; seen: the first of them, the chosen one always."""
+
+    pool: str
+    strategy: str
+    of: int = 0
+    seen: tuple[Seen, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One call of one endpoint. outcome: ok, or a Code. Milliseconds count from the claim."""
+    """One call of one endpoint; endpoint "" = none could be called. outcome: ok, or a Code. Milliseconds count from
+    the claim. why: what it was chosen from, None = written before this was recorded."""
 
     endpoint: str
     started_ms: int
     ended_ms: int
     outcome: str
     status: int = 0
+    why: Choice | None = None
 
 
 @message

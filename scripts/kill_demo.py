@@ -227,9 +227,12 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def running(words: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A program of this repository until the block ends."""
+    """A program of this repository until the block ends, on servers of its own whatever the environment names."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("REDIS_URL", "DATABASE_URL")}
     with open(log, "ab") as out:
-        process = subprocess.Popen([sys.executable, *words], cwd=ROOT, stdout=out, stderr=out, start_new_session=True)
+        process = subprocess.Popen(
+            [sys.executable, *words], cwd=ROOT, env=environment, stdout=out, stderr=out, start_new_session=True
+        )
     try:
         yield process
     finally:

@@ -192,7 +192,16 @@ def events() -> str:
         text += f"## {title}\n\n{_fenced(module.__doc__)}"
         found = [kind for kind in envelope.message_classes().values() if kind.__module__ == module.__name__]
         text += "".join(_class(kind, carried.get(kind.__name__, "")) for kind in found)
-    values = (events.Usage, events.Attempt, events.FactTimes, verdicts.Verdict, verdicts.Grant, verdicts.Edit)
+    values = (
+        events.Usage,
+        events.Attempt,
+        events.Choice,
+        events.Seen,
+        events.FactTimes,
+        verdicts.Verdict,
+        verdicts.Grant,
+        verdicts.Edit,
+    )
     text += "## Values\n\n" + "".join(_class(kind, "") for kind in (*values, failures.Failure))
     text += f"## Frames\n\n{_fenced(frames.__doc__)}" + _class(frames.Frame, "")
     return text + "## Records\n\n" + "".join(_class(kind, "") for kind in _dataclasses(records))

@@ -3,6 +3,8 @@
     keys      key records: process cache over projection over PostgreSQL   key:<id>
     catalog   models and endpoints as the provisioner published them       catalog:models, catalog:endpoints
     limits    reservations of an organization, reserve.lua, settle.lua     {o:<org>}:rpm|held:<scope>, {o:<org>}:settled
+    breaker   which endpoints routers leave alone, breaker.lua             breakers
+    latency   how quick endpoints are, latency.lua                         latencies
     processes which processes are there                                    processes
     shared    all of them together, as one process holds them
     proofs    key records and catalog are signed for their place

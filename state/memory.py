@@ -6,14 +6,18 @@ server's TIME over there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from base.clock import Clock
+from base.ewma import Latency, Sample
+from policy import breaker as rules
+from policy.breaker import Breaker
 from schemas.ports import Reservation, Reserved, Scope
 from schemas.records import EndpointRecord, KeyRecord, ModelRecord, ProcessRecord
 from state.catalog import snapshot
 from state.inflight import LOST_MS, Report, Use, judge, lost
+from state.latency import LIFE_MS
 from state.processes import SILENT_MS
 
 _WINDOW_MS, _BUSY_RETRY_MS = 60_000, 1000
@@ -201,3 +205,52 @@ def _grant(item: Reservation, pairs: Sequence[tuple[Scope, _Scope]], now: int) -
                 reset_requests_ms=reset,
             )
     return answer
+
+
+class MemoryBreakers:
+    """Breakers in a dict; several routers may hold the same one."""
+
+    def __init__(self, clock: Clock, limits: rules.Limits) -> None:
+        self._clock, self._limits = clock, limits
+        self._known: dict[str, Breaker] = {}
+
+    async def failed(self, endpoint: str, opens: int) -> Breaker:
+        return self._keep(endpoint, rules.failed(self._find(endpoint), opens, self._now(), self._limits))
+
+    async def succeeded(self, endpoint: str, opens: int) -> Breaker:
+        return self._keep(endpoint, rules.succeeded(self._find(endpoint), opens, self._now(), self._limits))
+
+    async def probed(self, endpoint: str) -> tuple[bool, Breaker]:
+        granted, after = rules.probed(self._find(endpoint), self._now(), self._limits)
+        return granted, self._keep(endpoint, after)
+
+    async def look(self) -> Mapping[str, Breaker]:
+        return {name: rules.remembered(one, self._now(), self._limits) for name, one in self._known.items()}
+
+    def _find(self, endpoint: str) -> Breaker:
+        return self._known.get(endpoint, rules.NEW)
+
+    def _keep(self, endpoint: str, after: Breaker) -> Breaker:
+        if after.failures or after.opens:
+            self._known[endpoint] = after
+        else:
+            self._known.pop(endpoint, None)
+        return after
+
+    def _now(self) -> int:
+        return int(self._clock.monotonic() * 1000)
+
+
+class MemoryLatencies:
+    """Averages in a dict; several routers may hold the same one."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._known: dict[str, Latency] = {}
+
+    async def exchange(self, samples: Mapping[str, Sample]) -> Mapping[str, Latency]:
+        now = self._clock.monotonic()
+        for name, sample in samples.items():
+            self._known[name] = self._known.get(name, Latency()).after(sample, now)
+        self._known = {name: one for name, one in self._known.items() if now - one.at <= LIFE_MS / 1000}
+        return dict(self._known)

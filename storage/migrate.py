@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -18,6 +19,7 @@ import asyncpg
 
 from schemas.errors import HeadraceError, Unavailable
 from storage.errors import FOREIGN, translate
+from storage.queries import QUERIES
 
 _NAME = re.compile(r"(?P<number>\d{4})_(?P<phase>pre|post)_[a-z0-9_]+\.sql")
 _LOCK = 0x6865616472616365  # "headrace"
@@ -29,6 +31,12 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
     applied_at timestamptz NOT NULL DEFAULT now()
 )"""
 PRE, POST = "pre", "post"
+_RELEASED_0001 = "e31c1347454e6223ed454919e82f1e7506f879da52dad21e4764c4f48b0fde62"
+#: Files that were mended after their release and leave behind what they left before (0001 did not run on PostgreSQL 15,
+#: nor for a user who may not make roles): SHA-256 of the text -> the checksum that databases know it by.
+_MENDED = {
+    "9a5f2674e4146726395e5538493972e9bca3a3ecd9d0282e4d5f86f1f7bfccd2": _RELEASED_0001,
+}
 
 
 class MigrationError(HeadraceError):
@@ -37,7 +45,7 @@ class MigrationError(HeadraceError):
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One file. phase: pre | post. checksum: SHA-256 of its text."""
+    """One file. phase: pre | post. checksum: SHA-256 of its text, the first released one where it was mended."""
 
     number: int
     phase: str
@@ -46,7 +54,8 @@ class Migration:
 
     @property
     def checksum(self) -> str:
-        return hashlib.sha256(self.text.encode()).hexdigest()
+        found = hashlib.sha256(self.text.encode()).hexdigest()
+        return _MENDED.get(found, found)
 
 
 def read_migrations(folder: Traversable | None = None) -> list[Migration]:
@@ -71,28 +80,54 @@ def pending(files: Sequence[Migration], applied: Mapping[int, str], phase: str |
 
 
 async def migrate(
-    dsn: str, *, phase: str | None = None, files: Sequence[Migration] | None = None, timeout_s: float = 5.0
+    dsn: str,
+    *,
+    phase: str | None = None,
+    only: int | None = None,
+    files: Sequence[Migration] | None = None,
+    timeout_s: float = 5.0,
 ) -> list[str]:
     """Run what is pending as the owner of the database; the names of what ran. phase: None = all, PRE or POST.
-    files: other than the package's own.
+    only: the number of one. files: other than the package's own.
 
     Unavailable when the server does not answer, MigrationError when a migration fails (nothing of it stays)."""
     files = read_migrations() if files is None else files
+    async with linked(dsn, timeout_s) as connection:
+        try:
+            await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
+            await connection.execute(_TABLE)
+            todo = pending(files, await _applied(connection), phase)
+            todo = [item for item in todo if only in (None, item.number)]
+            for item in todo:
+                await _apply(connection, item)
+        except (OSError, asyncpg.InterfaceError) as error:
+            raise Unavailable(f"PostgreSQL went away while migrating; run it again: {error}") from error
+    return [item.name for item in todo]
+
+
+async def status(dsn: str, files: Sequence[Migration] | None = None) -> list[tuple[Migration, bool]]:
+    """Every migration and whether it ran; looks, changes nothing. Unavailable, MigrationError for an edited file."""
+    files = read_migrations() if files is None else files
+    async with linked(dsn) as connection:
+        known = await connection.fetchval(QUERIES["has_migrations"])
+        applied = await _applied(connection) if known else {}
+    waiting = pending(files, applied, None)
+    return [(item, item not in waiting) for item in files]
+
+
+@asynccontextmanager
+async def linked(dsn: str, timeout_s: float = 5.0) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    """One connection as whoever the dsn names, closed at the end. Unavailable, StoreRefused: see errors."""
     try:
         connection = await asyncpg.connect(dsn, timeout=timeout_s)
     except FOREIGN as error:
         raise translate(error, gone=True) from None
     try:
-        await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
-        await connection.execute(_TABLE)
-        todo = pending(files, await _applied(connection), phase)
-        for item in todo:
-            await _apply(connection, item)
-    except (OSError, asyncpg.InterfaceError) as error:
-        raise Unavailable(f"PostgreSQL went away while migrating; run it again: {error}") from error
+        yield connection
+    except FOREIGN as error:
+        raise translate(error, gone=connection.is_closed()) from error
     finally:
         await connection.close(timeout=timeout_s)
-    return [item.name for item in todo]
 
 
 def _read(file: Traversable) -> Migration:
@@ -103,7 +138,7 @@ def _read(file: Traversable) -> Migration:
 
 
 async def _applied(connection: asyncpg.Connection[asyncpg.Record]) -> dict[int, str]:
-    rows = await connection.fetch("SELECT number, checksum FROM schema_migrations")
+    rows = await connection.fetch(QUERIES["applied_migrations"])
     return {row["number"]: row["checksum"] for row in rows}
 
 

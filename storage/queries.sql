@@ -187,3 +187,42 @@ FROM requests
 WHERE ($1::text IS NULL OR tenant = $1) AND ended_ms >= $2 AND ended_ms < $3
 GROUP BY 1
 ORDER BY sum(cost_micros) DESC, 1;
+
+-- look_at_server: what the server and the user of this connection are; $1 the role the service works in
+SELECT current_setting('server_version_num')::int AS version, current_user AS login,
+    me.rolsuper OR me.rolbypassrls AS mighty, me.rolsuper OR me.rolcreaterole AS makes_roles,
+    app.rolname IS NOT NULL AS has_role, COALESCE(app.rolsuper OR app.rolbypassrls, false) AS role_mighty,
+    COALESCE(pg_has_role(current_user, app.oid,
+        CASE WHEN current_setting('server_version_num')::int < 160000 THEN 'MEMBER' ELSE 'SET' END), false) AS member,
+    has_schema_privilege(current_user, 'public', 'CREATE') AS makes_tables
+FROM pg_roles AS me LEFT JOIN pg_roles AS app ON app.rolname = $1
+WHERE me.rolname = current_user;
+
+-- has_migrations: whether a migration ever ran here
+SELECT to_regclass('schema_migrations') IS NOT NULL;
+
+-- applied_migrations: number and checksum of those that ran
+SELECT number, checksum FROM schema_migrations;
+
+-- has_login: whether the role exists
+SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1);
+
+-- has_database: whether the database exists
+SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1);
+
+-- is_member: whether role $1 may work as role $2, both there
+SELECT EXISTS (
+    SELECT FROM pg_auth_members AS m JOIN pg_roles AS who ON who.oid = m.member JOIN pg_roles AS app ON app.oid = m.roleid
+    WHERE who.rolname = $1 AND app.rolname = $2);
+
+-- make_login: the statement that makes the login of the service, without any right but to log in
+SELECT format('CREATE ROLE %I LOGIN PASSWORD %L NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE', $1::text, $2::text);
+
+-- make_role: the statement that makes the role in which the service works
+SELECT format('CREATE ROLE %I NOLOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE', $1::text);
+
+-- make_member: the statement that lets role $2 work as role $1
+SELECT format('GRANT %I TO %I', $1::text, $2::text);
+
+-- make_database: the statement that makes the database, owned by the service's login
+SELECT format('CREATE DATABASE %I OWNER %I', $1::text, $2::text);

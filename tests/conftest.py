@@ -1,4 +1,5 @@
-"""Real servers for every test: one Valkey, one cluster-enabled Valkey and one PostgreSQL per session.
+"""Real servers for every test: one Valkey, one cluster-enabled Valkey and one PostgreSQL per session; for the contract
+suites also Debian's older ones (tests/servers.py).
 
 They start when first asked for, live in a temporary folder, and end with the session, also when it is killed. A test
 gets an empty Valkey (flushed) and a database of its own; tests that stop or kill a server take a spare one.
@@ -7,7 +8,7 @@ gets an empty Valkey (flushed) and a database of its own; tests that stop or kil
 from __future__ import annotations
 
 import contextlib
-import itertools
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -16,16 +17,18 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from console.config import UNUSED, WELL_KNOWN
 from console.embedded import ports
 from console.embedded.postgres import EmbeddedPostgres, PostgresSettings
 from console.embedded.valkey import EmbeddedValkey, ValkeySettings
+from tests.servers import TEST_PASSWORD, PostgresOf, RedisOf, a_database, postgres_servers, redis_servers
 
 # How long a machine takes to think of an input is no property of what is tested.
 settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("house")
 
-TEST_PASSWORD = "only-for-tests"
-_numbers = itertools.count(1)
+for _name in (*WELL_KNOWN, *UNUSED):  # a developer's own servers are not for tests
+    os.environ.pop(_name, None)
 
 
 @contextlib.contextmanager
@@ -55,22 +58,29 @@ def valkey_server(server_folder: Path) -> Iterator[EmbeddedValkey]:
 
 
 @pytest.fixture(scope="session")
-def valkey_cluster_server(server_folder: Path) -> Iterator[EmbeddedValkey]:
-    """The session's cluster-enabled Valkey: one node that owns all slots, so a script over two slots fails."""
-    settings = ValkeySettings(TEST_PASSWORD, cluster=True, fsync="no", tied=True)
-    server = EmbeddedValkey(server_folder / "cluster", settings)
-    server.start()
-    yield server
-    server.stop()
+def redis_of(server_folder: Path) -> Iterator[RedisOf]:
+    """The session's cluster-enabled servers by kind: one node that owns all slots, so a script over two slots fails."""
+    with redis_servers(server_folder) as servers:
+        yield servers
 
 
 @pytest.fixture(scope="session")
-def postgres_server(server_folder: Path) -> Iterator[EmbeddedPostgres]:
-    """The session's PostgreSQL, without fsync."""
-    server = EmbeddedPostgres(server_folder / "postgres", PostgresSettings(TEST_PASSWORD, durable=False, tied=True))
-    server.start()
-    yield server
-    server.stop()
+def postgres_of(server_folder: Path) -> Iterator[PostgresOf]:
+    """The session's PostgreSQL servers by kind, without fsync."""
+    with postgres_servers(server_folder) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def valkey_cluster_server(redis_of: RedisOf) -> EmbeddedValkey:
+    """The session's cluster-enabled Valkey."""
+    return redis_of("valkey")
+
+
+@pytest.fixture(scope="session")
+def postgres_server(postgres_of: PostgresOf) -> EmbeddedPostgres:
+    """The session's embedded PostgreSQL."""
+    return postgres_of("postgres18")
 
 
 @pytest.fixture
@@ -110,19 +120,15 @@ def spare_postgres() -> Iterator[EmbeddedPostgres]:
 @pytest.fixture
 def postgres(postgres_server: EmbeddedPostgres) -> Iterator[str]:
     """DSN of an empty database of this test alone; dropped afterwards, connections or not."""
-    name = f"test_{next(_numbers)}"
-    postgres_server.sql(f"CREATE DATABASE {name}")
-    yield postgres_server.dsn_of(name)
-    postgres_server.sql(f"DROP DATABASE {name} WITH (FORCE)")
+    with a_database(postgres_server) as dsn:
+        yield dsn
 
 
 @pytest.fixture(scope="module")
 def module_postgres(postgres_server: EmbeddedPostgres) -> Iterator[str]:
     """DSN of an empty database shared by the tests of one file."""
-    name = f"module_{next(_numbers)}"
-    postgres_server.sql(f"CREATE DATABASE {name}")
-    yield postgres_server.dsn_of(name)
-    postgres_server.sql(f"DROP DATABASE {name} WITH (FORCE)")
+    with a_database(postgres_server) as dsn:
+        yield dsn
 
 
 @pytest.fixture

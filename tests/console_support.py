@@ -19,6 +19,7 @@ from console.admin.parts import Parts
 from console.admin.serve import AdminServer
 from console.desks import KeyDesk, KeyWish, ModelDesk
 from console.engine_logs import FileLogs
+from console.routing import RoutingView
 from console.scan_desk import make_scan_desk
 from runtime.dlq import Letter
 from runtime.inspect import ConsumerView, GroupLag
@@ -27,10 +28,11 @@ from schemas.envelope import Envelope, Event
 from schemas.outcomes import Delivery
 from schemas.ports import RunStatus
 from schemas.records import ADMIN
-from state.memory import MemoryKeys, MemoryProcesses
+from state.memory import MemoryBreakers, MemoryCatalog, MemoryInflight, MemoryKeys, MemoryLatencies, MemoryProcesses
 from storage.memory import memory_store
 from storage.ports import Store
 from workers.guardrails.settings import GuardrailSettings
+from workers.router.settings import RouterSettings
 
 ENGINE_PROGRAM = Path(__file__).with_name("engine_program.py")
 RUN = "01936b00-0000-7000-8000-000000000001"
@@ -206,6 +208,16 @@ async def admin_server(data: Path, clock: Clock | None = None) -> AsyncIterator[
         runs=OneRun(),
         dead_letters=letters,
         inspector=Looks(),
+        routing=RoutingView(
+            catalog=MemoryCatalog(),
+            breakers=MemoryBreakers(clock, RouterSettings().breaker.limits()),
+            latencies=MemoryLatencies(clock),
+            inflight=MemoryInflight(clock),
+            settings=RouterSettings(),
+            prices=(),
+            clock=clock,
+            chance=chance,
+        ),
         processes=processes,
         publisher=said,
         groups=("authorization", "audit"),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import orjson
 from msgspec import Raw
 
-from base.clock import SystemClock
+from base.clock import Clock, SystemClock
 from base.crypto import KeyRing, Signer, Verifier, digest, new_ring_key
 from base.ids import SystemRandom, mint_run_id
 from providers.fake import Cut, Delay, Hang, Head, Piece, Script
@@ -21,6 +21,9 @@ from schemas.frames import DATA, END, ERROR, decode_failure
 from schemas.outcomes import Delivery
 from schemas.records import EndpointRecord
 from schemas.verdicts import EDITS, PASS, Edit, Grant, Verdict, seal_verdict
+from state.memory import MemoryBreakers, MemoryLatencies
+from workers.router.health import Peers
+from workers.router.settings import RouterSettings
 
 RING = KeyRing([new_ring_key(SystemRandom(), "t1")])
 VERIFIER = Verifier(RING)
@@ -173,6 +176,12 @@ def endpoint(name: str = "e1", url: str = "http://127.0.0.1:9/v1", **fields: obj
     """An endpoint of the pool `pool` on this machine."""
     given: dict[str, object] = {"upstream_model": "engine-7b", "private": True, **fields}
     return EndpointRecord(endpoint=name, deployment="d1", pool="pool", model="public", url=url, **given)  # type: ignore[arg-type]
+
+
+def alone(settings: RouterSettings | None = None, clock: Clock = CLOCK) -> Peers:
+    """What a router shares with nobody but those who are given the same."""
+    limits = (settings or RouterSettings()).breaker.limits()
+    return Peers(breakers=MemoryBreakers(clock, limits), latencies=MemoryLatencies(clock))
 
 
 async def until(true: Callable[[], bool], seconds: float = 5.0) -> None:

@@ -14,8 +14,6 @@ from storage.pool import Pool, open_pool
 from storage.ports import Store
 from storage.store import postgres_store
 
-KINDS = ["memory", "postgres"]
-
 KEY = KeyRecord(
     key_id="00000000000000aa",
     tenant="acme",

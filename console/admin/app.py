@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from base import logs
 from console.admin.gate import Gate
 from console.admin.parts import Parts
-from console.admin.routes import deployments, dlq, groups, guardrails, keys, processes, requests
+from console.admin.routes import deployments, dlq, groups, guardrails, keys, processes, requests, routing
 from ingress.documents.openapi import DocumentedAPI, Shared
 from ingress.errors import PAGES, error_body, failure_of, http_status, retry_headers
 from ingress.methods import methods_of
@@ -42,7 +42,7 @@ def build(parts: Parts) -> FastAPI:
     """The application over its parts."""
     app = DocumentedAPI(DOCUMENT, openapi_url=f"{PREFIX}/openapi.json", docs_url=None, redoc_url=None)
     app.state.parts = parts
-    for room in (keys, deployments, requests, dlq, groups, processes, guardrails):
+    for room in (keys, deployments, requests, routing, dlq, groups, processes, guardrails):
         app.include_router(room.routes, prefix=PREFIX)
     app.include_router(documents.pages())
     app.add_exception_handler(HeadraceError, _ours)

@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from base.clock import Clock
 from base.crypto import KeyRing
 from console.desks import KeyDesk, ModelDesk
+from console.routing import RoutingView
 from console.scan_desk import ScanDesk
 from runtime.dlq import Letter
 from runtime.inspect import ConsumerView, GroupLag
@@ -94,6 +95,7 @@ class Parts:
     publisher: Publisher
     groups: tuple[str, ...]  # every one of streams.yaml
     engine_logs: EngineLogs
+    routing: RoutingView
     scan_desk: ScanDesk
     ring: KeyRing
     clock: Clock

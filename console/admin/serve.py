@@ -18,10 +18,13 @@ from console.admin.parts import Parts, Runs
 from console.desks import KeyDesk, ModelDesk
 from console.engine_logs import FileLogs
 from console.rooms import House
+from console.routing import RoutingView
 from console.scan_desk import make_scan_desk
 from runtime.dlq import DeadLetters
 from runtime.inspect import Inspector
 from schemas.errors import HeadraceError
+from state.breaker import RedisBreakers
+from state.latency import RedisLatencies
 
 _GRACE_S = 5  # for answers under way
 
@@ -87,6 +90,20 @@ def _bind(host: str, port: int) -> socket.socket:
     return sock
 
 
+def _routing(house: House) -> RoutingView:
+    c, settings = house.context, house.settings
+    return RoutingView(
+        catalog=house.shared.catalog,
+        breakers=RedisBreakers(c.redis, c.clock, settings.router.breaker.limits()),
+        latencies=RedisLatencies(c.redis, c.clock),
+        inflight=house.shared.inflight,
+        settings=settings.router,
+        prices=settings.audit.price_list(),
+        clock=c.clock,
+        chance=c.chance,
+    )
+
+
 async def open_room(house: House, runs: Runs) -> None:
     """The room `console` of a process: its server starts last and stops with the doors."""
     c, settings = house.context, house.settings
@@ -109,6 +126,7 @@ async def open_room(house: House, runs: Runs) -> None:
         runs=runs,
         dead_letters=DeadLetters(c.redis, c.seals("console"), c.partitions),
         inspector=Inspector(c.redis, c.topology, c.partitions),
+        routing=_routing(house),
         processes=house.shared.processes,
         publisher=publisher,
         groups=tuple(group for stream in c.topology.streams.values() for group in stream.groups),

@@ -72,7 +72,8 @@ def admin(data: Path) -> Server:
     if url and key:
         return Server(_checked(url, "HEADRACE_ADMIN_URL"), key)
     found = connection(data)
-    return Server(_checked(url or str(found.get("admin_url", "")), "admin_url"), key or str(found.get("admin_key", "")))
+    url = _checked(url or str(found.get("admin_url", "")), "admin_url")
+    return Server(url, key or _known(found, "admin_key", "HEADRACE_ADMIN_KEY"))
 
 
 def door(data: Path) -> Server:
@@ -81,7 +82,15 @@ def door(data: Path) -> Server:
     if url and key:
         return Server(_checked(url, "HEADRACE_BASE_URL"), key)
     found = connection(data)
-    return Server(_checked(url or str(found.get("base_url", "")), "base_url"), key or str(found.get("api_key", "")))
+    url = _checked(url or str(found.get("base_url", "")), "base_url")
+    return Server(url, key or _known(found, "api_key", "HEADRACE_API_KEY"))
+
+
+def _known(found: Mapping[str, Any], name: str, variable: str) -> str:
+    """A key of connection.json. On own servers `headrace init` has shown it and nobody kept it."""
+    if not found.get(name):
+        raise CliError(f"no key is known here: set {variable} to the one that `headrace init` showed")
+    return str(found[name])
 
 
 def connection(data: Path) -> dict[str, Any]:

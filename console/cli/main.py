@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import typer
 from typer.main import get_command
 
-from console.cli import deployments, dlq, fleet, guardrails, keys, lag, machine, models, requests
+from console.cli import deployments, dlq, fleet, guardrails, keys, lag, machine, models, requests, route, setup
 from console.cli.chat import chat
 from console.cli.client import CliError
 from console.cli.samples import settings
@@ -29,6 +29,7 @@ def build() -> typer.Typer:
     app.add_typer(deployments.app, name="deployments")
     app.add_typer(requests.app, name="requests")
     app.command()(requests.trace)
+    app.add_typer(route.app, name="route")
     app.add_typer(dlq.app, name="dlq")
     app.command()(fleet.status)
     app.command()(lag.lag)
@@ -39,6 +40,9 @@ def build() -> typer.Typer:
     app.command()(chat)
     app.command()(machine.doctor)
     app.add_typer(machine.topology, name="topology")
+    app.command()(setup.init)
+    app.add_typer(setup.migrate, name="migrate")
+    app.add_typer(setup.secrets, name="secrets")
     app.command()(machine.version)
     return app
 

@@ -10,7 +10,6 @@ import typer
 from pydantic import ValidationError
 
 from base.clock import SystemClock
-from base.crypto import KeyRing
 from base.ids import SystemRandom
 from base.settings import SettingsError
 from console.embedded.errors import EmbeddedError
@@ -20,9 +19,10 @@ from console.launch import LaunchError, Options, launch
 from console.progress import make_say
 from console.stack import LayoutError, Wiring, check_layout, parse_layout
 from console.supervisor import StartError, Stopped
+from schemas.errors import HeadraceError
 
 #: Errors whose text is meant for the user: one line, exit code 2.
-EXPECTED = (LaunchError, EmbeddedError, StartError, ErrandError, LayoutError, SettingsError)
+EXPECTED = (LaunchError, EmbeddedError, StartError, ErrandError, LayoutError, SettingsError, HeadraceError)
 
 
 def up(
@@ -38,7 +38,10 @@ def up(
     no_model: Annotated[bool, typer.Option("--no-model", help="Do not start the small local models.")] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Stop deployments that nothing asks for any more.")] = False,
 ) -> None:
-    """Start servers, rooms and a small model on this machine; Ctrl-C stops them and keeps the data."""
+    """Start servers, rooms and a small model on this machine; Ctrl-C stops them and keeps the data.
+
+    With REDIS_URL and DATABASE_URL only the rooms are started, on those servers (see `headrace init`).
+    """
     try:
         options = choose(data, port, engine or (), processes, config, no_model, prune)
         launch(options, wiring(), make_say(), SystemClock(), SystemRandom())
@@ -58,12 +61,13 @@ def choose(
     bare: bool,
     prune: bool,
 ) -> Options:
-    """Command line over settings. SettingsError, LayoutError, LaunchError before anything is started."""
-    from console.config import load, names_servers
+    """Command line over settings. SettingsError, LayoutError, LaunchError, OwnServerError: nothing is started."""
+    from console.config import load, unused_names
+    from console.own import are_named
 
     settings = load(config, overrides={"data.directory": data, "server.port": port})
-    if names_servers(settings):
-        typer.echo("Note: up brings its own Valkey and PostgreSQL; redis.url and postgres.dsn are not used.", err=True)
+    for name in unused_names(config):
+        typer.echo(f"Note: {name} is not used: there are no user accounts yet, keys are all there is.", err=True)
     layout = parse_layout(processes) if processes else check_layout(settings.processes)
     found = config or (Path("headrace.yaml") if Path("headrace.yaml").exists() else None)
     return Options(
@@ -75,7 +79,8 @@ def choose(
         local_model=not bare,
         prune=prune,
         host=settings.server.host,
-        keyring=checked_keyring(settings.secrets.keyring.get_secret_value()),
+        keyring=settings.secrets.keyring.get_secret_value(),
+        own_servers=are_named(settings),
         drain=(settings.server.drain_limit + 10, settings.runs.drain_s + 15),
     )
 
@@ -91,14 +96,6 @@ def parse_engine(text: str) -> tuple[str, str]:
         said = error.errors(include_url=False, include_context=False, include_input=False)[0]["msg"]
         raise LaunchError(f"--engine {name[:128]}=...: {said.removeprefix('Value error, ')}") from None
     return name, url
-
-
-def checked_keyring(text: str) -> str:
-    """The key ring of the settings, "" when there is none. LaunchError says what is wrong, never the key."""
-    try:
-        return KeyRing.parse(text).format() if text else ""
-    except ValueError as error:
-        raise LaunchError(f"secrets.keyring: {error}") from None
 
 
 def wiring() -> Wiring:

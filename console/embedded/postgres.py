@@ -42,6 +42,7 @@ class EmbeddedPostgres:
     """One PostgreSQL server whose whole state is `folder` (data, log, record)."""
 
     name = "postgres"
+    locale: tuple[str, ...] = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C")
 
     def __init__(self, folder: Path, settings: PostgresSettings) -> None:
         self.folder = folder.absolute()
@@ -85,8 +86,7 @@ class EmbeddedPostgres:
             return
         self._end_strays()
         owner = choose_owner(self.data)
-        self._install = reachable(owner, self._remembered_copy())
-        self._remember_copy(self._install)
+        self._install = self._programs(owner)
         if not (self.data / "PG_VERSION").exists():
             self._make_cluster(owner)
         self._spawn(owner)
@@ -151,6 +151,12 @@ class EmbeddedPostgres:
         if owner and processes.wait_until(lambda: not processes.working_in(self.data), STOP_SECONDS):
             (self.data / "postmaster.pid").unlink(missing_ok=True)
 
+    def _programs(self, owner: Owner) -> Path:
+        """The installation (bin, lib, share) to run; a test runs others in the same way."""
+        install = reachable(owner, self._remembered_copy())
+        self._remember_copy(install)
+        return install
+
     def _remembered_copy(self) -> Path | None:
         """The copy of the programs that an earlier start had to make."""
         try:
@@ -173,7 +179,7 @@ class EmbeddedPostgres:
             path.chmod(0o600 if path.name == "pw" else 0o700)
             os.chown(path, owner.uid, owner.gid)
         options = ["--username", SUPERUSER, "--auth=scram-sha-256", f"--pwfile={HERE}/../pw", "--encoding=UTF8"]
-        options += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]
+        options += self.locale
         options += [] if self.settings.durable else ["--no-sync"]
         done = self._run([self._program("initdb"), "-D", HERE, *options], half / "data", owner)
         if done.returncode:

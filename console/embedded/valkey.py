@@ -143,7 +143,7 @@ class EmbeddedValkey:
         processes.write_private(config, self._config(port))
         with processes.open_log(self.folder / "valkey.log") as log:
             process = subprocess.Popen(
-                [str(server_binary()), str(config)],
+                [str(self._program()), str(config)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -155,6 +155,10 @@ class EmbeddedValkey:
         if self._identity is None:
             raise EmbeddedError(f"Valkey did not start: {last_line(self.folder / 'valkey.log')}")
         processes.write_record(self.folder / "server.json", self._identity)
+
+    def _program(self) -> Path:
+        """The server's program; a test runs others in the same way."""
+        return server_binary()
 
     def _port(self) -> int:
         """The port of the last start while it is free, so that clients find a restarted server again."""

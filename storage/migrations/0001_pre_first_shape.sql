@@ -2,7 +2,10 @@
 
 DO $$
 BEGIN
-    CREATE ROLE headrace_app NOLOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE;
+    -- whoever may not make roles can migrate when it is there already
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'headrace_app') THEN
+        CREATE ROLE headrace_app NOLOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE;
+    END IF;
 EXCEPTION
     -- roles belong to the whole server: another database of it may have made this one, also at this moment
     WHEN duplicate_object OR unique_violation THEN NULL;
@@ -11,8 +14,9 @@ $$;
 
 DO $$
 BEGIN
-    -- whoever migrates also runs the service, by SET ROLE
-    IF NOT pg_has_role(current_user, 'headrace_app', 'SET') THEN
+    -- whoever migrates also runs the service, by SET ROLE; before PostgreSQL 16 every member may do that
+    IF NOT pg_has_role(current_user, 'headrace_app',
+                       CASE WHEN current_setting('server_version_num')::int < 160000 THEN 'MEMBER' ELSE 'SET' END) THEN
         GRANT headrace_app TO CURRENT_USER;
     END IF;
     -- batches are staged in temporary tables; some houses take this right from everybody

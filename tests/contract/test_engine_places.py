@@ -13,18 +13,17 @@ from schemas import envelope as wire
 from schemas.events import RequestCleared
 from schemas.outcomes import Delivery, Done, Outcome
 from tests.engine_support import House, P
-from tests.run_support import World, open_world, until
+from tests.run_support import World, until
 
 FULL, FREE = f"{P}:cleared:full:interactive", f"{P}:cleared:free:interactive"
 
 
-@pytest_asyncio.fixture(params=["memory", "valkey"])
-async def house(request: pytest.FixtureRequest) -> AsyncIterator[House]:
+@pytest_asyncio.fixture
+async def house(world: World) -> AsyncIterator[House]:
     """Engines over each implementation in turn."""
-    async with open_world(request.param, lambda: str(request.getfixturevalue("valkey_cluster"))) as world:
-        made = House(world)
-        yield made
-        await made.close()
+    made = House(world)
+    yield made
+    await made.close()
 
 
 class Held:

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import pytest
-import pytest_asyncio
-
 from base.ids import mint_run_id
 from runtime.names import prefix, waiting_key
-from tests.run_support import CHANCE, CLOCK, FAMILIES, POOL, Hands, World, acceptance, answer, frame, open_world, until
+from tests.run_support import CHANCE, CLOCK, FAMILIES, POOL, Hands, World, acceptance, answer, frame, until
 from tests.run_support import ending as ending_of
 
 P = prefix(2)
 INTERACTIVE, BATCH = f"{P}:cleared:{POOL}:interactive", f"{P}:cleared:{POOL}:batch"
-
-
-@pytest_asyncio.fixture(params=["memory", "valkey"])
-async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
-    """Each implementation in turn, empty."""
-    async with open_world(request.param, lambda: str(request.getfixturevalue("valkey_cluster"))) as made:
-        yield made
 
 
 async def announce(world: World, slots: int, router: str = "r1", holds_ms: int = 60_000, most: int = 1_000) -> int:

@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from console import rooms
 from runtime.inspect import laden_pools
+from schemas.routes import MODERATIONS_POOL
 from state.catalog import RedisCatalog
 from tests.run_support import CLOCK, PARTITIONS, POOL, Hands, RedisWorld, open_world
 
@@ -39,4 +40,4 @@ async def test_router_reads_the_lanes_of_a_removed_model_while_runs_wait_there(s
     house: Any = SimpleNamespace(context=context, shared=shared, pools=())
     woken: list[str] = []
     await rooms._look_at_pools(house, cast(Any, SimpleNamespace(wake=woken.append)))
-    assert house.pools == (POOL,) and woken == ["router"]
+    assert house.pools == (MODERATIONS_POOL, POOL) and woken == ["router"]

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
-
-import pytest
 
 from schemas.records import EndpointRecord, ModelRecord, ReplicaRecord
 from storage.ports import Store
-from tests.storage_support import DEPLOYMENT, KINDS, a_store
+from tests.storage_support import DEPLOYMENT
 
 MODEL = ModelRecord(name="small", pool="small", created=1)
 REPLICA = ReplicaRecord(
     deployment="d1", replica=1, command_id="c1", state="ready", url="http://x/v1", pid=7, updated_ms=5
 )
 ENDPOINT = EndpointRecord(endpoint="e1", deployment="d1", pool="small", model="small", url="http://127.0.0.1:1/v1")
-
-
-@pytest.fixture(params=KINDS)
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
-    async with a_store(request.getfixturevalue("postgres") if request.param == "postgres" else None) as store:
-        yield store
 
 
 async def test_a_deployment_is_found_as_it_was(store: Store) -> None:

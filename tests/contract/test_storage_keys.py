@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
 
 from schemas.errors import HeadraceError
 from storage.access import OPERATOR, tenant
-from storage.ports import Keys
-from tests.storage_support import KEY, KINDS, a_store
+from storage.ports import Keys, Store
+from tests.storage_support import KEY
 
 OTHER = replace(KEY, key_id="00000000000000bb", tenant="zeta", created_ms=500)
 
 
-@pytest.fixture(params=KINDS)
-async def keys(request: pytest.FixtureRequest) -> AsyncIterator[Keys]:
-    async with a_store(request.getfixturevalue("postgres") if request.param == "postgres" else None) as store:
-        yield store.keys
+@pytest.fixture
+def keys(store: Store) -> Keys:
+    return store.keys
 
 
 async def test_a_created_key_is_found_as_it_was(keys: Keys) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from itertools import permutations
 
@@ -10,16 +9,15 @@ import pytest
 
 from schemas.records import RequestRecord
 from storage.access import OPERATOR, tenant
-from storage.ports import Place, RequestFilter, Requests, UsageSum
-from tests.storage_support import KINDS, REQUEST, a_store, fact, request
+from storage.ports import Place, RequestFilter, Requests, Store, UsageSum
+from tests.storage_support import REQUEST, fact, request
 
 ALL = RequestFilter()
 
 
-@pytest.fixture(params=KINDS)
-async def requests(request: pytest.FixtureRequest) -> AsyncIterator[Requests]:
-    async with a_store(request.getfixturevalue("postgres") if request.param == "postgres" else None) as store:
-        yield store.requests
+@pytest.fixture
+def requests(store: Store) -> Requests:
+    return store.requests
 
 
 async def _fill(requests: Requests, rows: list[RequestRecord]) -> None:

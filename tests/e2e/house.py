@@ -55,8 +55,8 @@ class Engine:
         found: Mapping[str, int] = self._get("/_mock/stats")
         return found
 
-    def set(self, **settings: int) -> None:
-        """ttft_ms, itl_ms, tokens for the requests that follow."""
+    def set(self, **settings: float) -> None:
+        """ttft_ms, itl_ms, tokens, err (a status for all) for the requests that follow."""
         self._get("/_mock/set?" + "&".join(f"{name}={value}" for name, value in settings.items()))
 
     def ledger(self, name: str) -> Any:

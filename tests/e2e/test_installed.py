@@ -22,10 +22,11 @@ from console.embedded.ports import free_port
 from console.embedded.postgres import SUPERUSER, EmbeddedPostgres, PostgresSettings
 from console.embedded.processes import die_with_parent
 from console.embedded.valkey import EmbeddedValkey, ValkeySettings
-from tests.conftest import TEST_PASSWORD, short_folder
+from tests.conftest import short_folder
 from tests.e2e.house import read_event, until
 from tests.e2e.scripted import ScriptedEngine, scripted, whole_stream
 from tests.package_support import LANGUAGE_DATA, ROOT, build, fresh_environment
+from tests.servers import TEST_PASSWORD
 
 pytestmark = pytest.mark.slow
 PERSONS_ON = {"HEADRACE__GUARDRAILS__ACTIONS__PERSONS": "redact"}

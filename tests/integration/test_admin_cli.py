@@ -14,8 +14,11 @@ import pytest
 from console.cli import main
 from console.entries import ModelEntry
 from console.stack import ROOMS
+from policy.breaker import Breaker
 from schemas.commands import ScaleDeployment, StopDeployment
-from schemas.records import DeploymentRecord, ProcessRecord, ReplicaRecord
+from schemas.records import DeploymentRecord, EndpointRecord, ModelRecord, ProcessRecord, ReplicaRecord
+from state.inflight import Report
+from state.memory import MemoryCatalog, MemoryInflight
 from tests.console_support import RUN, Desk, admin_server, deploy_model, letter, until
 from tests.storage_support import fact, request
 from workers.provisioner.wishes import desired
@@ -357,3 +360,91 @@ async def carried_out(desk: Desk) -> Any:
     record = desired(command, None, 1_000)
     await desk.store.deployments.put(record)
     return record
+
+
+# --- routes -----------------------------------------------------------------------------------------------------------
+
+WHY = {
+    "pool": "small",
+    "strategy": "peak_ewma",
+    "of": 9,
+    "seen": [
+        {
+            "endpoint": "e1",
+            "state": "open",
+            "in_use": 0,
+            "slots": 8,
+            "weight": 1,
+            "ttft_ms": 20,
+            "peak_ms": 35,
+            "price": 0,
+        },
+        {
+            "endpoint": "e2",
+            "state": "fit",
+            "in_use": 3,
+            "slots": 8,
+            "weight": 2,
+            "ttft_ms": 40,
+            "peak_ms": 41,
+            "price": 7,
+        },
+    ],
+}
+
+
+async def test_an_ended_run_says_where_it_went_and_why(desk: Desk, cli: Cli) -> None:
+    call = {"endpoint": "e2", "started_ms": 1, "ended_ms": 90, "outcome": "ok", "status": 200}
+    row = request(7, attempts=[{**call, "why": WHY}])
+    await desk.store.requests.write([fact(row)], [row])
+    found = await cli.json("route", "explain", row.run)
+    assert (found["run"], found["attempts"][0]["why"]) == (row.run, WHY)
+    _, out, _ = await cli.run("route", "explain", row.run)
+    assert "Attempt 1: e2: ok status 200" in out and "strategy peak_ewma, 9 endpoints, 7 more not shown" in out
+    (line,) = [line for line in out.splitlines() if line.startswith("e1")]
+    assert line.split() == ["e1", "open", "0", "8", "1", "20", "35", "0", "no"]
+    assert next(line for line in out.splitlines() if line.startswith("e2")).split()[-1] == "yes"
+
+
+async def test_a_run_of_an_older_version_says_that_its_choice_was_not_recorded(desk: Desk, cli: Cli) -> None:
+    row = request(8, attempts=[{"endpoint": "", "started_ms": 1, "ended_ms": 1, "outcome": "no_engine", "status": 0}])
+    await desk.store.requests.write([fact(row)], [row])
+    out = (await cli.run("route", "explain", row.run))[1]
+    assert "no endpoint could be called: no_engine" in out and "not recorded" in out
+
+
+async def test_what_would_be_chosen_now_is_told_with_its_reasons(desk: Desk, cli: Cli) -> None:
+    routing = desk.parts.routing
+    assert isinstance(routing.catalog, MemoryCatalog)
+    endpoints = [
+        EndpointRecord(
+            endpoint=name, deployment=name, pool="small", model="org/small", url="http://x/v1", up=name != "e3"
+        )
+        for name in ("e1", "e2", "e3")
+    ]
+    await routing.catalog.publish([ModelRecord(name="org/small", pool="small")], endpoints)
+    for _ in range(5):
+        left: Breaker = await routing.breakers.failed("e1", 0)
+    assert not left.closed
+    assert isinstance(routing.inflight, MemoryInflight)
+    for router, requests in (("router-1", 3), ("router-2", 1)):
+        await routing.inflight.report(router, Report(at_ms=routing.clock.now_ms(), used={"e2": requests}))
+    found = await cli.json("route", "explain", "--model", "org/small")
+    assert found["endpoint"] == "e2"
+    seen = {one["endpoint"]: (one["state"], one["in_use"]) for one in found["why"]["seen"]}
+    assert seen == {"e1": ("open", 0), "e2": ("fit", 4), "e3": ("down", 0)}
+    assert "org/small: e2\n" in (await cli.run("route", "explain", "--model", "org/small"))[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "either a run id"),
+        ((RUN, "--model", "m"), "either a run id"),
+        (("--model", "none"), "no model"),
+        (("x",), "not a run id"),
+    ],
+)
+async def test_a_wrong_question_about_routes_is_one_line(cli: Cli, arguments: tuple[str, ...], said: str) -> None:
+    code, _, err = await cli.run("route", "explain", *arguments)
+    assert code == 2 and said in err and err.count("\n") == 1

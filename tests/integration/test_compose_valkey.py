@@ -13,8 +13,8 @@ from console.embedded.valkey import server_binary
 from runtime.client import Address, Client
 from runtime.topology import ServerFacts, server_facts, unsafe
 from schemas.errors import Unavailable
-from tests.conftest import TEST_PASSWORD
 from tests.deploy_support import compose
+from tests.servers import TEST_PASSWORD
 
 
 async def test_the_server_that_compose_starts_is_safe(tmp_path: Path) -> None:

@@ -165,6 +165,12 @@ def test_a_file_that_was_edited_after_it_ran_is_refused() -> None:
         pending([replace(FILES[0], text="CREATE TABLE a (x bigint)")], applied, None)
 
 
+async def test_a_mended_file_goes_by_the_checksum_of_its_release(postgres: str) -> None:
+    await migrate(postgres)
+    released = "e31c1347454e6223ed454919e82f1e7506f879da52dad21e4764c4f48b0fde62"  # in databases of version 0.1.0
+    assert await _one(postgres, "SELECT checksum FROM schema_migrations WHERE number = 1") == released
+
+
 @pytest.mark.parametrize(
     "names", [["1_pre_a.sql"], ["0001_during_a.sql"], ["0001_pre_a.sql", "0003_pre_b.sql"], ["0002_pre_a.sql"]]
 )
@@ -173,6 +179,15 @@ def test_stray_names_and_gaps_are_refused(tmp_path: Path, names: list[str]) -> N
         (tmp_path / name).write_text("SELECT 1")
     with pytest.raises(MigrationError):
         read_migrations(tmp_path)
+
+
+async def test_an_owner_who_may_not_make_roles_can_migrate_when_the_role_is_there(
+    spare_postgres: EmbeddedPostgres,
+) -> None:
+    spare_postgres.sql("CREATE ROLE headrace_app NOLOGIN")
+    spare_postgres.sql("CREATE ROLE house LOGIN PASSWORD 'only-for-tests' IN ROLE headrace_app")
+    spare_postgres.sql("CREATE DATABASE house OWNER house")
+    await migrate(f"postgresql://house:only-for-tests@127.0.0.1:{spare_postgres.port}/house")
 
 
 async def test_an_owner_who_is_no_superuser_can_migrate_and_serve(spare_postgres: EmbeddedPostgres) -> None:

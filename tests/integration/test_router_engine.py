@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from base.ids import SystemRandom
 from providers.fake import JSON, Cut, Delay, Head, Piece, Script
 from providers.http import HttpTransport
 from schemas.events import RequestCancelled, RequestCompleted, RequestFailed
@@ -20,6 +21,7 @@ from tests.router_support import (
     CLOCK,
     VERIFIER,
     MemoryLease,
+    alone,
     chunk,
     cleared_run,
     completion,
@@ -73,7 +75,9 @@ async def routing(*urls: str, settings: RouterSettings | None = None, slots: int
     endpoints = [endpoint(f"e{n}", url, slots=slots, upstream_model="mock") for n, url in enumerate(urls)]
     catalog = MemoryCatalog(endpoints=endpoints)
     try:
-        yield make_router(settings or RouterSettings(), transport, catalog, NoCredentials(), VERIFIER, CLOCK)
+        yield make_router(
+            settings or RouterSettings(), transport, catalog, NoCredentials(), VERIFIER, CLOCK, SystemRandom(), alone()
+        )
     finally:
         await transport.close()
 

@@ -27,7 +27,18 @@ from schemas.ports import NewRun, Watch
 from schemas.records import EndpointRecord
 from schemas.verdicts import PASS, Grant, Verdict
 from state.memory import MemoryCatalog
-from tests.router_support import CLOCK, GOOD_STREAM, RING, VERIFIER, chunk, completion, endpoint, script_server, sse
+from tests.router_support import (
+    CLOCK,
+    GOOD_STREAM,
+    RING,
+    VERIFIER,
+    alone,
+    chunk,
+    completion,
+    endpoint,
+    script_server,
+    sse,
+)
 from workers.router.app import make_router, router_stage
 from workers.router.settings import RouterSettings
 
@@ -91,7 +102,9 @@ async def house(valkey_url: str, engine_url: str) -> AsyncIterator[House]:
     await apply(topology, PARTITIONS, context.redis)
     transport = HttpTransport(CLOCK)
     catalog = MemoryCatalog(endpoints=[endpoint(url=engine_url, slots=100)])
-    router = make_router(RouterSettings(), transport, catalog, NoCredentials(), VERIFIER, CLOCK)
+    router = make_router(
+        RouterSettings(), transport, catalog, NoCredentials(), VERIFIER, CLOCK, SystemRandom(), alone()
+    )
     stages = [
         Stage(group="authorization", handler=pass_all),
         router_stage(router, catalog, lambda: ("pool",)),

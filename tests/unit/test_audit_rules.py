@@ -11,10 +11,13 @@ import pytest
 from policy.prices import Price
 from schemas.errors import STATUS, Code, DecodeError, Failure, SignatureError
 from schemas.events import (
+    Attempt,
+    Choice,
     FactTimes,
     RequestCancelled,
     RequestCompleted,
     RequestFailed,
+    Seen,
     Usage,
 )
 from schemas.records import RequestRecord
@@ -240,6 +243,22 @@ def test_nothing_is_given_back_on_an_unproven_word() -> None:
 def test_nothing_is_given_back_on_a_false_fact() -> None:
     with pytest.raises(SignatureError):
         held(End(rings={"router": STRANGER}))
+
+
+def test_what_an_attempt_was_chosen_from_is_recorded() -> None:
+    seen = Seen(endpoint="e1", state="fit", in_use=2, slots=8, ttft_ms=30)
+    attempt = Attempt(
+        endpoint="e1",
+        started_ms=0,
+        ended_ms=1,
+        outcome="ok",
+        why=Choice(pool="p", strategy="cost", of=1, seen=(seen,) * 40),
+    )
+    attempts = row(End(fact=replace(completed(run_id()), attempts=(attempt,)))).attempts
+    assert isinstance(attempts, list)
+    (recorded,) = attempts
+    assert (recorded["why"]["strategy"], recorded["why"]["seen"][0]["in_use"]) == ("cost", 2)
+    assert len(recorded["why"]["seen"]) == 16
 
 
 def test_facts_of_one_run_differ_by_kind_and_attempt() -> None:

@@ -23,7 +23,8 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def own_servers(folder: Path, keyring: str, more: str = "") -> Path:
     file = folder / "own.yaml"
-    file.write_text(f"redis: {{url: 'redis://r:6379/1'}}\nsecrets: {{keyring: '{keyring}'}}\n{more}")
+    servers = "redis: {url: 'redis://r:6379/1'}\npostgres: {dsn: 'postgresql://gate@db/headrace'}\n"
+    file.write_text(f"{servers}secrets: {{keyring: '{keyring}'}}\n{more}")
     return file
 
 
@@ -40,14 +41,15 @@ def test_a_further_process_of_the_same_rooms_takes_any_health_port(tmp_path: Pat
 
 
 def test_own_servers_without_a_key_ring_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(JoinError, match=r"secrets\.keyring is empty"):
+    with pytest.raises(JoinError, match=r"secrets\.keyring\) is not set"):
         join(["rules"], None, own_servers(tmp_path, ""), None)
 
 
 def test_the_environment_names_servers_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HEADRACE__POSTGRES__DSN", "postgresql://db/headrace")
+    monkeypatch.setenv("REDIS_URL", "redis://r:6379/1")
+    monkeypatch.setenv("HEADRACE__POSTGRES__DSN", "postgresql://gate@db/headrace")
     monkeypatch.setenv("HEADRACE__SECRETS__KEYRING", RING)
-    assert join(["audit"], None, None, None).postgres.dsn == "postgresql://db/headrace"
+    assert join(["audit"], None, None, None).postgres.dsn == "postgresql://gate@db/headrace"
 
 
 def test_without_servers_or_a_running_headrace_there_is_nothing_to_join(tmp_path: Path) -> None:

@@ -237,6 +237,23 @@ async def test_an_endpoint_goes_down_and_comes_up_with_its_health() -> None:
     assert [endpoint.up for endpoint in await room.catalog.endpoints("small")] == [True]
 
 
+async def test_a_silent_endpoint_is_looked_at_again_at_once_so_it_is_out_within_the_interval() -> None:
+    room = Room()
+    settings = ProvisionerSettings()
+    await room.order(deploy_model())
+    await room.looks()
+    room.external.health["small"] = Health(up=False, reason="connection refused")
+    began = room.clock.monotonic()
+    await room.loop.look()
+    while (await room.catalog.endpoints("small"))[0].up:
+        assert room.loop.pause() == settings.starting_interval_s
+        room.clock.advance(room.loop.pause())
+        await room.loop.look()
+    assert room.clock.monotonic() - began < settings.interval_s
+    await room.loop.look()
+    assert room.loop.pause() == settings.interval_s, "a failed one is no suspicion any more"
+
+
 async def test_a_lost_catalog_is_published_again() -> None:
     room = Room()
     await room.order(deploy_model())

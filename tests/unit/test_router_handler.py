@@ -7,6 +7,7 @@ from dataclasses import replace
 import orjson
 import pytest
 
+from base.ids import SystemRandom
 from providers.fake import JSON, Cut, Delay, FakeTransport, Hang, Head, Piece, Refuse, Script
 from schemas.errors import Code, Unavailable, status_of
 from schemas.events import RequestCancelled, RequestCompleted, RequestFailed, Usage
@@ -18,6 +19,7 @@ from tests.router_support import (
     GOOD_STREAM,
     VERIFIER,
     MemoryLease,
+    alone,
     chunk,
     cleared_run,
     completion,
@@ -56,7 +58,9 @@ class Stage:
     ) -> None:
         self.transport = FakeTransport(scripts, CLOCK)
         self.catalog = MemoryCatalog(endpoints=endpoints)
-        self.router: Router = make_router(settings, self.transport, self.catalog, PlainCredentials(), VERIFIER, CLOCK)
+        self.router: Router = make_router(
+            settings, self.transport, self.catalog, PlainCredentials(), VERIFIER, CLOCK, SystemRandom(), alone(settings)
+        )
 
     async def run(self, lease: MemoryLease) -> MemoryLease:
         await self.router.handle(delivery_of(lease), lease)
@@ -322,7 +326,7 @@ async def test_a_catalog_that_is_away_leaves_the_run_untouched() -> None:
             raise Unavailable("Redis is away")
 
     transport = FakeTransport([GOOD], CLOCK)
-    router = make_router(QUICK, transport, Away(), PlainCredentials(), VERIFIER, CLOCK)
+    router = make_router(QUICK, transport, Away(), PlainCredentials(), VERIFIER, CLOCK, SystemRandom(), alone())
     lease = cleared_run()
     with pytest.raises(Unavailable):
         await router.handle(delivery_of(lease), lease)

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policy.prices import Price
 from providers.errors import (
     BadResponse,
     Broken,
@@ -17,28 +18,16 @@ from providers.errors import (
 from schemas.errors import Code, status_of
 from schemas.verdicts import Grant, span
 from tests.router_support import endpoint
-from workers.router.rules import Absent, RetryWindow, choose, flush_gap, judge, public_headers
-from workers.router.strategies.least_inflight import least_inflight
-
-ONE, TWO, THREE = (endpoint(name, slots=2) for name in ("e1", "e2", "e3"))
-NOBODY: frozenset[str] = frozenset()
-
-
-def test_an_endpoint_is_chosen_among_those_that_are_up_untried_and_free() -> None:
-    endpoints = [ONE, TWO, THREE, endpoint("down", up=False)]
-    assert choose(endpoints, {"e1": 2}, {"e2"}, NOBODY, least_inflight, 0) is THREE
-
-
-def test_a_full_pool_is_busy_and_an_empty_one_has_none() -> None:
-    assert choose([ONE, TWO], {"e1": 2, "e2": 3}, NOBODY, NOBODY, least_inflight, 0) is Absent.busy
-    assert choose([], {}, NOBODY, NOBODY, least_inflight, 0) is Absent.none
-    assert choose([ONE], {}, {"e1"}, NOBODY, least_inflight, 0) is Absent.none
-    assert choose([endpoint("down", up=False)], {}, NOBODY, NOBODY, least_inflight, 0) is Absent.none
-
-
-def test_an_endpoint_that_asked_for_rest_is_taken_only_if_there_is_no_other() -> None:
-    assert choose([ONE, TWO], {"e2": 1}, NOBODY, {"e1"}, least_inflight, 0) is TWO
-    assert choose([ONE, TWO], {"e2": 2}, NOBODY, {"e1"}, least_inflight, 0) is ONE
+from workers.router.rules import (
+    RetryWindow,
+    Seat,
+    flush_gap,
+    judge,
+    price_of_endpoint,
+    public_headers,
+    share_of,
+    speaks_against,
+)
 
 
 @pytest.mark.parametrize(
@@ -95,6 +84,51 @@ def test_a_full_engine_rests_and_its_wait_reaches_the_client() -> None:
 def test_after_the_first_byte_nothing_is_tried_again(fault: UpstreamFault) -> None:
     judged = judge(fault, begun=True)
     assert not judged.elsewhere and judged.failure.should_retry is False
+
+
+@pytest.mark.parametrize(
+    ("fault", "broken"),
+    [
+        (ConnectFailed("x"), True),
+        (FirstByteTimeout("x"), True),
+        (IdleTimeout("x"), True),
+        (Broken("x"), True),
+        (BadResponse("x"), True),
+        *((EngineError(status, "x"), False) for status in (400, 402, 404, 405, 409, 413, 422)),
+        *((EngineError(status, "x"), True) for status in (0, 302, 401, 403, 408, 429, 500, 502, 503, 504)),
+        (EngineError(429, "x", retry_after_ms=1000), False),
+        (EngineError(503, "x", retry_after_ms=1000), True),
+    ],
+)
+@pytest.mark.parametrize("begun", [False, True])
+def test_which_faults_speak_against_their_endpoint(fault: UpstreamFault, broken: bool, begun: bool) -> None:
+    assert speaks_against(fault, begun) is broken
+    assert judge(fault, begun).broken is broken
+
+
+def test_a_run_whose_time_ends_inside_an_answer_does_not_speak_against_the_engine() -> None:
+    assert speaks_against(TotalTimeout("x"), begun=False) and not speaks_against(TotalTimeout("x"), begun=True)
+
+
+@given(slots=st.integers(0, 300), count=st.integers(1, 40), name=st.text(max_size=20))
+def test_the_seats_share_all_slots_and_none_gets_two_more_than_another(slots: int, count: int, name: str) -> None:
+    shares = [share_of(slots, Seat(index, count)) for index in range(count)]
+    assert sum(shares) == slots and max(shares) - min(shares) <= 1
+    turned = [share_of(slots, Seat(index, count).turned(name)) for index in range(count)]
+    assert sorted(turned) == sorted(shares)
+
+
+def test_what_does_not_divide_falls_to_another_seat_at_each_endpoint() -> None:
+    first = [share_of(1, Seat(0, 3).turned(f"e{number}")) for number in range(30)]
+    assert 3 < sum(first) < 20
+
+
+def test_a_price_is_named_for_the_deployment_or_listed_for_the_upstream_model() -> None:
+    listed = [Price(model="engine-*", prompt=100, completion=301)]
+    named = [Price(model="d1", prompt=7, completion=7)]
+    assert price_of_endpoint(endpoint(), named, listed) == 7
+    assert price_of_endpoint(endpoint(), [], listed) == 200
+    assert price_of_endpoint(endpoint(upstream_model="other"), [], listed) == 0
 
 
 def test_retries_are_a_share_of_the_runs_and_a_floor() -> None:

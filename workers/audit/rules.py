@@ -15,6 +15,7 @@ from policy.prices import Price, cost_micros, price_of
 from schemas.errors import STATUS, Code, Failure, status_of
 from schemas.events import (
     Attempt,
+    Choice,
     FactTimes,
     RequestAccepted,
     RequestCancelled,
@@ -38,6 +39,7 @@ _LONGEST = 256  # characters of a name
 _MOST = 2**63 - 1  # bigint
 _MOST_INT = 2**31 - 1  # integer
 _NOTHING = Usage()
+_MOST_SEEN = 16  # endpoints of one choice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,10 +209,32 @@ def _summary(verdict: Verdict) -> dict[str, object]:
 
 
 def _attempt(item: Attempt) -> dict[str, object]:
-    return {
+    said: dict[str, object] = {
         "endpoint": name(item.endpoint),
         "started_ms": whole(item.started_ms),
         "ended_ms": whole(item.ended_ms),
         "outcome": name(item.outcome),
         "status": whole(item.status, _MOST_INT),
+    }
+    return said | ({"why": _why(item.why)} if item.why else {})
+
+
+def _why(choice: Choice) -> dict[str, object]:
+    return {
+        "pool": name(choice.pool),
+        "strategy": name(choice.strategy),
+        "of": whole(choice.of),
+        "seen": [
+            {
+                "endpoint": name(seen.endpoint),
+                "state": name(seen.state),
+                "in_use": whole(seen.in_use),
+                "slots": whole(seen.slots),
+                "weight": whole(seen.weight),
+                "ttft_ms": whole(seen.ttft_ms),
+                "peak_ms": whole(seen.peak_ms),
+                "price": whole(seen.price),
+            }
+            for seen in choice.seen[:_MOST_SEEN]
+        ],
     }

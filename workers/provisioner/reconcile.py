@@ -66,12 +66,15 @@ class Reconciler:
         while True:
             self._woken.clear()
             await self.try_look()
-            pause = self._settings.starting_interval_s if self._busy() else self._settings.interval_s
             try:
-                async with asyncio.timeout(pause):
+                async with asyncio.timeout(self.pause()):
                     await self._woken.wait()
             except TimeoutError:
                 continue
+
+    def pause(self) -> float:
+        """Seconds until the next look, as things stand."""
+        return self._settings.starting_interval_s if self._busy() else self._settings.interval_s
 
     async def try_look(self) -> None:
         """A look that may fail: the next one repeats it."""
@@ -92,13 +95,17 @@ class Reconciler:
         self._count()
 
     def _busy(self) -> bool:
-        """Whether something is about to change. What starts for very long is looked at less often."""
-        if any(row.state == states.DRAINING for row in self._rows.values()):
+        """Whether something is about to change. What starts for very long is looked at less often. An engine that did
+        not answer its last look is looked at again at once, so that it is known as down within the interval."""
+        memories = self._notes.memories
+        if any(
+            row.state == states.DRAINING or rules.suspected(row, memories.get(key)) for key, row in self._rows.items()
+        ):
             return True
         since = self._clock.monotonic() - _IMPATIENT_S
         changing = {(record.deployment, 1) for record in self._records if record.state in _BUSY}
         changing |= {key for key, row in self._rows.items() if row.state in _BUSY_REPLICA}
-        return any(self._notes.memories.get(key, Memory(started=since + 1)).started >= since for key in changing)
+        return any(memories.get(key, Memory(started=since + 1)).started >= since for key in changing)
 
     async def _read(self) -> None:
         try:

@@ -269,6 +269,11 @@ def _silent(
     return Plan(_changed(seen.row, state, reason), memory)
 
 
+def suspected(row: ReplicaRecord, memory: Memory | None) -> bool:
+    """Whether a ready engine did not answer the last look."""
+    return memory is not None and memory.bad > 0 and row.state == READY
+
+
 def _down(row: ReplicaRecord | None, memory: Memory) -> tuple[Publish, ...]:
     """What to publish when an engine that routers may know as up is gone."""
     recorded = row is not None and row.state == READY and row.pid > 0  # a URL elsewhere cannot be gone, only silent

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from providers.openai_openai import Answered, ChatStream
 from schemas.errors import Failure
-from schemas.events import Attempt, RequestCancelled, RequestCompleted, RequestFailed, Usage
+from schemas.events import Attempt, Choice, RequestCancelled, RequestCompleted, RequestFailed, Usage
 from schemas.ports import RunLease
 from schemas.verdicts import Grant, Verdict
 from workers.router.rules import without_words
@@ -14,10 +15,15 @@ from workers.router.rules import without_words
 OK = "ok"
 
 
+def _nobody() -> None:
+    """Until an endpoint is called."""
+
+
 @dataclass(slots=True)
 class Work:
     """A cleared run. started and deadline: monotonic seconds of the claim and of the run's end. said: the verdicts of
-    the guards."""
+    the guards. why: what the present endpoint was chosen from; answered: told when the first byte of its answer is
+    here."""
 
     lease: RunLease
     grant: Grant
@@ -28,6 +34,8 @@ class Work:
     attempts: list[Attempt] = field(default_factory=list)
     said: tuple[Verdict, ...] = ()
     endpoint: str = ""
+    why: Choice | None = None
+    answered: Callable[[], None] = _nobody
     usage: Usage | None = None
     first_at: float | None = None
 
@@ -48,8 +56,14 @@ class Work:
                 ended_ms=self.since_claim(ended),
                 outcome=outcome,
                 status=status,
+                why=self.why,
             )
         )
+
+    def unserved(self, failure: Failure, now: float) -> None:
+        """No endpoint could be called at all: the record says why all the same."""
+        if not self.attempts:
+            self.note(now, now, failure.code, 0)
 
     def completed(self, usage: Usage, finish_reason: str, events: int, now: float) -> RequestCompleted:
         """The answer is whole; `events` in all."""

@@ -81,15 +81,16 @@ class Caller:
             endpoint.url.rstrip("/") + accepted.route.removeprefix("/v1"),
             headers,
             request(work.body, endpoint.upstream_model, accepted.stream),
-            self._timeouts(work.deadline - self._clock.monotonic()),
+            self._timeouts(endpoint.pool, work.deadline - self._clock.monotonic()),
             private=endpoint.private,
         )
 
-    def _timeouts(self, left: float) -> Timeouts:
+    def _timeouts(self, pool: str, left: float) -> Timeouts:
         """The settings' limits, inside what is left of the run's time."""
+        first_byte = self._settings.first_byte_timeouts_s.get(pool, self._settings.first_byte_timeout_s)
         return Timeouts(
             connect_s=self._settings.connect_timeout_s,
-            first_byte_s=self._settings.first_byte_timeout_s,
+            first_byte_s=first_byte,
             idle_s=self._settings.idle_timeout_s,
             total_s=max(min(self._settings.total_timeout_s, left), 0.001),
         )
@@ -105,7 +106,7 @@ class Caller:
         accepted = work.lease.accepted
         stream = ChatStream(accepted.model, work.show_usage)
         headers = public_headers(work.grant, work.endpoint, stream=True)
-        relay = Relay(work.lease, stream, headers, self._pace, self._clock)
+        relay = Relay(work.lease, stream, headers, self._pace, self._clock, work.answered)
         try:
             await relay.pump(response, interrupt)
             last = stream.ending()
@@ -128,6 +129,7 @@ class Caller:
         """Relay a whole answer and end the run."""
         accepted = work.lease.accepted
         body = await self._body(response, interrupt, self._settings.max_answer_bytes)
+        work.answered()
         found = answer(body, accepted.model, "data" if accepted.route == EMBEDDINGS else "choices")
         now = self._clock.monotonic()
         work.first_at = now

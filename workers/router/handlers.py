@@ -20,11 +20,12 @@ from schemas.events import RequestCleared, RequestFailed, Usage
 from schemas.frames import END, ERROR, encode_failure
 from schemas.outcomes import Delivery
 from schemas.ports import Catalog, RunLease
-from schemas.records import EndpointRecord
 from schemas.routes import GUARDRAILS, MODERATIONS
 from workers.router.attempt import Work, taken_over_usage
 from workers.router.call import Caller
+from workers.router.choice import Absent, Place
 from workers.router.clearance import clear, edited
+from workers.router.health import Health
 from workers.router.interrupt import Interrupt, Stopped
 from workers.router.moderation import moderation
 from workers.router.pools import Pools
@@ -33,7 +34,6 @@ from workers.router.rules import (
     NO_ENGINE,
     OUT_OF_TIME,
     TAKEN_OVER,
-    Absent,
     RetryWindow,
     public_headers,
 )
@@ -50,6 +50,7 @@ class Needs:
     verifier: VerifierPort
     clock: Clock
     pools: Pools
+    health: Health
     retries: RetryWindow
     attempts: int = 3
 
@@ -65,6 +66,10 @@ class Router:
     def pools(self) -> Pools:
         """Whose slots this router uses."""
         return self._needs.pools
+
+    async def share(self) -> None:
+        """Once a second: see Health.share."""
+        await self._needs.health.share()
 
     async def handle(self, delivery: Delivery, lease: RunLease) -> None:
         """Bring a claimed run to its end. Returns silently when the run is another's; raises Unavailable when a store
@@ -130,30 +135,30 @@ class Router:
         self._needs.retries.ran(self._clock.monotonic())
         last: Failure | None = None
         while True:
-            endpoint = await self._endpoint(work, interrupt)
-            if not isinstance(endpoint, EndpointRecord):
-                return last or endpoint
-            with self._needs.pools.using(endpoint):
-                judged = await self._needs.caller.call(work, endpoint, interrupt)
+            place = await self._place(work, interrupt)
+            if not isinstance(place, Place):
+                work.unserved(place, self._clock.monotonic())
+                return last or place
+            with self._needs.pools.using(place) as use:
+                work.answered = use.answered
+                judged = await self._needs.caller.call(work, place.endpoint, interrupt)
+            await self._needs.health.ended(use, judged)
             if judged is None:
                 return None
             last = judged.failure
-            if judged.rest_ms:
-                self._needs.pools.rest(endpoint.endpoint, judged.rest_ms)
             if not judged.elsewhere or len(work.attempts) >= self._needs.attempts:
                 return last
             if not self._needs.retries.take(self._clock.monotonic()):
-                log.warning("no retry left in the budget", run=work.lease.run, endpoint=endpoint.endpoint)
+                log.warning("no retry left in the budget", run=work.lease.run, endpoint=place.name)
                 return last
 
-    async def _endpoint(self, work: Work, interrupt: Interrupt) -> EndpointRecord | Failure:
+    async def _place(self, work: Work, interrupt: Interrupt) -> Place | Failure:
         """An untried endpoint with a free slot, waited for until the deadline; or why there is none."""
         pools, pool, again = self._needs.pools, work.grant.pool, False
         while True:
             if again or not pools.queue(pool):
-                endpoints = await interrupt.wait(self._needs.catalog.endpoints(pool))
-                found = pools.pick(pool, endpoints, work.tried)
-                if isinstance(found, EndpointRecord):
+                found = await self._pick(work, interrupt)
+                if isinstance(found, Place):
                     return found
                 if found is Absent.none:
                     return NO_ENGINE
@@ -162,6 +167,17 @@ class Router:
                 return OUT_OF_TIME
             await interrupt.wait(pools.wait(pool, left, again))
             again = True
+
+    async def _pick(self, work: Work, interrupt: Interrupt) -> Place | Absent:
+        """The endpoint to call now; the run's record will say what it was chosen from."""
+        pools, pool = self._needs.pools, work.grant.pool
+        endpoints = await interrupt.wait(self._needs.catalog.endpoints(pool))
+        while True:
+            found = pools.pick(pool, endpoints, work.tried)
+            chosen = found if isinstance(found, Place) else None
+            work.why = pools.explain(pool, endpoints, work.tried, chosen)
+            if chosen is None or await interrupt.wait(self._needs.health.may_call(chosen)):
+                return found
 
     async def _end_taken_over(self, lease: RunLease) -> None:
         """An earlier owner died after its first frame: a second answer must never follow the half of another."""

@@ -7,7 +7,7 @@ slow store slows the engine down instead of filling memory. An event is held onl
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from base.clock import Clock
 from providers.errors import BadResponse
@@ -39,14 +39,23 @@ class Pace:
 
 
 class Relay:
-    """One stream of one attempt. Nothing of it is sent before `pump`; what `pump` could not send stays `pending`."""
+    """One stream of one attempt. Nothing of it is sent before `pump`; what `pump` could not send stays `pending`.
+
+    answered: told when the first piece of the answer is here."""
 
     def __init__(
-        self, lease: RunLease, stream: ChatStream, headers: Mapping[str, str], pace: Pace, clock: Clock
+        self,
+        lease: RunLease,
+        stream: ChatStream,
+        headers: Mapping[str, str],
+        pace: Pace,
+        clock: Clock,
+        answered: Callable[[], None],
     ) -> None:
         self.stream = stream
         self.first_at: float | None = None
         self._lease, self._headers, self._pace, self._clock = lease, headers, pace, clock
+        self._answered: Callable[[], None] | None = answered
         self._splitter = Splitter()
         self._pending: list[bytes] = []
         self._next_flush = 0.0
@@ -62,6 +71,9 @@ class Relay:
                 if not piece:
                     self._take(self._splitter.finish())
                     return
+                if self._answered is not None:  # the first piece
+                    self._answered()
+                    self._answered = None
                 self._take(self._splitter.feed(piece))
             if self._pending and not self.stream.done and self._clock.monotonic() >= self._next_flush:
                 await self.flush()

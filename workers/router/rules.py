@@ -1,6 +1,6 @@
-"""The router's decisions: which endpoint, what a fault means, whether to try again, when to flush. Pure.
+"""The router's decisions but the choice (choice.py): what a fault means, whether to try again, when to flush. Pure.
 
-choose        endpoints, use -> the endpoint to call, or why there is none
+share_of      an endpoint's slots, a seat -> what this process may use
 judge         a fault of a call -> what the client is told, and whether another endpoint may do better
 RetryWindow   runs and retries of the last seconds -> may one more retry be made
 flush_gap     how long storing a frame takes -> the least time between two frames
@@ -9,15 +9,15 @@ flush_gap     how long storing a frame takes -> the least time between two frame
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
-from enum import Enum
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from zlib import crc32
 
+from policy.prices import Price, price_of
 from providers.errors import ConnectFailed, EngineError, FirstByteTimeout, IdleTimeout, TotalTimeout, UpstreamFault
 from schemas.errors import Code, Failure
 from schemas.records import EndpointRecord
 from schemas.verdicts import Grant, limit_headers
-from workers.router.strategies import Strategy
 
 #: Statuses by which an engine says that the request itself is wrong: passed on, never tried again.
 _REQUEST_FAULTS = frozenset({400, 413, 422})
@@ -34,60 +34,64 @@ _DEFAULT_WAIT_MS = 1000
 ERRANDS = 16
 #: Places of the pool that this process serves itself, in about a millisecond a run.
 OWN_PLACES = 64
+#: Statuses of 4xx that speak of the endpoint and not of the request. 429 with a Retry-After is a pause, not a failure.
+_OWN_FAULTS = frozenset({401, 403, 408, 429})
 
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """This router among all: its place from 0, and how many they are."""
+    """This process among those that use the same endpoints: number `index` of `count`."""
 
-    index: int
-    count: int
+    index: int = 0
+    count: int = 1
+
+    def turned(self, endpoint: str) -> Seat:
+        """Its place in the order of one endpoint: what does not divide evenly falls to another seat at each."""
+        return Seat((self.index + crc32(endpoint.encode())) % self.count, self.count)
 
 
 def share_of(slots: int, seat: Seat) -> int:
-    """This router's part of an endpoint's slots."""
+    """How many of an endpoint's slots are this seat's; over all seats they add up to all."""
     return slots // seat.count + (1 if seat.index < slots % seat.count else 0)
 
 
-class Absent(Enum):
-    """Why no endpoint was chosen."""
-
-    none = "none"  #: no endpoint is up that was not tried
-    busy = "busy"  #: there are some, without a free slot
-
-
-def choose(
-    endpoints: Sequence[EndpointRecord],
-    in_use: Mapping[str, int],
-    tried: Set[str],
-    resting: Set[str],
-    strategy: Strategy,
-    turn: int,
-) -> EndpointRecord | Absent:
-    """An endpoint that is up, untried and has a free slot; those that asked for rest only if there is no other."""
-    fit = [one for one in endpoints if one.up and one.endpoint not in tried]
-    if not fit:
-        return Absent.none
-    used = in_use.get
-    free = [one for one in fit if used(one.endpoint, 0) < one.slots]
-    if resting:
-        free = [one for one in free if one.endpoint not in resting] or free
-    if not free:
-        return Absent.busy
-    return free[strategy([one.weight or 1 for one in free], [used(one.endpoint, 0) for one in free], turn)]
+def price_of_endpoint(endpoint: EndpointRecord, named: Sequence[Price], listed: Sequence[Price]) -> int:
+    """Micros per 1,000,000 tokens: as named for its deployment, else the mean of what its upstream model costs; 0 =
+    unknown."""
+    found = price_of(named, endpoint.deployment) or price_of(listed, endpoint.upstream_model)
+    return (found.prompt + found.completion) // 2 if found else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A fault as seen by the client. elsewhere: another endpoint may do better; rest_ms: leave this one alone."""
+    """A fault as seen by the client. elsewhere: another endpoint may do better; rest_ms: leave this one alone for so
+    long; broken: it counts against the endpoint (policy.breaker)."""
 
     failure: Failure
     elsewhere: bool
     rest_ms: int = 0
+    broken: bool = False
 
 
 def judge(fault: UpstreamFault, begun: bool) -> Judged:
     """What a fault of a call means. `begun`: the client already has a part of the answer, so nothing is retried."""
+    return replace(_judge(fault, begun), broken=speaks_against(fault, begun))
+
+
+def speaks_against(fault: UpstreamFault, begun: bool) -> bool:
+    """Whether a fault is the endpoint's own. A run's time that ends inside an answer is not; without any answer it
+    is, or an engine that hangs for longer than requests may take would never be found out."""
+    match fault:
+        case EngineError(status=status):
+            if status in _OWN_FAULTS:
+                return status != 429 or fault.retry_after_ms is None
+            return not 400 <= status < 500
+        case TotalTimeout():
+            return not begun
+    return True
+
+
+def _judge(fault: UpstreamFault, begun: bool) -> Judged:
     if begun:
         return Judged(_interrupted(fault), elsewhere=False)
     match fault:
@@ -213,8 +217,3 @@ def public_headers(grant: Grant, endpoint: str, stream: bool) -> dict[str, str]:
     if endpoint:
         headers["x-headrace-endpoint"] = endpoint
     return headers | limit_headers(grant)
-
-
-def strategy_of(names: Mapping[str, str], default: str, table: Mapping[str, Strategy]) -> Callable[[str], Strategy]:
-    """Pool -> its strategy."""
-    return lambda pool: table[names.get(pool, default)]

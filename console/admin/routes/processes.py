@@ -80,7 +80,7 @@ _PROCESS = example(
     pid=4242,
     host="gateway-1",
     started_ms=1_760_000_000_000,
-    version="0.2.0",
+    version="1.2.3",
     addresses={},
     seen_ms=1_760_000_005_000,
 )

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Query
 
 from base.ids import is_run_id
 from base.settings import Section
-from console.admin.parts import Given
+from console.admin.parts import Given, Parts
 from console.admin.shapes import Shape, like, listed
 from ingress.documents.openapi import answer, fails, operation
 from schemas.errors import Code, Refusal
@@ -136,12 +136,7 @@ async def list_requests(wanted: Annotated[Wanted, Query()], parts: Given) -> dic
 )
 async def show(run: RunId, parts: Given) -> dict[str, Any]:
     """Its record: tokens, cost, times, verdicts, attempts; never its text."""
-    found = await parts.store.requests.find(OPERATOR, _run(run))
-    if found is None:
-        raise Refusal.of(
-            Code.not_found, "No ended request has that id. `headrace trace` also shows live ones.", param="run"
-        )
-    return asdict(found)
+    return asdict(await find_run(run, parts))
 
 
 @routes.get(
@@ -175,6 +170,16 @@ async def trace(run: RunId, parts: Given) -> dict[str, Any]:
 async def cancel(run: RunId, parts: Given) -> dict[str, Any]:
     """End a live run. cancelled false: it had ended, or is unknown."""
     return {"run": run, "cancelled": await parts.runs.cancel(_run(run), "operator")}
+
+
+async def find_run(run: str, parts: Parts) -> RequestRecord:
+    """The record of an ended run. Refusal(not_found)."""
+    found = await parts.store.requests.find(OPERATOR, _run(run))
+    if found is None:
+        raise Refusal.of(
+            Code.not_found, "No ended request has that id. `headrace trace` also shows live ones.", param="run"
+        )
+    return found
 
 
 def timeline(live: RunStatus | None, record: RequestRecord | None, facts: Sequence[FactRecord]) -> list[dict[str, Any]]:

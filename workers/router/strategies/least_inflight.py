@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from workers.router.strategies.candidate import Candidate, Draw
+from workers.router.strategies.ties import least
 
-def least_inflight(weights: Sequence[int], in_use: Sequence[int], turn: int) -> int:
-    """The index with the smallest load after one more request, by weight; ties go round with `turn`."""
-    loads = [(used + 1) / weight for weight, used in zip(weights, in_use, strict=True)]
-    least = min(loads)
-    equals = loads.count(least)
-    index = loads.index(least)
-    for _ in range(turn % equals):
-        index = loads.index(least, index + 1)
-    return index
+
+def least_inflight(candidates: Sequence[Candidate], draw: Draw) -> int:
+    """The index with the smallest load after one more request, by weight; ties go round with the turn."""
+    return least([(one.in_use + 1) / one.weight for one in candidates], draw.turn)

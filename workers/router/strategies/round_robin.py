@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from functools import lru_cache
 from math import gcd
 
+from workers.router.strategies.candidate import Candidate, Draw
+
 #: Turns in one cycle at most; larger weights are scaled down to it.
 _LONGEST = 4096
 _GOLDEN = 0.6180339887498949
 
 
-def round_robin(weights: Sequence[int], in_use: Sequence[int], turn: int) -> int:
-    """The index whose turn it is. `in_use` does not matter."""
-    cycle = _cycle(tuple(weights))
-    return cycle[turn % len(cycle)]
+def round_robin(candidates: Sequence[Candidate], draw: Draw) -> int:
+    """The index whose turn it is. Load does not matter."""
+    cycle = _cycle(tuple([one.weight for one in candidates]))
+    return cycle[draw.turn % len(cycle)]
 
 
 @lru_cache(maxsize=256)
