@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from base.ids import is_run_id
 from runtime.groups import GroupLost, Row
 from runtime.memory.server import Group, Held, MemoryServer, text_of
-from runtime.names import prefix_of
+from runtime.names import prefix_of, starts_key
 from runtime.push import Listener
 from runtime.runs import StoredFrame
-from runtime.scripts import starts_key
 
 
 class MemoryGroups:
