@@ -45,6 +45,11 @@ def fork(work: Callable[[], None], *, log: Path | None, closing: Iterable[int], 
     return pid
 
 
+def identity(pid: int) -> processes.Identity:
+    """Who a child is; one that has ended already is somebody who is gone."""
+    return processes.identify(pid) or processes.Identity(pid, 0, "", "")
+
+
 def _child(work: Callable[[], None], log: Path | None, closing: Iterable[int], parent: int, death: int) -> NoReturn:
     status = 1
     try:

@@ -46,7 +46,7 @@ class Replicas:
 
     def _start(self, number: int) -> None:
         pid = forks.fork(lambda: self._work(number), log=None, closing=self._signals.descriptors)
-        self._running[number] = processes.identify(pid) or processes.Identity(pid, 0, "", "")
+        self._running[number] = forks.identity(pid)
 
     def _tell(self) -> None:
         for known in self._running.values():

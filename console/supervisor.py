@@ -271,7 +271,7 @@ class Supervisor:
         os.close(theirs)
         process.lines, process.health = forks.Lines(ours), {}
         process.started, process.due = self._clock.monotonic(), None
-        process.known = processes.identify(pid) or processes.Identity(pid, 0, "", "")
+        process.known = forks.identity(pid)
         processes.write_record(self._record / f"{process.name}.json", process.known)
 
     def _listen(self, process: RoomProcess) -> None:

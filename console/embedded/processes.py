@@ -14,7 +14,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -35,10 +35,6 @@ class Identity:
     boot: str
     program: str
     port: int = 0
-
-    def with_port(self, port: int) -> Identity:
-        """The same process, remembered with the port it listens on."""
-        return replace(self, port=port)
 
 
 def identify(pid: int, port: int = 0) -> Identity | None:

@@ -11,7 +11,7 @@ from runtime.topology import ServerFacts, Topology, TopologyError, load, package
 from schemas.envelope import message_classes
 
 SHIPPED = packaged()
-SAFE = ServerFacts(version=(7, 2), policy="noeviction", maxmemory=0, aof=True)
+SAFE = ServerFacts(version=(7, 2), policy="noeviction", aof=True)
 
 
 def _complaints(text: str) -> list[str]:
@@ -126,7 +126,7 @@ def test_every_evicting_policy_is_refused_with_its_remedy(policy: str) -> None:
 
 
 def test_server_that_tells_nothing_is_refused() -> None:
-    assert len(unsafe(ServerFacts(version=(6, 2), policy="unknown", maxmemory=0, aof=False))) == 3
+    assert len(unsafe(ServerFacts(version=(6, 2), policy="unknown", aof=False))) == 3
 
 
 def test_server_without_aof_is_refused_with_both_remedies() -> None:
