@@ -5,5 +5,5 @@ crypto        one key ring; sealing and signing                 metrics    the o
 credentials   provider keys, sealed for their deployment        logs       JSON lines, or lines for people
 settings      one tree of settings from five sources            ewma       averages that forget with time
 replies       what a Redis server answers, as values            shipped    files of the checkout and of the wheel
-version       which Headrace this is
+pids          processes, by pid and start time                  version    which Headrace this is
 """

@@ -39,9 +39,12 @@ def fork(work: Callable[[], None], *, log: Path | None, closing: Iterable[int], 
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()
+    # A signal to the child must not meet the parent's handlers, which would swallow it: it waits until they are reset.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
     pid = os.fork()
     if pid == 0:
         _child(work, log, closing, parent, death)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return pid
 
 

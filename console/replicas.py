@@ -11,6 +11,7 @@ import signal
 from collections.abc import Callable
 
 from base.ids import Random
+from base.pids import exit_status
 from console import forks
 from console.embedded import processes
 from console.stack import Say
@@ -53,7 +54,7 @@ class Replicas:
             processes.send(known, signal.SIGTERM)
 
     def _look_after(self, number: int, known: processes.Identity) -> None:
-        status = processes.exit_status(known.pid)
+        status = exit_status(known.pid)
         if status is None and not processes.gone(known):
             return
         del self._running[number]
