@@ -132,3 +132,7 @@ def test_server_that_tells_nothing_is_refused() -> None:
 def test_server_without_aof_is_refused_with_both_remedies() -> None:
     (problem,) = unsafe(replace(SAFE, aof=False))
     assert "CONFIG SET appendonly yes" in problem and "redis.allow_no_aof" in problem
+
+
+def test_a_router_counts_as_lost_when_others_may_take_over_its_runs() -> None:
+    assert load().spec("cleared", "router").idle_ms == LOST_MS
