@@ -9,6 +9,7 @@ import pytest
 
 from runtime.topology import ServerFacts, Topology, TopologyError, load, packaged, unsafe
 from schemas.envelope import message_classes
+from state.inflight import LOST_MS
 
 SHIPPED = packaged()
 SAFE = ServerFacts(version=(7, 2), policy="noeviction", aof=True)
