@@ -7,7 +7,7 @@ file it read, so that a process beside it judges by the same policy.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,12 +83,17 @@ def _nothing_runs(folder: Path) -> JoinError:
 
 
 def _file_of(folder: Path) -> Path | None:
-    """The settings file that the running `up` read; None without one."""
+    """The settings file that the running `up` read; None without one. JoinError when that cannot be known."""
+    path = folder / "connection.json"
     try:
-        found: Mapping[str, Any] = json.loads((folder / "connection.json").read_text())
-    except (OSError, ValueError):
+        found = json.loads(path.read_text())
+    except OSError:
         return None
-    file = str(found.get("config", ""))
+    except (ValueError, RecursionError):
+        found = None
+    file = found.get("config", "") if isinstance(found, dict) else None
+    if not isinstance(file, str) or "\0" in file:
+        raise JoinError(f"{path} is damaged: start `headrace up` again, or name the settings file with --config FILE")
     return Path(file) if file else None
 
 
