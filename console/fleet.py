@@ -12,7 +12,6 @@ from console import forks
 from console.embedded import processes
 from console.stack import LISTENING
 
-
 MOST_PROCESSES = 64  # of one room under one supervisor, which forks and watches them all
 
 
