@@ -160,7 +160,7 @@ def _id(ring: KeyRing, *parts: str) -> str:
 
 
 def _refuse_host(url: str, private: bool) -> str:
-    """Why a URL that is written with an address can never be called, or ""; a name is judged when it is connected to."""
+    """Why the address in a URL can never be called, or ""; a name is judged when it is connected to."""
     host = urlsplit(url).hostname or ""
     try:
         ipaddress.ip_address(host)
