@@ -113,7 +113,7 @@ def _connection(data: Path) -> dict[str, Any]:
     """connection.json of a running server, {} when none runs."""
     try:
         found = json.loads((data / "connection.json").read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
