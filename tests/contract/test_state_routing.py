@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 import pytest
@@ -19,18 +19,11 @@ from state.breaker import KEY, RedisBreakers
 from state.latency import KEY as LATENCIES
 from state.latency import RedisLatencies
 from state.memory import MemoryBreakers, MemoryLatencies
-from tests.state_support import FakeClock, Gone, connect
+from tests.state_support import FakeClock, Gone
 from workers.router.ports import Breakers, Latencies
 
 LIMITS = Limits(failures=3, open_ms=60, open_most_ms=100, probe_ms=80)
 FAR = Limits(failures=3, open_ms=60_000, open_most_ms=600_000, probe_ms=60_000)
-
-
-@pytest.fixture
-async def redis(valkey_cluster: str) -> AsyncIterator[Client]:
-    client = await connect(valkey_cluster)
-    yield client
-    await client.close()
 
 
 @dataclass

@@ -172,7 +172,7 @@ def test_doctor_names_what_must_be_mended(capsys: pytest.CaptureFixture[str], tm
     bad = {row["name"]: row for row in json.loads(out)["data"] if row["verdict"] == "bad"}
     assert (code, set(bad)) == (1, {"settings", "data folder"})
     assert bad["data folder"]["remedy"] == f"chmod go-rwx {loose}"
-    (tmp_path / "headrace.yaml").write_text("redis: {url: 'redis://127.0.0.1:9'}\n")
+    (tmp_path / "headrace.yaml").write_text("server: {port: 0}\nredis: {url: 'redis://127.0.0.1:9'}\n")
     code, out, _ = said(capsys, "doctor", "--json")
     bad = {row["name"]: row for row in json.loads(out)["data"] if row["verdict"] == "bad"}
     assert (code, set(bad)) == (1, {"own servers"})

@@ -14,7 +14,7 @@ from schemas.envelope import Envelope
 from schemas.errors import Unavailable
 from schemas.events import RequestAccepted, RequestRefused
 from schemas.outcomes import Dead, Decided, Delivery, Done
-from schemas.routes import CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS
+from schemas.routes import CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS, TOKEN_IDS
 from schemas.verdicts import EDITS, PASS, REFUSE, SKIP, Verdict
 from workers.guardrails.handlers import Guard, persons_guard, rules_guard
 from workers.guardrails.look import IN_THREAD
