@@ -79,8 +79,12 @@ def _nothing_runs(folder: Path) -> JoinError:
 
 
 def _file_of(folder: Path) -> Path | None:
-    """The settings file that the running `up` read; None without one."""
-    file = str(read_object(folder / "connection.json").get("config", ""))
+    """The settings file that the running `up` read; None without one. JoinError when that cannot be known."""
+    path = folder / "connection.json"
+    found = read_object(path)
+    file = found.get("config", "") if found or not path.exists() else None
+    if not isinstance(file, str) or "\0" in file:
+        raise JoinError(f"{path} is damaged: start `headrace up` again, or name the settings file with --config FILE")
     return Path(file) if file else None
 
 

@@ -327,7 +327,7 @@ def read_object(path: Path) -> Mapping[str, object]:
     """The JSON object in a file; nothing when it is not there or is something else."""
     try:
         found = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

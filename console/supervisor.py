@@ -221,7 +221,7 @@ class Supervisor:
                 return {"room": room, "processes": self.shapes()}
             if message.get("do") == "status":
                 return {"processes": self.shapes()}
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             return {"error": str(error)}
         return {"error": f"unknown request {message.get('do')!r}"}
 
