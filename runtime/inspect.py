@@ -152,8 +152,8 @@ class Inspector:
     async def _oldest(self, key: str, group: str, last: str, pending: int, unread: int) -> int:
         """Birth of the oldest entry that is not done, ms; 0 = none."""
         if pending:
-            summary = await self._redis.execute("XPENDING", key, group)
-            return int(summary[1].decode().partition("-")[0])
+            first = (await self._redis.execute("XPENDING", key, group))[1]  # None: done since they were counted
+            return int(first.decode().partition("-")[0]) if first else 0
         if unread:
             rows = await self._redis.execute("XRANGE", key, f"({last}", "+", "COUNT", 1)
             return int(rows[0][0].decode().partition("-")[0]) if rows else 0

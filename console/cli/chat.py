@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
 
-from console.cli.client import CliError, Server, door
+from console.cli.client import CliError, Server, door, first_models
 from console.cli.output import DATA, Data, Json, show_json
 
 _TIMEOUT_S = 600.0
@@ -25,7 +25,7 @@ def chat(
 ) -> None:
     """Ask a model and watch the answer arrive."""
     server = door(data)
-    chosen = model or _first_model(server)
+    chosen = model or _first_model(server, first_models(data))
     limits = {} if max_tokens is None else {"max_tokens": max_tokens}
     if message is not None:
         answer = _say(server, chosen, [{"role": "user", "content": message}], limits, quiet=as_json)
@@ -78,9 +78,11 @@ def _pieces(server: Server, body: dict[str, Any]) -> Iterator[str]:
                 yield choice.get("delta", {}).get("content") or ""
 
 
-def _first_model(server: Server) -> str:
+def _first_model(server: Server, preferred: Sequence[str]) -> str:
+    """Of what is served, the first that `headrace up` brought along: others may be no models to chat with."""
     with server.open("GET", "/v1/models", None, 30.0) as answer:
         found = json.loads(answer.read())["data"]
     if not found:
         raise CliError("no model is ready; add one with `headrace models add NAME --url URL --wait`")
-    return str(found[0]["id"])
+    served = [str(model["id"]) for model in found]
+    return next((name for name in preferred if name in served), served[0])

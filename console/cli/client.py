@@ -88,6 +88,13 @@ def door(data: Path) -> Server:
     return Server(url, key or _known(found, "api_key", "HEADRACE_API_KEY"))
 
 
+def first_models(data: Path) -> list[str]:
+    """The models that `headrace up` began with, in its order; none when another machine is asked."""
+    if os.environ.get("HEADRACE_BASE_URL"):
+        return []
+    return [str(name) for name in connection(data).get("models", ())]
+
+
 def _known(found: Mapping[str, Any], name: str, variable: str) -> str:
     """A key of connection.json. On own servers `headrace init` has shown it and nobody kept it."""
     if not found.get(name):

@@ -24,13 +24,9 @@ _COLUMNS = (
     ("MODEL", "name"),
     ("STATE", "state"),
     ("READY", "of"),
-    ("TARGET", "target"),
     ("URL", "url"),
-    ("POOL", "pool"),
     ("SLOTS", "slots"),
-    ("PIDS", "pids"),
     ("RESTARTS", "restarts"),
-    ("KEY", "credential"),
     ("REASON", "reason"),
 )
 _ENGINES = (
@@ -204,8 +200,7 @@ def _why(server: Server, row: dict[str, Any]) -> str:
 
 def _listed(row: dict[str, Any]) -> dict[str, Any]:
     """A row of the list: how many of how many are ready."""
-    pids = ", ".join(map(str, row.get("pids", [])))
-    return {**row, "of": f"{row.get('ready', '-')}/{row.get('replicas', 1)}", "pids": pids}
+    return {**row, "of": f"{row.get('ready', '-')}/{row.get('replicas', 1)}"}
 
 
 def _follow(server: Server, path: str, query: dict[str, int]) -> None:

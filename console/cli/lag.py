@@ -16,7 +16,6 @@ from console.cli.output import DATA, Data, Json, console, make_table, show_json
 _GROUPS = (
     ("STREAM", "stream"),
     ("GROUP", "group"),
-    ("LENGTH", "length"),
     ("LAG", "lag"),
     ("PENDING", "pending"),
     ("WAITING", "waiting"),

@@ -21,6 +21,9 @@ DATA = DEFAULT_DATA
 
 _SPANS = ("ttft_ms", "duration_ms", "oldest_ms", "idle_ms")  # milliseconds that are no moments
 
+_WHOLE = ("RUN", "KEY", "CONSUMER", "OUTCOME", "STATE")  # what is typed or searched for is not broken over lines
+_DATE = 10  # columns: a moment is broken between day and time at most
+
 #: (heading, field) of one column; dots lead into nested values, `_ms` fields are shown as times.
 Column = tuple[str, str]
 
@@ -37,8 +40,9 @@ def show_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], empt
 def make_table(rows: Iterable[Mapping[str, Any]], columns: Sequence[Column]) -> Table:
     """Rows as a table without lines."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading, _ in columns:
-        table.add_column(heading, overflow="fold")
+    for heading, field in columns:
+        width = _DATE if _is_moment(field) else None
+        table.add_column(heading, overflow="fold", no_wrap=heading in _WHOLE, min_width=width)
     for row in rows:
         table.add_row(*(_cell(row, field) for _, field in columns))
     return table
@@ -71,11 +75,15 @@ def moment(ms: object) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
+def _is_moment(field: str) -> bool:
+    return field.endswith("_ms") and field not in _SPANS
+
+
 def _cell(row: Mapping[str, Any], field: str) -> str:
     value: Any = row
     for part in field.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
-    if field.endswith("_ms") and field not in _SPANS:
+    if _is_moment(field):
         return moment(value)
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value)) if all(isinstance(item, str) for item in value) else json.dumps(value)

@@ -16,13 +16,11 @@ _COLUMNS = (
     ("RUN", "run"),
     ("MODEL", "model"),
     ("OUTCOME", "outcome"),
-    ("STATUS", "status"),
     ("CODE", "code"),
     ("IN", "prompt_tokens"),
     ("OUT", "completion_tokens"),
     ("TTFT ms", "ttft_ms"),
     ("TOOK ms", "duration_ms"),
-    ("KEY", "key_id"),
 )
 
 

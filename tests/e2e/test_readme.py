@@ -101,16 +101,26 @@ def test_a_model_with_a_key_is_added_and_served(home: Path, mock: Engine) -> Non
 @pytest.mark.slow
 def test_the_quickstart_works_from_the_question_to_reading_the_answer_again(home: Path) -> None:
     (home / "ask.py").write_text(block("openai", QUICKSTART, "python"))
-    assert typed("python ask.py", home).strip()
+    *hello, length, judged = typed("python ask.py", home).splitlines()
+    assert hello and (length, judged) == ("384", "True True")
     looking = block("headrace requests list", QUICKSTART)
-    newest = json.loads(typed("headrace requests list --json", home))["data"][0]
-    assert newest["outcome"] == "completed"
+    rows = json.loads(typed("headrace requests list --json", home))["data"]
+    assert {row["outcome"] for row in rows[:3]} == {"completed"}
+    newest = next(row for row in rows if row["model"] == "smollm2")
     said = typed(looking.replace("RUN", newest["run"]), home)
-    assert newest["run"] in said and "claimed" in said and "authorization" in said
+    assert newest["run"] in said and "claimed" in said and "least_inflight" in said and "healthy" in said
     again = block("/v1/streams/RUN", QUICKSTART).replace("RUN", newest["run"])
     if shutil.which("curl"):
         events = typed(block("KEY=", README).partition("curl")[0] + again, home)
         assert events.startswith("id: 4\n") and events.rstrip().endswith("data: [DONE]")
+
+
+@pytest.mark.model
+@pytest.mark.slow
+def test_the_quickstart_chats_and_scales_by_the_command_line(home: Path) -> None:
+    assert typed('headrace chat "Say hello" --max-tokens 4', home).strip()  # not with the model for embeddings
+    said = typed(block("headrace scale router 2", QUICKSTART), home)
+    assert "router: 2 ready" in said and "rules: 3 ready" in said and "router: 1 ready" in said
 
 
 @pytest.mark.model

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sys
-import threading
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +20,7 @@ from openai import OpenAI
 from console.cli import main
 from tests.e2e.conftest import client_of
 from tests.e2e.house import House, headrace, until
+from tests.e2e.load import LONG, SHORT, Load, stream
 
 PROCESSES = "ingress|authorization,rules,persons,router,audit,console|provisioner"
 SETTINGS = f"""
@@ -31,7 +31,7 @@ models:
     slots: 16
     command: ["{sys.executable}", -m, bench.mock_engine, --port, "{{port}}", --itl-ms, "20"]
 """
-SHORT, LONG = 5, 250  # tokens; a long answer takes five seconds
+MODEL = "grown"
 
 
 @pytest.fixture(scope="module")
@@ -45,45 +45,6 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 def client(house: House) -> Iterator[OpenAI]:
     with client_of(house, house.key) as made:
         yield made
-
-
-def ask(client: OpenAI, tokens: int) -> int:
-    """The tokens of one streamed answer that came to its end."""
-    stream = client.chat.completions.create(
-        model="grown", messages=[{"role": "user", "content": "go"}], max_tokens=tokens, stream=True
-    )
-    chunks = [chunk for chunk in stream if chunk.choices]
-    assert chunks[-1].choices[0].finish_reason
-    return sum(bool(chunk.choices[0].delta.content) for chunk in chunks)
-
-
-class Load:
-    """Short requests, one after the other on each of four threads, until the block ends. Any failure is raised."""
-
-    def __init__(self, client: OpenAI) -> None:
-        self._client, self._over = client, threading.Event()
-        self._pool = ThreadPoolExecutor(16)
-        self._loops: list[Future[int]] = []
-
-    def __enter__(self) -> Load:
-        self._loops = [self._pool.submit(self._loop) for _ in range(4)]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._pool.shutdown()
-        assert all(loop.result() for loop in self._loops)
-
-    def long(self, number: int) -> list[Future[int]]:
-        """Long answers beside them."""
-        return [self._pool.submit(ask, self._client, LONG) for _ in range(number)]
-
-    def _loop(self) -> int:
-        answered = 0
-        while not self._over.is_set():
-            assert ask(self._client, SHORT) == SHORT
-            answered += 1
-        return answered
 
 
 def shown(house: House) -> dict[str, Any]:
@@ -115,7 +76,7 @@ def engines(house: House, number: int) -> dict[int, int]:
 
 
 def test_a_deployment_grows_and_shrinks_under_load_without_a_failed_request(house: House, client: OpenAI) -> None:
-    with Load(client) as load:
+    with Load(client, MODEL) as load:
         scale(house, 3)
         pids = engines(house, 3)
         answers = load.long(6)
@@ -142,7 +103,7 @@ def test_an_engine_killed_with_9_is_restarted_while_others_serve(house: House, c
     scale(house, 2)
     before = engines(house, 2)
     os.kill(before[2], signal.SIGKILL)
-    assert [ask(client, SHORT) for _ in range(10)] == [SHORT] * 10
+    assert [stream(client, MODEL, SHORT) for _ in range(10)] == [SHORT] * 10
     until(lambda: engines(house, 2)[2] != before[2])
     [_, second] = shown(house)["engines"]
     assert (second["restarts"], engines(house, 2)[1]) == (1, before[1])
@@ -151,7 +112,7 @@ def test_an_engine_killed_with_9_is_restarted_while_others_serve(house: House, c
 def test_a_provisioner_killed_while_it_scales_finishes_in_its_next_life(house: House, client: OpenAI) -> None:
     scale(house, 2)
     before = engines(house, 2)
-    with Load(client):
+    with Load(client, MODEL):
         for number in (4, 2):
             house.request("/admin/v1/deployments/grown/scale", {"replicas": number})
             until(partial(scaled_to, house, number))
@@ -169,7 +130,7 @@ def test_a_paused_model_stays_known_and_says_that_no_engine_serves_it(house: Hou
     assert (status, found["error"]["code"]) == (503, "server_is_overloaded")
     assert found["error"]["message"].startswith("No engine serves this model now.")
     scale(house, 1)
-    assert ask(client, SHORT) == SHORT
+    assert stream(client, MODEL, SHORT) == SHORT
 
 
 def test_the_words_of_an_engine_outlive_it(house: House, capsys: pytest.CaptureFixture[str]) -> None:
@@ -189,7 +150,7 @@ def operate(house: House, *words: str) -> None:
 
 def begun(house: House, client: OpenAI, pool: ThreadPoolExecutor) -> Future[int]:
     """A long answer that an engine is giving."""
-    answer = pool.submit(ask, client, LONG)
+    answer = pool.submit(stream, client, MODEL, LONG)
     [engine] = shown(house)["engines"]
     until(lambda: _running(engine["url"]) == 1)
     return answer

@@ -96,7 +96,7 @@ async def test_adding_a_model_can_wait_until_it_is_ready(cli: Cli, desk: Desk, m
     await desk.store.deployments.set_state("m", "ready", "", 2_000)
     assert (await adding)[:2] == (0, "m is ready.\n")
     assert "1/1" in (await cli.run("models", "list"))[1]
-    assert "external" in (await cli.run("deployments", "list"))[1]
+    assert "http://127.0.0.1:9/v1" in (await cli.run("deployments", "list"))[1]
     assert (await cli.json("models", "remove", "m")) == {"stopping": ["m"]}
 
 
@@ -152,7 +152,7 @@ async def test_scaling_waits_until_so_many_engines_serve(cli: Cli, desk: Desk) -
     for number in (1, 2):
         await desk.store.deployments.put_replica(engine("m", number, "ready", command.command_id, pid=10 + number))
     assert (await scaling)[:2] == (0, "m now has 2 engines.\n")
-    assert ["2/2" in line and "11, 12" in line for line in (await cli.run("deployments", "list"))[1].splitlines()][1]
+    assert "2/2" in (await cli.run("deployments", "list"))[1].splitlines()[1]
     assert (await cli.json("deployments", "scale", "m", "2"))["command_id"] == command.command_id  # it stands already
     assert desk.said.kinds().count("ScaleDeployment") == 1
 

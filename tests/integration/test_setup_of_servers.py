@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -12,6 +14,7 @@ import pytest
 
 from tests.conftest import short_folder
 from tests.own_servers import TOKEN, OwnServers, Said, headrace, own_servers
+from tests.servers import postgres_programs
 
 KEY = re.compile(r"hr_[0-9a-f]{16}_[0-9a-f]{48}_[0-9a-f]{24}")
 
@@ -154,3 +157,27 @@ def test_doctor_knows_own_servers(fresh: OwnServers, tmp_path: Path) -> None:
     assert headrace("init", environment=environment, folder=tmp_path).code == 0
     after = json.loads(headrace("doctor", "--json", environment=environment, folder=tmp_path).out)["data"]
     assert next(row for row in after if row["name"] == "postgres")["detail"].startswith("PostgreSQL 15, schema current")
+
+
+def test_the_backup_of_the_how_to_holds_every_row(fresh: OwnServers, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "own-servers.md").read_text()
+    dump, restore = re.findall(r"```sh\n((?:export PGOPTIONS.*\n)?pg_\w+ .*\n)```", page)
+    assert init(fresh, tmp_path, database="kept").code == 0
+    environment = fresh.environment("kept")
+    typed(dump, environment["DATABASE_URL"], tmp_path)
+    fresh.postgres.sql("ALTER DATABASE kept RENAME TO lost")
+    fresh.postgres.sql('CREATE DATABASE kept OWNER "kept-service"')
+    typed(restore, environment["DATABASE_URL"], tmp_path)
+    again = init(fresh, tmp_path, "--check", database="kept")
+    assert again.code == 0 and "was there  first application key" in again.out, again
+
+
+def typed(text: str, dsn: str, folder: Path) -> None:
+    """A block of the how-to, by the programs of the server's own version."""
+    programs = postgres_programs()
+    assert programs is not None
+    variables = {"PATH": f"{programs}:{os.defpath}", "DATABASE_URL": dsn}
+    done = subprocess.run(
+        ["bash", "-euc", text], cwd=folder, env=variables, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

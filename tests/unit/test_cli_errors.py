@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from console.cli import main
 from console.cli.client import Server, connection
-from console.cli.output import moment
+from console.cli.output import make_table, moment
 from console.cli.up import parse_engine
 from console.launch import LaunchError
 
@@ -188,6 +190,20 @@ def test_topology_apply_says_when_the_server_is_away(capsys: pytest.CaptureFixtu
 
 def test_times_are_shown_in_utc_and_never_as_zero() -> None:
     assert (moment(1_700_000_000_000), moment(0), moment(None)) == ("2023-11-14 22:13:20", "-", "-")
+
+
+def test_a_run_is_shown_whole_on_a_narrow_terminal() -> None:
+    run = "01a21a1a-5067-7000-86c2-829154c0cf63"
+    row = {"run": run, "ended_ms": 1_700_000_000_000, "model": "a-model-with-a-long-name"}
+    narrow = Console(width=70, file=io.StringIO(), force_terminal=False)
+    with narrow.capture() as shown:
+        narrow.print(make_table([row], (("ENDED", "ended_ms"), ("RUN", "run"), ("MODEL", "model"))))
+    assert run in shown.get() and "2023-11-14" in shown.get()
+
+
+def test_a_name_is_no_run_and_the_option_for_it_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = said(capsys, "route", "explain", "smollm2")
+    assert (code, err.count("\n")) == (2, 1) and "--model smollm2" in err
 
 
 @pytest.mark.parametrize(
