@@ -113,6 +113,19 @@ def test_slots_are_those_of_endpoints_that_can_serve() -> None:
     assert usable_slots([place("e1", up=False)], NOW) is None
 
 
+def test_what_still_runs_at_an_endpoint_that_gets_nothing_more_takes_no_slot_of_another() -> None:
+    """Else a run would wait although another endpoint is free, until the last answer of the first has ended."""
+    sound = place("e1", in_use=1)
+    assert usable_slots([sound, place("e2", open_for=9, in_use=2)], NOW) == 2 + 2
+    assert usable_slots([sound, place("e2", up=False, in_use=2)], NOW) == 2 + 2
+    assert usable_slots([place("e1", open_for=9), place("e2", open_for=20, in_use=1)], NOW) == 2 + 1
+
+
+def test_a_half_open_endpoint_gets_its_probe_beside_what_it_has() -> None:
+    assert usable_slots([place("e1", slots=8, open_for=-1, in_use=3)], NOW) == 4
+    assert usable_slots([place("e1", slots=3, open_for=-1, in_use=3)], NOW) == 3
+
+
 # --- the slots of a process ---------------------------------------------------------------------------------------
 
 
@@ -150,6 +163,15 @@ def test_a_seat_has_its_share_and_may_change_it() -> None:
 
 def test_a_pool_that_nothing_serves_has_places_for_errands() -> None:
     assert pools().capacity("pool", (endpoint("down", up=False),)) == pools().capacity("pool", ()) == ERRANDS
+
+
+def test_a_pool_whose_endpoints_left_has_places_beside_what_still_runs_there() -> None:
+    slots, gone, other = pools(), endpoint("e1"), endpoint("e2", slots=2)
+    with slots.using(pick(slots, (gone,))):
+        assert slots.capacity("pool", (other,)) == 3, "one that left holds no slot of one that is there"
+        assert slots.capacity("pool", ()) == ERRANDS + 1
+        assert slots.capacity("pool", (endpoint("e1", up=False),)) == ERRANDS + 1
+    assert slots.capacity("pool", (other,)) == 2
 
 
 def test_the_record_says_what_was_chosen_from_and_stays_small() -> None:

@@ -83,9 +83,17 @@ class Pools:
 
     def capacity(self, pool: str, endpoints: Sequence[EndpointRecord]) -> int:
         """Runs of a pool that this router can have in hand: its part of the slots of endpoints that are up and not left
-        out; without any endpoint room for errands, so that runs are told so at once."""
-        found = usable_slots(self.places(pool, endpoints), self._clock.monotonic())
-        return ERRANDS if found is None else found
+        out, and what still runs at others, also at those that left the pool. Without any endpoint there is room for
+        errands beside them, so that runs are told so at once."""
+        places = self.places(pool, endpoints)
+        usable = usable_slots(places, self._clock.monotonic())
+        counted: Set[str] = set() if usable is None else {place.name for place in places}
+        return (ERRANDS if usable is None else usable) + self._left_at(pool, counted)
+
+    def _left_at(self, pool: str, counted: Set[str]) -> int:
+        """Requests of this process at endpoints of a pool but those that were counted."""
+        of_pool = (place for place in self._places.values() if place.endpoint.pool == pool)
+        return sum(place.in_use for place in of_pool if place.name not in counted)
 
     def places(self, pool: str, endpoints: Sequence[EndpointRecord]) -> list[Place]:
         """The endpoints with what is known of them here; made anew only when the catalog or the seat has changed."""
