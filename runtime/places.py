@@ -83,7 +83,11 @@ class Announcer:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Announce once, then again and again. Unavailable when the server is away."""
+        """Announce once, then again and again. Unavailable when the server is away.
+
+        The place among the routers is asked for before any slot is announced: one that took itself for the only one
+        would let in as many runs as all of them together can take."""
+        self._sit([await self._tell(p, {}) for p in self._prefixes])
         await self.announce()
         self._task = asyncio.create_task(self._loop(), name="router:announce")
 
@@ -109,10 +113,13 @@ class Announcer:
             capacity = await self._capacities()
             self._places.set(capacity)
             slots = {pool: share(count, len(self._prefixes)) for pool, count in capacity.items()}
-            seats = [await self._tell(p, slots) for p in self._prefixes]
-            self._seated(seats[0].place, seats[0].routers)
+            self._sit([await self._tell(p, slots) for p in self._prefixes])
             if await self._capacities() == capacity:
                 return
+
+    def _sit(self, seats: Sequence[Seat]) -> None:
+        """All partitions have the same routers; the first says who sits where."""
+        self._seated(seats[0].place, seats[0].routers)
 
     async def _tell(self, p: str, slots: Mapping[str, int]) -> Seat:
         while True:

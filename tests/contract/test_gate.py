@@ -110,6 +110,25 @@ async def test_an_announcement_ends_by_itself(world: World) -> None:
     assert len(await inside(world)) == 1
 
 
+async def test_a_dead_router_leaves_nothing_behind_when_the_servers_clock_was_set_back(world: World) -> None:
+    await announce(world, 5, "dead", holds_ms=3_600_000)  # as it looks after an hour's step back
+    seat = await world.scripts.announce(P, "r1", 60_000, {POOL: 1}, 100)
+    assert (seat.place, seat.routers) == (0, 1)
+    for _ in range(3):
+        await clear(world)
+    assert len(await inside(world)) == 1
+
+
+async def test_no_pool_stands_in_the_way_of_one_whose_name_begins_like_a_key_of_it(world: World) -> None:
+    pools = {POOL: 1, f"{POOL}:slots": 1, f"{POOL}:interactive:waiting": 1, f"{POOL}:interactive:tenants": 1}
+    await world.scripts.announce(P, "r1", 60_000, pools, 100)
+    first, second = await clear(world), await clear(world)
+    assert await inside(world) == [first.run]
+    await world.scripts.announce(P, "r1", 60_000, pools, 100)
+    await end(world, first.run)
+    assert await inside(world) == [second.run]
+
+
 async def test_a_light_tenant_does_not_wait_behind_a_heavy_one(world: World) -> None:
     owners = await queue_up(world, [("heavy", 12), ("light", 3)])
     order = await serve(world, 8, owners)
@@ -216,4 +235,4 @@ async def test_one_announcement_lets_in_no_more_than_it_is_told(world: World) ->
 
 
 def test_the_waiting_of_a_lane_stands_under_its_own_key() -> None:
-    assert waiting_key(f"{P}:cleared:a:b:batch") == f"{P}:gate:a:b:batch:waiting"
+    assert waiting_key(f"{P}:cleared:a:b:batch") == f"{P}:gate:a:b|batch:waiting"
