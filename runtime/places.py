@@ -44,6 +44,16 @@ class Places:
         pool = place_of(stream)[0]
         return self.capacity.get(pool, 0) - self.in_hand[pool]
 
+    def able(self, streams: Sequence[str]) -> tuple[Sequence[str], int]:
+        """The streams of which entries may be read now, and how many of each.
+
+        The lanes of a pool share its room, since a read takes as many of each: it brings no more than there is room
+        for, but one of each lane when there is one place."""
+        rooms = {stream: room for stream in streams if (room := self.room(stream)) > 0}
+        lanes = Counter(place_of(stream)[0] for stream in rooms)
+        each = [max(1, room // lanes[place_of(stream)[0]]) for stream, room in rooms.items()]
+        return list(rooms), min(each, default=0)
+
     def take(self, stream: str) -> None:
         """An entry of the stream was read."""
         self.in_hand[place_of(stream)[0]] += 1

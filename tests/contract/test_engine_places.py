@@ -115,3 +115,17 @@ async def test_what_a_dead_router_held_is_taken_over_only_with_room(house: House
 @pytest.mark.parametrize(("slots", "partitions", "part"), [(8, 1, 8), (8, 4, 4), (1, 4, 1), (3, 4, 2), (0, 4, 0)])
 def test_partitions_are_promised_up_to_twice_their_even_share(slots: int, partitions: int, part: int) -> None:
     assert share(slots, partitions) == part
+
+
+def test_the_lanes_of_a_pool_share_its_room() -> None:
+    """Else a router would hold runs of both lanes that another one has room for."""
+    places, lanes = Places(), ("{0}:cleared:a:interactive", "{0}:cleared:a:batch", "{0}:cleared:b:interactive")
+    places.set({"a": 9, "b": 5})
+    places.take(lanes[0])
+    assert places.able(lanes) == (list(lanes), 4)
+    places.set({"a": 2, "b": 5})
+    assert places.able(lanes) == (list(lanes), 1), "one place: one of each lane"
+    places.set({"a": 1, "b": 5})
+    assert places.able(lanes) == ([lanes[2]], 5)
+    places.set({})
+    assert places.able(lanes) == ([], 0)
