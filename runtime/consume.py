@@ -127,8 +127,8 @@ class Engine:
             self._track(asyncio.create_task(self._quietly(self._reading.end(present))))
 
     def wake_for_room(self) -> None:
-        """A pool has room again: if the present read does not wait for its lanes, it must end."""
-        if self._reading.misses_room():
+        """Other pools have room than before: a read that waits for too few or too many lanes must end."""
+        if self._reading.is_stale():
             self.wake()
 
     # --- reading --------------------------------------------------------------------------------------------------

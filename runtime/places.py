@@ -32,12 +32,13 @@ Capacities = Callable[[], Awaitable[Mapping[str, int]]]
 
 
 class Places:
-    """Runs in hand and capacity, by pool. on_room: called when a pool has room again that had none."""
+    """Runs in hand and capacity, by pool. on_change: called when a pool has room again that had none, and when what
+    may be in hand has become so little that it has none any more."""
 
     def __init__(self) -> None:
         self.capacity: Mapping[str, int] = {}
         self.in_hand: Counter[str] = Counter()
-        self.on_room: Callable[[], None] = lambda: None
+        self.on_change: Callable[[], None] = lambda: None
 
     def room(self, stream: str) -> int:
         """How many entries of a cleared stream may be read now."""
@@ -63,14 +64,17 @@ class Places:
         pool = place_of(stream)[0]
         self.in_hand[pool] -= 1
         if self.in_hand[pool] == self.capacity.get(pool, 0) - 1:
-            self.on_room()
+            self.on_change()
 
     def set(self, capacity: Mapping[str, int]) -> None:
         """What this process can take from now on."""
-        grown = any(slots > self.capacity.get(pool, 0) for pool, slots in capacity.items())
+        before = self._with_room()
         self.capacity = capacity
-        if grown:
-            self.on_room()
+        if self._with_room() != before:
+            self.on_change()
+
+    def _with_room(self) -> frozenset[str]:
+        return frozenset(pool for pool, slots in self.capacity.items() if slots > self.in_hand[pool])
 
 
 class Announcer:

@@ -49,9 +49,10 @@ class Reading:
         finally:
             self.present = ()
 
-    def misses_room(self) -> bool:
-        """Whether a stream may be read that the present read, if any, does not wait for."""
-        return any(stream not in self.present for stream in self._able()[0])
+    def is_stale(self) -> bool:
+        """Whether a stream may be read that the present read does not wait for, or the other way round."""
+        able = self._able()[0]
+        return any(stream not in self.present for stream in able) or any(stream not in able for stream in self.present)
 
     async def end(self, present: Sequence[str]) -> None:
         """Unblock until that read has ended: one that was only just sent may come after the first."""

@@ -96,6 +96,24 @@ async def test_a_pool_that_gets_its_first_place_is_read_at_once(house: House) ->
     held.go[FULL].set()
 
 
+async def test_a_read_that_waits_for_a_pool_without_room_any_more_ends(house: House) -> None:
+    """Else a router whose seat became smaller takes a run that another has room for, and keeps it."""
+    places, held = Places(), Held()
+    places.set({"full": 1, "free": 1})
+    await reader(house, places, held)
+    held.go[FREE].set()
+    await put(house.world, FREE, 1)
+    await until(lambda: held.lanes == [FREE] and not places.in_hand["free"])
+    await until(lambda: set(house.engines[0]._reading.present) == {FULL, FREE})
+    places.set({"full": 0, "free": 1})
+    await until(lambda: list(house.engines[0]._reading.present) == [FREE], seconds=4.0)
+    await put(house.world, FULL, 2)
+    await put(house.world, FREE, 3)
+    await until(lambda: held.lanes == [FREE, FREE])
+    assert await house.world.unread(FULL, "router") == 1
+    held.go[FULL].set()
+
+
 async def test_what_a_dead_router_held_is_taken_over_only_with_room(house: House) -> None:
     for number in range(2):
         await put(house.world, FULL, number)

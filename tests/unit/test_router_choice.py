@@ -66,6 +66,15 @@ def test_the_last_way_of_a_pool_is_never_closed() -> None:
     assert chosen([place("e1", open_for=9), place("e2", open_for=3)], frozenset({"e2"})) == "e1"
 
 
+def test_a_run_in_hand_borrows_a_slot_where_this_process_has_none() -> None:
+    """Its seat may be too small for the pool by now, or it has tried all that it has slots of: it would wait for ever."""
+    assert chosen([place("e1", slots=0, in_use=1), place("e2", slots=0)]) == "e2"
+    assert chosen([place("e1", slots=0, in_use=1)]) is Absent.busy, "one at a time"
+    assert chosen([place("e1", slots=1), place("e2", slots=0)], frozenset({"e1"})) == "e2"
+    assert chosen([place("e1", slots=1, in_use=1), place("e2", slots=0)]) is Absent.busy
+    assert usable_slots([place("e1", slots=0)], NOW) == 0, "nothing is borrowed beforehand"
+
+
 def test_a_half_open_one_is_chosen_as_any_other() -> None:
     assert chosen([place("e1", open_for=-1), place("e2", in_use=1)]) == "e1"
 
@@ -95,7 +104,8 @@ def test_what_is_chosen_is_never_unfit_while_a_fit_one_is_there(
     stands = {one.name: standing(one, tried, NOW, SLOW_S) for one in places}
     well = {"fit", "half_open"}
     if isinstance(found, Place):
-        assert stands[found.name] not in ("down", "tried", "full")
+        assert stands[found.name] not in ("down", "tried")
+        assert stands[found.name] != "full" or found.limit == found.in_use == 0, "borrowed"
         if well & set(stands.values()):
             assert stands[found.name] in well
         if stands[found.name] == "open":

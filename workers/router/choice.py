@@ -71,8 +71,15 @@ def _second_best(places: Sequence[Place], tried: Set[str], now: float) -> Sequen
     fit = [one for one in places if one.endpoint.up and one.name not in tried]
     if not fit:
         return Absent.none
-    free = [one for one in sound(fit, now) if one.in_use < one.limit]
+    able = sound(fit, now)
+    free = [one for one in able if one.in_use < one.limit] or _borrowed(able)
     return [one for one in free if one.rest_until <= now] or free or Absent.busy
+
+
+def _borrowed(places: Sequence[Place]) -> Sequence[Place]:
+    """For a run that this process holds though none of these slots are its own: the seats changed, or what it tried
+    before was all it had. It would wait for ever. The gate has counted it, so a slot is free somewhere: one each."""
+    return [one for one in places if not one.in_use] if not any(one.limit for one in places) else ()
 
 
 def sound(places: Sequence[Place], now: float) -> Sequence[Place]:
