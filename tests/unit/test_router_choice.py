@@ -67,7 +67,7 @@ def test_the_last_way_of_a_pool_is_never_closed() -> None:
 
 
 def test_a_run_in_hand_borrows_a_slot_where_this_process_has_none() -> None:
-    """Its seat may be too small for the pool by now, or it has tried all that it has slots of: it would wait for ever."""
+    """Its seat may be too small for the pool by now, or it tried all that it has slots of: it would wait for ever."""
     assert chosen([place("e1", slots=0, in_use=1), place("e2", slots=0)]) == "e2"
     assert chosen([place("e1", slots=0, in_use=1)]) is Absent.busy, "one at a time"
     assert chosen([place("e1", slots=1), place("e2", slots=0)], frozenset({"e1"})) == "e2"
