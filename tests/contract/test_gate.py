@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from base.ids import mint_run_id
 from runtime.names import prefix, waiting_key
+from runtime.places import Announcer, Places
 from tests.run_support import CHANCE, CLOCK, FAMILIES, POOL, Hands, World, acceptance, answer, frame, until
 from tests.run_support import ending as ending_of
 
@@ -95,6 +97,30 @@ async def test_slots_of_several_routers_add_up_and_those_of_one_that_leaves_are_
     for run in (await inside(world))[:3]:
         await end(world, run)
     assert len(await inside(world)) == 3
+
+
+async def test_a_router_that_starts_announces_its_part_from_the_first_time_on(world: World) -> None:
+    async def router(name: str) -> Announcer:
+        known = {"routers": 1}
+
+        async def capacities() -> Mapping[str, int]:
+            return {POOL: 8 // known["routers"]}
+
+        def seated(place: int, routers: int) -> None:
+            known["routers"] = routers
+
+        made = Announcer(name, [P], Places(), capacities, seated, world.scripts, CLOCK)
+        await made.start()
+        return made
+
+    first = await router("r1")
+    for _ in range(20):
+        await clear(world)
+    assert len(await inside(world)) == 8
+    second = await router("r2")
+    there = len(await inside(world))
+    await asyncio.gather(first.stop(), second.stop())
+    assert there == 8 + 4, "the first does not know yet that it has less; the second never took itself for the only one"
 
 
 async def test_an_announcement_ends_by_itself(world: World) -> None:
