@@ -38,7 +38,9 @@ _PATTERN = r"^[A-Za-z0-9._/@:+*-]{1,128}$"
 class KeyWish(Section):
     """What a new key should be."""
 
-    name: str = Field(min_length=1, max_length=200, description="For people: who or what uses it.")
+    name: str = Field(
+        min_length=1, max_length=200, pattern=r"^[^\x00]*$", description="For people: who or what uses it."
+    )
     tenant: str = Field("default", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="The organization it belongs to.")
     scopes: tuple[str, ...] = Field((INFERENCE,), min_length=1, description="inference, admin.")
     models: tuple[str, ...] = Field(("*",), min_length=1, max_length=1000, description="Names or patterns with *.")

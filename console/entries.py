@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, model_validator
@@ -26,6 +26,7 @@ _ENDED = ("stopping", "stopped")
 MOST_REPLICAS = 1_000
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]")
 _MODEL = r"^[A-Za-z0-9._/@:+-]{1,128}$"
+_NO_NUL = r"^[^\x00]*$"
 _DEPLOYMENT = r"^$|^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 
 
@@ -34,9 +35,13 @@ class ModelEntry(Section):
 
     name: str = Field(pattern=_MODEL, description="The name clients ask for.")
     url: str = Field("", description="Base address of an OpenAI-compatible server, including /v1.")
-    command: tuple[str, ...] = Field((), description="Instead of url: a program to run; {port} becomes its port.")
+    command: tuple[Annotated[str, Field(pattern=_NO_NUL)], ...] = Field(
+        (), description="Instead of url: a program to run; {port} becomes its port."
+    )
     api_key: SecretStr = Field(SecretStr(""), description="The key that server asks for; stored sealed.")
-    upstream_model: str = Field("", max_length=256, description="What that server calls the model; empty: ask it.")
+    upstream_model: str = Field(
+        "", max_length=256, pattern=_NO_NUL, description="What that server calls the model; empty: ask it."
+    )
     deployment: str = Field("", pattern=_DEPLOYMENT, description="Name of the deployment; by default the model's.")
     pool: str = Field(
         "", pattern=r"^$|" + _MODEL, description="Endpoints of a pool share its work; default: the model."

@@ -2,6 +2,7 @@
 
     Unavailable   PostgreSQL is away, full, failing over, or not set up yet: wait and ask again; nothing is lost
     StoreRefused  it understood and said no: our bug or a row that can't be; asking again won't help
+    UnfitValue    a StoreRefused because of a value: NUL in a text, a number beyond 64 bits
 
 Messages carry the server's message and SQLSTATE, never its DETAIL, which repeats values of rows.
 """
@@ -24,6 +25,7 @@ _NOT_NOW = (
     "57",  # shutdown, cancelled, starting up
     "58",  # the server's system fails
 )
+_DATA = "22"  # data exceptions
 _NOT_SET_UP = ("42P01", "42703", "22023")  # no such table, column or role: not migrated
 
 #: What asyncpg raises: the network's errors, the server's, its own.
@@ -34,6 +36,10 @@ class StoreRefused(HeadraceError):
     """PostgreSQL refused a statement that will not become right by itself."""
 
 
+class UnfitValue(StoreRefused):
+    """A value that no column can hold, whoever gave it."""
+
+
 def translate(error: BaseException, *, gone: bool) -> HeadraceError:
     """Our error for one of FOREIGN. gone: the connection is closed, so a complaint of the driver is about that."""
     if isinstance(error, (OSError, TimeoutError)):
@@ -41,14 +47,15 @@ def translate(error: BaseException, *, gone: bool) -> HeadraceError:
     if not isinstance(error, asyncpg.PostgresError):
         if gone:
             return Unavailable(f"the connection to PostgreSQL is gone: {error}")
-        return StoreRefused(f"a statement was not sent, its values don't fit: {error}")
+        return UnfitValue(f"a statement was not sent, its values don't fit: {error}")
     state = error.sqlstate or ""
     said = f"{_message(error)} (SQLSTATE {state})"
     if state.startswith(_NOT_NOW):
         return Unavailable(f"PostgreSQL cannot serve now: {said}")
     if state in _NOT_SET_UP:
         return Unavailable(f"the record is not set up; run the migrations: {said}")
-    return StoreRefused(f"PostgreSQL refused a statement: {said}")
+    kind = UnfitValue if state.startswith(_DATA) else StoreRefused
+    return kind(f"PostgreSQL refused a statement: {said}")
 
 
 def _message(error: asyncpg.PostgresError) -> str:

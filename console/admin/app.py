@@ -16,6 +16,7 @@ from ingress.errors import PAGES, error_body, failure_of, http_status, retry_hea
 from ingress.methods import methods_of
 from ingress.routes import documents
 from schemas.errors import Code, Failure, HeadraceError
+from storage.errors import UnfitValue
 
 PREFIX = "/admin/v1"
 log = logs.room("console")
@@ -58,6 +59,9 @@ def _respond(failure: Failure) -> Response:
 
 
 async def _ours(request: Request, error: Exception) -> Response:
+    if isinstance(error, UnfitValue):
+        text = "A value cannot be stored: a text must not hold NUL, a number must fit 64 bits."
+        return _respond(Failure(code=Code.invalid_request.value, message=text))
     return _respond(failure_of(error))
 
 

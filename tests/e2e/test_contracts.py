@@ -86,3 +86,27 @@ def test_the_admin_port_keeps_its_document(fuzzed: House, engine: Engine, tmp_pa
     fuzz(knowing(found, harmless), url, key, tmp_path / "strange")
     fuzz(knowing(found, known), url, key, tmp_path / "known", "--mode", "positive")
     assert asked(fuzzed)
+
+
+BEYOND = "9" * 23
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("requests?model=%00", None),
+        ("requests?status=-1748795744288555139072", None),
+        (f"requests?after={BEYOND}:01a1fcc2-5e9b-7000-8d34-8839179968b9", None),
+        ("keys/%00", None),
+        ("keys", {"name": "a\0b"}),
+        ("deployments/%00", None),
+        (f"dlq/0:{BEYOND}-0", None),
+        (f"dlq?after=0:1-{BEYOND}", None),
+        ("models", {"name": "x", "command": ["a\0b"]}),
+        ("guardrails/scan", {"body": {"text": "\ud800"}}),
+    ],
+)
+def test_what_no_store_can_hold_is_the_callers_mistake(fuzzed: House, path: str, body: Any) -> None:
+    status, said = fuzzed.request(f"/admin/v1/{path}", body)
+    assert (status, said["error"]["doc_url"]) == (400, "/docs/errors/invalid_request")

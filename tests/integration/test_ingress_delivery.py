@@ -27,7 +27,7 @@ from schemas.errors import Code, Failure
 from schemas.events import RequestAccepted, RequestCompleted, RequestRefused, Usage
 from state.memory import MemoryKeys
 from tests.ingress_support import chat_body, chunk, chunk_json, connected, head, new_key, new_parts, post, raw
-from tests.run_support import CHANCE, CLOCK, PARTITIONS, RING, Hands, World, answer, open_world, until
+from tests.run_support import CHANCE, CLOCK, PARTITIONS, RING, Hands, World, answer, open_gates, open_world, until
 
 FAMILIES = ("authorization", "rules")
 
@@ -96,6 +96,7 @@ async def accepted(world: World) -> Hands:
 async def claimed(world: World) -> Hands:
     """The accepted run, cleared by all families and owned."""
     hands = await accepted(world)
+    await open_gates(world.scripts)
     for family in FAMILIES:
         await world.scripts.verdict(answer(hands.run, family))
     (entry,) = await hands.read(hands.lane, "router", "r1")

@@ -117,11 +117,16 @@ def _id(text: str) -> str:
     """An id of the form <partition or stream>:<milliseconds>-<number>."""
     where, _, entry = text.partition(":")
     milliseconds, _, number = entry.partition("-")
-    if not (where and milliseconds.isdecimal() and number.isdecimal() and len(text) < 200):
+    if not (where and _counts(milliseconds) and _counts(number) and len(text) < 200):
         raise Refusal.of(
             Code.invalid_request, "A dead letter's id looks like 0:1700000000000-0; the list has them.", param="id"
         )
     return text
+
+
+def _counts(text: str) -> bool:
+    """Whether it is one half of a stream's id: 64 bits."""
+    return text.isascii() and text.isdecimal() and int(text) < 2**64
 
 
 def _no_letter() -> Refusal:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import orjson
 from fastapi import APIRouter
 from pydantic import Field, model_validator
 
@@ -31,6 +32,10 @@ class Scan(Section):
     def _one(self) -> Scan:
         if (self.text is None) == (self.body is None):
             raise ValueError("give either text or body")
+        try:
+            orjson.dumps(self.body)
+        except TypeError as error:  # half a surrogate pair, or nested too deeply: the door refuses it too
+            raise ValueError(f"the body is no JSON that can be sent: {error}") from None
         return self
 
 
