@@ -32,8 +32,8 @@ Capacities = Callable[[], Awaitable[Mapping[str, int]]]
 
 
 class Places:
-    """Runs in hand and capacity, by pool. on_change: called when a pool has room again that had none, and when what
-    may be in hand has become so little that it has none any more."""
+    """Runs in hand and capacity, by pool. on_change: called when a pool has room again that had none, and each time
+    that the capacity is told, once a second: then reads end that still wait for a pool which is full by now."""
 
     def __init__(self) -> None:
         self.capacity: Mapping[str, int] = {}
@@ -68,13 +68,8 @@ class Places:
 
     def set(self, capacity: Mapping[str, int]) -> None:
         """What this process can take from now on."""
-        before = self._with_room()
         self.capacity = capacity
-        if self._with_room() != before:
-            self.on_change()
-
-    def _with_room(self) -> frozenset[str]:
-        return frozenset(pool for pool, slots in self.capacity.items() if slots > self.in_hand[pool])
+        self.on_change()
 
 
 class Announcer:

@@ -114,6 +114,20 @@ async def test_a_read_that_waits_for_a_pool_without_room_any_more_ends(house: Ho
     held.go[FULL].set()
 
 
+async def test_a_read_that_waits_for_a_pool_that_another_read_has_filled_ends(house: House) -> None:
+    """As among the partitions of one router: each has a read of its own, and they share the places."""
+    places, held = Places(), Held()
+    places.set({"full": 1, "free": 1})
+    await reader(house, places, held)
+    reading = house.engines[0]._reading
+    await until(lambda: set(reading.present) == {FULL, FREE})
+    places.take(FULL)
+    places.set({"full": 1, "free": 1})
+    await until(lambda: list(reading.present) == [FREE], seconds=4.0)
+    places.give(FULL)
+    await until(lambda: set(reading.present) == {FULL, FREE}, seconds=4.0)
+
+
 async def test_what_a_dead_router_held_is_taken_over_only_with_room(house: House) -> None:
     for number in range(2):
         await put(house.world, FULL, number)
