@@ -27,12 +27,11 @@ from runtime.door import Bounds, StreamDoor
 from runtime.names import lane_key, prefix, push_channel, waiting_key
 from runtime.topology import Topology, apply, load
 from schemas.events import RequestAccepted
-from schemas.outcomes import Decided, Delivery, Outcome
+from schemas.outcomes import Delivery, Outcome
 from schemas.ports import NewRun, Watch
 from schemas.records import EndpointRecord
-from schemas.verdicts import PASS, Grant, Verdict
 from state.memory import MemoryCatalog
-from tests.router_support import CLOCK, RING, VERIFIER, alone, completion
+from tests.router_support import CLOCK, RING, VERIFIER, NoCredentials, alone, completion, let_in
 from tests.run_support import until
 from workers.router.app import make_router, router_stage
 from workers.router.handlers import Router
@@ -44,13 +43,6 @@ SETTINGS = RouterSettings(breaker=BreakerSettings(open_s=0.2, open_most_s=0.5, p
 SLOTS = {"a1": ("A", 2), "b1": ("B", 4), "b2": ("B", 4)}  # endpoint -> pool, slots
 TENANTS = ("t1", "t2", "t.3-_")
 BUILD = SystemRandom()
-
-
-class NoCredentials:
-    """Local engines need none."""
-
-    def reveal(self, endpoint: EndpointRecord) -> str:
-        return ""
 
 
 class Engine(FakeTransport):
@@ -114,18 +106,7 @@ def record(name: str, up: bool = True) -> EndpointRecord:
 async def pass_all(deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
     """Authorization that lets everybody pass: the key's id is the tenant."""
     return [
-        Decided(
-            Verdict(
-                run=each.run,
-                family="authorization",
-                outcome=PASS,
-                policy="1",
-                body_digest=each.event.body_digest,
-                grant=Grant(
-                    tenant=each.event.key_id, key_id="k", pool=each.event.model, lane=each.event.lane, cost=300
-                ),
-            )
-        )
+        let_in(each, tenant=each.event.key_id, pool=each.event.model, lane=each.event.lane, cost=300)
         for each in deliveries
     ]
 
