@@ -19,8 +19,6 @@ from workers.router.settings import RouterSettings
 from workers.router.strategies import STRATEGIES
 
 SIZES = (1, 10, 100)
-#: Microseconds that a decision may take with the largest pool.
-BUDGET_US = 50.0
 _ROUNDS, _SECONDS = 5, 0.05
 NOBODY: frozenset[str] = frozenset()
 

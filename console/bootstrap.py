@@ -14,11 +14,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from base.clock import SystemClock
-from base.crypto import KeyRing, Sealer
+from base.crypto import KeyRing
 from base.ids import SystemRandom
 from console import first_keys, own
 from console.config import Settings, load
-from console.desks import ModelDesk
+from console.desks import make_model_desk
 from console.embedded import engine, minilm
 from console.entries import ModelEntry
 from console.stack import Access, Plan, Say
@@ -104,7 +104,7 @@ async def _finish(plan: Plan, settings: Settings, say: Say) -> Access:
     async with opened(settings) as context, opened_store(settings) as store:
         api, admin = await _keys(plan, settings, context, store)
         wanted = _wanted(plan, settings)
-        await _desk(context, store).apply(wanted, prune=plan.prune)
+        await make_model_desk(context, store).apply(wanted, prune=plan.prune)
         records = await _healthy(store, wanted, say)
     pids = {f"model:{record.name}": record.pid for record in records if record.pid}
     return Access(api, admin, tuple(dict.fromkeys(entry.name for entry in wanted)), pids)
@@ -135,16 +135,6 @@ def _wanted(plan: Plan, settings: Settings) -> list[ModelEntry]:
         command = tuple(minilm.command())
         wanted.append(ModelEntry(name=plan.local_embedder, command=command, slots=minilm.SLOTS))
     return wanted
-
-
-def _desk(context: Context, store: Store) -> ModelDesk:
-    """The way every model takes: a command, the provisioner, the catalog."""
-    return ModelDesk(
-        deployments=store.deployments,
-        publisher=context.publisher("console"),
-        ring=context.ring,
-        sealer=Sealer(context.ring, context.chance),
-    )
 
 
 async def _healthy(store: Store, wanted: list[ModelEntry], say: Say) -> list[DeploymentRecord]:

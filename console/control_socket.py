@@ -17,6 +17,7 @@ from typing import Any
 
 NAME = "control.sock"
 MOST_BYTES = 65_536
+_MOST_WAITING = 64  # callers that have not asked yet; one more costs the oldest its place
 _ANSWER_S = 10.0
 
 Message = dict[str, Any]
@@ -48,11 +49,13 @@ class ControlSocket:
 
     def serve(self, answer: Answer) -> None:
         """Take who came, answer whoever has asked. Never blocks."""
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(OSError):  # nobody is left, or no descriptor: who waits is heard later
             while True:
                 connection, _ = self._listener.accept()
                 connection.setblocking(False)
                 self._waiting[connection] = b""
+                if len(self._waiting) > _MOST_WAITING:
+                    self._drop(next(iter(self._waiting)))
         for connection in list(self._waiting):
             with contextlib.suppress(BlockingIOError):
                 self._hear(connection, answer)
@@ -62,6 +65,10 @@ class ControlSocket:
         for sock in (self._listener, *self._waiting):
             sock.close()
         self._path.unlink(missing_ok=True)
+
+    def _drop(self, connection: socket.socket) -> None:
+        del self._waiting[connection]
+        connection.close()
 
     def _hear(self, connection: socket.socket, answer: Answer) -> None:
         try:
@@ -81,7 +88,7 @@ class ControlSocket:
 def _answered(asked: bytes, answer: Answer) -> Message:
     try:
         message = json.loads(asked.partition(b"\n")[0])
-    except ValueError:
+    except (ValueError, RecursionError):
         message = None
     return answer(message) if isinstance(message, dict) else {"error": "that is no JSON object"}
 

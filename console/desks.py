@@ -24,12 +24,13 @@ from base.settings import Section
 from console.entries import ModelEntry, deploy, scale, stop
 from policy.api_keys import ENTROPY_BYTES, adopt, mint
 from policy.roles import SCOPES, unknown_scopes
+from runtime.app import Context
 from schemas.errors import Code, Refusal, Unavailable
 from schemas.events import KeyChanged
 from schemas.ports import Publisher
 from schemas.records import INFERENCE, DeploymentRecord, KeyRecord
 from storage.access import OPERATOR
-from storage.ports import Deployments, Keys
+from storage.ports import Deployments, Keys, Store
 
 log = logs.room("console")
 _PATTERN = r"^[A-Za-z0-9._/@:+*-]{1,128}$"
@@ -218,6 +219,28 @@ class ModelDesk:
                 if record.deployment not in wanted:
                     await self.stop(record.deployment)
         return wanted
+
+
+def make_key_desk(context: Context, store: Store, projection: Projection) -> KeyDesk:
+    """Over the stores of a process."""
+    return KeyDesk(
+        keys=store.keys,
+        projection=projection,
+        publisher=context.publisher("console"),
+        ring=context.ring,
+        clock=context.clock,
+        chance=context.chance,
+    )
+
+
+def make_model_desk(context: Context, store: Store) -> ModelDesk:
+    """Over the stores of a process."""
+    return ModelDesk(
+        deployments=store.deployments,
+        publisher=context.publisher("console"),
+        ring=context.ring,
+        sealer=Sealer(context.ring, context.chance),
+    )
 
 
 def _unscalable(known: DeploymentRecord) -> str:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +15,7 @@ from base.settings import SettingsError
 from console import config, own
 from console.embedded import ports
 from console.embedded.errors import INSTALL
+from console.launch import read_object
 from storage.setup import record_facts
 
 Verdict = Literal["good", "note", "bad"]
@@ -55,7 +55,7 @@ def examine(data: Path, file: Path | None) -> list[Finding]:
     found += [
         Finding("note", "settings", f"{name} is not used", "no user accounts yet") for name in config.unused_names(file)
     ]
-    running = _connection(data)
+    running = read_object(data / "connection.json")
     found.append(_port(settings, running))
     if running:
         return [*found, Finding("good", "servers", "checked by the running `headrace up`")]
@@ -109,16 +109,7 @@ def _private(data: Path) -> Iterator[Finding]:
         yield Finding("good", "data folder", f"{data} is for its owner alone")
 
 
-def _connection(data: Path) -> dict[str, Any]:
-    """connection.json of a running server, {} when none runs."""
-    try:
-        found = json.loads((data / "connection.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _port(settings: config.Settings, running: dict[str, Any]) -> Finding:
+def _port(settings: config.Settings, running: Mapping[str, object]) -> Finding:
     port = settings.server.port
     if running:
         return Finding("good", "port", f"served at {running.get('base_url')}")

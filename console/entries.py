@@ -17,7 +17,7 @@ from pydantic import Field, SecretStr, model_validator
 from base.credentials import open_credential, seal_credential
 from base.crypto import CryptoError, KeyRing, Sealer, digest
 from base.settings import Section
-from providers.addresses import refuse_url
+from providers.addresses import refuse_address, refuse_url
 from schemas.commands import DeployModel, ScaleDeployment, StopDeployment
 from schemas.records import DeploymentRecord
 from schemas.routes import MODERATIONS_POOL
@@ -70,6 +70,8 @@ class ModelEntry(Section):
             raise ValueError("replicas run here; a url is one endpoint: add another deployment for each server")
         private = self.private or _says_private(self.url)
         if self.url and (reason := refuse_url(self.url, bool(self.api_key.get_secret_value()), private)):
+            raise ValueError(reason)
+        if reason := _refuse_host(self.url, private):
             raise ValueError(reason)
         return self
 
@@ -155,6 +157,16 @@ def _id(ring: KeyRing, *parts: str) -> str:
     """32 hexadecimal digits; keyed, so that an id says nothing about the key inside the entry."""
     secret = ring.derive(ring.current, "command-id").hex()
     return digest("\0".join((secret, *parts)).encode())[:32]
+
+
+def _refuse_host(url: str, private: bool) -> str:
+    """Why the address in a URL can never be called, or ""; a name is judged when it is connected to."""
+    host = urlsplit(url).hostname or ""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return ""
+    return refuse_address(host, private)
 
 
 def _says_private(url: str) -> bool:

@@ -5,7 +5,7 @@ With INTERNAL_API_KEY the operator's is that token, so that other services know 
 
 from __future__ import annotations
 
-from console.desks import KeyDesk, KeyWish
+from console.desks import KeyWish, make_key_desk
 from policy.api_keys import present
 from runtime.app import Context
 from schemas.errors import HeadraceError
@@ -38,14 +38,7 @@ async def missing(store: Store, context: Context, internal: str) -> list[str]:
 async def make(store: Store, context: Context, internal: str) -> dict[str, str]:
     """Make what is missing: name -> token, which exists only here. RevokedKey."""
     shared = Shared.over(context.redis, store.keys.find, context.clock, context.ring)
-    desk = KeyDesk(
-        keys=store.keys,
-        projection=shared.keys,
-        publisher=context.publisher("console"),
-        ring=context.ring,
-        clock=context.clock,
-        chance=context.chance,
-    )
+    desk = make_key_desk(context, store, shared.keys)
     made = {}
     for name in await missing(store, context, internal):
         wish = KeyWish(name=name, scopes=(INFERENCE if name == APPLICATION else ADMIN,))

@@ -12,6 +12,8 @@ from console import forks
 from console.embedded import processes
 from console.stack import LISTENING
 
+MOST_PROCESSES = 64  # of one room under one supervisor, which forks and watches them all
+
 
 class ScaleError(ValueError):
     """A number of processes that cannot be; the text says why and what can."""
@@ -78,6 +80,10 @@ def too_many(fleet: Sequence[RoomProcess], room: str, wanted: int) -> list[RoomP
         )
     if wanted < 1:
         raise ScaleError(f"{room} needs a process: 1 is the least")
+    if wanted > MOST_PROCESSES:
+        raise ScaleError(
+            f"{room} can have {MOST_PROCESSES} processes on one machine: `headrace start {room}` on another"
+        )
     serving = serves(fleet, room)
     alone = [process for process in serving if process.rooms == (room,)]
     shared = len(serving) - len(alone)

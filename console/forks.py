@@ -39,10 +39,18 @@ def fork(work: Callable[[], None], *, log: Path | None, closing: Iterable[int], 
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()
+    # A signal to the child must not meet the parent's handlers, which would swallow it: it waits until they are reset.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
     pid = os.fork()
     if pid == 0:
         _child(work, log, closing, parent, death)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return pid
+
+
+def identity(pid: int) -> processes.Identity:
+    """Who a child is; one that has ended already is somebody who is gone."""
+    return processes.identify(pid) or processes.Identity(pid, 0, "", "")
 
 
 def _child(work: Callable[[], None], log: Path | None, closing: Iterable[int], parent: int, death: int) -> NoReturn:

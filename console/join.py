@@ -6,8 +6,7 @@ file it read, so that a process beside it judges by the same policy.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,7 @@ from console import own
 from console.config import Settings, load
 from console.embedded import ports
 from console.embedded.errors import EmbeddedError
-from console.embedded.postgres import EmbeddedPostgres, PostgresSettings
-from console.embedded.valkey import EmbeddedValkey, ValkeySettings
-from console.launch import read_secrets
+from console.launch import embedded_servers, read_object, read_secrets
 
 
 class JoinError(Exception):
@@ -58,8 +55,7 @@ def _embedded(folder: Path) -> dict[str, Any]:
     if not (folder / "secrets.json").exists():
         raise _nothing_runs(folder)
     secrets = read_secrets(folder, SystemRandom())
-    valkey = EmbeddedValkey(folder / "valkey", ValkeySettings(secrets.valkey_password))
-    postgres = EmbeddedPostgres(folder / "postgres", PostgresSettings(secrets.postgres_password))
+    valkey, postgres = embedded_servers(folder, secrets)
     try:
         valkey.attach()
         postgres.attach()
@@ -83,12 +79,12 @@ def _nothing_runs(folder: Path) -> JoinError:
 
 
 def _file_of(folder: Path) -> Path | None:
-    """The settings file that the running `up` read; None without one."""
-    try:
-        found: Mapping[str, Any] = json.loads((folder / "connection.json").read_text())
-    except (OSError, ValueError):
-        return None
-    file = str(found.get("config", ""))
+    """The settings file that the running `up` read; None without one. JoinError when that cannot be known."""
+    path = folder / "connection.json"
+    found = read_object(path)
+    file = found.get("config", "") if found or not path.exists() else None
+    if not isinstance(file, str) or "\0" in file:
+        raise JoinError(f"{path} is damaged: start `headrace up` again, or name the settings file with --config FILE")
     return Path(file) if file else None
 
 

@@ -194,7 +194,7 @@ def embedded_servers(data: Path, secrets: Secrets) -> tuple[EmbeddedValkey, Embe
 
 def make_plan(options: Options, source: Source, base_url: str, admin_url: str) -> Plan:
     """What bootstrap has to do: which models, and which keys are known already."""
-    kept = {} if options.own_servers else _read_json(options.data / "keys.json")
+    kept = {} if options.own_servers else read_object(options.data / "keys.json")
     local = options.local_model and not options.engines and not options.own_servers
     return Plan(
         source=source,
@@ -293,7 +293,7 @@ def _keys(machine: Machine) -> Mapping[str, object]:
     """The two tokens as far as they are known; those of own servers are never written down but for this file."""
     if machine.plan.own:
         return {"api_key": machine.access.api_key, "admin_key": machine.access.admin_key}
-    return _read_json(machine.options.data / "keys.json")
+    return read_object(machine.options.data / "keys.json")
 
 
 def greeting(machine: Machine) -> list[str]:
@@ -323,10 +323,11 @@ _CTRL_C = "Ctrl-C stops everything and keeps the data."
 _KEY_FROM_FILE = """$(sed -n 's/.*"api_key": "\\(.*\\)".*/\\1/p' {path})"""
 
 
-def _read_json(path: Path) -> Mapping[str, object]:
+def read_object(path: Path) -> Mapping[str, object]:
+    """The JSON object in a file; nothing when it is not there or is something else."""
     try:
         found = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

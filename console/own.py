@@ -22,6 +22,7 @@ from storage.setup import OLDEST, RecordFacts, record_facts
 _NO_ENTRY = ("SQLSTATE 3D000", "SQLSTATE 28")  # no such database; login or password refused
 _NOT_MADE = "correct DATABASE_URL, or let `headrace init` make login and database"
 _VARIABLES = {"Redis": "REDIS_URL", "PostgreSQL": "DATABASE_URL"}
+_SIGNS = "; in a password / # ? @ are written %2F %23 %3F %40"
 _EMBEDDED = "or unset both, and `headrace up` brings servers of its own"
 
 
@@ -58,7 +59,7 @@ def _addresses(settings: Settings) -> list[str]:
         try:
             Address.parse(settings.redis.url)
         except ValueError:
-            found.append("redis.url: must read redis://user:password@host:port/0, rediss:// (TLS) or unix://")
+            found.append(f"redis.url: must read redis://user:password@host:port/0, rediss:// (TLS) or unix://{_SIGNS}")
         found.append(weak_password("redis.url", settings.redis.url))
     if settings.postgres.dsn:
         found += [_dsn_problem(settings.postgres.dsn), weak_password("postgres.dsn", settings.postgres.dsn)]
@@ -72,7 +73,7 @@ def _dsn_problem(dsn: str) -> str:
         whole = parts.scheme in ("postgresql", "postgres") and parts.username and len(parts.path) > 1
     except ValueError:
         whole = None
-    return "" if whole else "postgres.dsn: must read postgresql://user:password@host:port/database"
+    return "" if whole else f"postgres.dsn: must read postgresql://user:password@host:port/database{_SIGNS}"
 
 
 async def problems(settings: Settings) -> list[str]:

@@ -11,6 +11,7 @@ import signal
 from collections.abc import Callable
 
 from base.ids import Random
+from base.pids import exit_status
 from console import forks
 from console.embedded import processes
 from console.stack import Say
@@ -46,14 +47,14 @@ class Replicas:
 
     def _start(self, number: int) -> None:
         pid = forks.fork(lambda: self._work(number), log=None, closing=self._signals.descriptors)
-        self._running[number] = processes.identify(pid) or processes.Identity(pid, 0, "", "")
+        self._running[number] = forks.identity(pid)
 
     def _tell(self) -> None:
         for known in self._running.values():
             processes.send(known, signal.SIGTERM)
 
     def _look_after(self, number: int, known: processes.Identity) -> None:
-        status = processes.exit_status(known.pid)
+        status = exit_status(known.pid)
         if status is None and not processes.gone(known):
             return
         del self._running[number]

@@ -8,12 +8,15 @@ from typing import Any, Protocol
 from base.clock import Clock
 from base.ids import Random
 from policy.prices import Price
+from runtime.app import Context
 from schemas.errors import Code, Refusal
 from schemas.ports import Catalog
+from state.breaker import RedisBreakers
 from state.inflight import Use
+from state.latency import RedisLatencies
 from workers.router.app import make_pools
 from workers.router.choice import Place
-from workers.router.ports import Breakers, Latencies
+from workers.router.health import Peers
 from workers.router.settings import RouterSettings
 
 
@@ -28,8 +31,7 @@ class RoutingView:
     """Over the catalog and the routers' shared state. What they have in flight is a second old or two."""
 
     catalog: Catalog
-    breakers: Breakers
-    latencies: Latencies
+    peers: Peers
     inflight: Inflight
     settings: RouterSettings
     prices: tuple[Price, ...]
@@ -44,14 +46,18 @@ class RoutingView:
             raise Refusal.of(Code.not_found, text, param="model")
         endpoints = await self.catalog.endpoints(model.pool)
         pools = make_pools(self.settings, self.clock, self.chance, self.prices)
-        pools.heard(await self.breakers.look(), await self.latencies.exchange({}))
+        pools.heard(await self.peers.breakers.look(), await self.peers.latencies.exchange({}))
         for place in pools.places(model.pool, endpoints):
             place.in_use = (await self.inflight.use(place.name, 0)).requests
         found = pools.pick(model.pool, endpoints, frozenset())
         chosen = found if isinstance(found, Place) else None
         why = asdict(pools.explain(model.pool, endpoints, frozenset(), chosen, len(endpoints)))
-        return {
-            "model": name,
-            "endpoint": chosen.name if chosen else "",
-            "why": why,
-        }
+        return {"model": name, "endpoint": chosen.name if chosen else "", "why": why}
+
+
+def make_peers(context: Context, settings: RouterSettings) -> Peers:
+    """What the routers share, as any process sees it."""
+    return Peers(
+        breakers=RedisBreakers(context.redis, context.clock, settings.breaker.limits()),
+        latencies=RedisLatencies(context.redis, context.clock),
+    )

@@ -119,16 +119,10 @@ class Access:
 class Plan:
     """What bootstrap has to reach: servers up, settings, models to publish through the pipeline.
 
-        engines: (name, url) of --engine. local_model: the embedded model's name, "" for none; its command is
-    <<<<<<< HEAD
-        `console.embedded.engine.command()`. prune: stop deployments that nothing wants any more. known_api_key and
-        known_admin_key: of an earlier start, "" for the first. own: the servers are the operator's, `headrace init` set
-        them up.
-    =======
-        `console.embedded.engine.command()`. local_embedder: the same for
-        `console.embedded.minilm`. prune: stop deployments that nothing wants any more. known_api_key and
-        known_admin_key: of an earlier start, "" for the first.
-    >>>>>>> main
+    engines: (name, url) of --engine. local_model: the embedded model's name, "" for none; its command is
+    `console.embedded.engine.command()`. local_embedder: the same for `console.embedded.minilm`. prune: stop deployments
+    that nothing wants any more. known_api_key and known_admin_key: of an earlier start, "" for the first. own: the
+    servers are the operator's, `headrace init` set them up.
     """
 
     source: Source

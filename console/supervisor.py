@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from base.clock import Clock
 from base.ids import Random
+from base.pids import exit_status
 from console import forks
 from console.control_socket import ControlSocket
 from console.embedded import processes
@@ -220,7 +221,7 @@ class Supervisor:
                 return {"room": room, "processes": self.shapes()}
             if message.get("do") == "status":
                 return {"processes": self.shapes()}
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             return {"error": str(error)}
         return {"error": f"unknown request {message.get('do')!r}"}
 
@@ -249,7 +250,7 @@ class Supervisor:
 
     def _look_after(self, process: RoomProcess, known: processes.Identity) -> None:
         """Notice its end. Asked to go, or ready and gone by its own stop sequence: it is not started again."""
-        status = processes.exit_status(known.pid)
+        status = exit_status(known.pid)
         if status is None and not processes.gone(known):
             return
         if process.leaving or (status == 0 and process.is_ready):
@@ -271,7 +272,7 @@ class Supervisor:
         os.close(theirs)
         process.lines, process.health = forks.Lines(ours), {}
         process.started, process.due = self._clock.monotonic(), None
-        process.known = processes.identify(pid) or processes.Identity(pid, 0, "", "")
+        process.known = forks.identity(pid)
         processes.write_record(self._record / f"{process.name}.json", process.known)
 
     def _listen(self, process: RoomProcess) -> None:

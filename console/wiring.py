@@ -14,6 +14,7 @@ from base.credentials import open_credential
 from base.crypto import CryptoError, Sealer, Verifier
 from console.admin.serve import open_room as open_admin
 from console.rooms import House, repeat
+from console.routing import make_peers
 from console.stack import room_of
 from console.status import count_serving
 from console.traffic import Reporter
@@ -28,8 +29,6 @@ from runtime.inspect import Inspector
 from runtime.names import prefix, push_channel
 from runtime.tidy import forget_dead
 from schemas.records import EndpointRecord
-from state.breaker import RedisBreakers
-from state.latency import RedisLatencies
 from workers.audit.app import build as build_audit
 from workers.authorization.app import build as build_authorization
 from workers.guardrails.app import build as build_guardrails
@@ -37,7 +36,7 @@ from workers.guardrails.policy import Policies
 from workers.provisioner.app import build as build_provisioner
 from workers.router.app import make_router, router_stage
 from workers.router.handlers import Router
-from workers.router.health import SHARE_S, Peers
+from workers.router.health import SHARE_S
 
 _DOOR_BEAT_S = 5.0
 _GAUGES_S = 5.0
@@ -94,10 +93,7 @@ async def _router(house: House) -> None:
         Verifier(c.ring),
         c.clock,
         c.chance,
-        Peers(
-            breakers=RedisBreakers(c.redis, c.clock, house.settings.router.breaker.limits()),
-            latencies=RedisLatencies(c.redis, c.clock),
-        ),
+        make_peers(c, house.settings.router),
         house.settings.audit.price_list(),
     )
     house.after.append(_sharing(house, router))

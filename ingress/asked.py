@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ingress.body import normalise, parse_object
 from schemas.errors import Code, Failure, Refusal
@@ -37,7 +37,7 @@ def parse_chat(raw: bytes) -> Asked:
     fields = parse_object(raw)
     model = _model(fields)
     _messages(fields)
-    _shapes(fields, _CHAT)
+    _shapes(fields, CHAT_FIELDS)
     most = fields.get("max_completion_tokens")
     return _streamed(fields, model, most if most is not None else fields.get("max_tokens"))
 
@@ -47,7 +47,7 @@ def parse_completion(raw: bytes) -> Asked:
     fields = parse_object(raw)
     model = _model(fields)
     _texts_or_tokens(fields, "prompt")
-    _shapes(fields, _COMPLETION)
+    _shapes(fields, COMPLETION_FIELDS)
     return _streamed(fields, model, fields.get("max_tokens"))
 
 
@@ -56,7 +56,7 @@ def parse_embedding(raw: bytes) -> Asked:
     fields = parse_object(raw)
     model = _model(fields)
     _texts_or_tokens(fields, "input")
-    _shapes(fields, _EMBEDDING)
+    _shapes(fields, EMBEDDING_FIELDS)
     _unstreamed(fields)
     return Asked(normalise(fields), model)
 
@@ -87,7 +87,7 @@ def _unstreamed(fields: dict[str, Any]) -> None:
 
 
 def _shapes(fields: dict[str, Any], shapes: Mapping[str, Shape]) -> None:
-    for name, (fits, expected) in shapes.items():
+    for name, (fits, expected, _) in shapes.items():
         value = fields.get(name)
         if value is not None and not fits(value):
             raise _invalid(name, expected)
@@ -198,14 +198,23 @@ def _is(kind: type) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, kind)
 
 
-Shape = tuple[Callable[[Any], bool], str]
-_COUNT: Shape = (_counted, "a whole number of at least 1")
-_WHOLE: Shape = (_whole, "a whole number")
-_NUMBER: Shape = (_number, "a number")
-_TEXT: Shape = (_text, "a text")
-_FLAG: Shape = (_is(bool), "true or false")
-_LIST: Shape = (_is(list), "a list")
-_OBJECT: Shape = (_is(dict), "an object")
+class Shape(NamedTuple):
+    """What a field must be when it is there: the check, its words for clients, and those of the document."""
+
+    fits: Callable[[Any], bool]
+    expected: str
+    schema: Mapping[str, Any]
+
+
+_COUNT = Shape(_counted, "a whole number of at least 1", {"type": ["integer", "null"], "minimum": 1})
+_WHOLE = Shape(_whole, "a whole number", {"type": ["integer", "null"]})
+_NUMBER = Shape(_number, "a number", {"type": ["number", "null"]})
+_TEXT = Shape(_text, "a text", {"type": ["string", "null"]})
+_FLAG = Shape(_is(bool), "true or false", {"type": ["boolean", "null"]})
+_LIST = Shape(_is(list), "a list", {"type": ["array", "null"]})
+_OBJECT = Shape(_is(dict), "an object", {"type": ["object", "null"]})
+_NOT_NEGATIVE = Shape(_not_negative, "a whole number of at least 0", {"type": ["integer", "null"], "minimum": 0})
+_PACKING = Shape(lambda value: value in ("float", "base64"), "'float' or 'base64'", {"enum": ["float", "base64", None]})
 
 _GENERATED: Mapping[str, Shape] = {
     "stream": _FLAG,
@@ -220,7 +229,7 @@ _GENERATED: Mapping[str, Shape] = {
     "logit_bias": _OBJECT,
     "user": _TEXT,
 }
-_CHAT: Mapping[str, Shape] = {
+CHAT_FIELDS: Mapping[str, Shape] = {
     **_GENERATED,
     "max_completion_tokens": _COUNT,
     "logprobs": _FLAG,
@@ -231,16 +240,16 @@ _CHAT: Mapping[str, Shape] = {
     "response_format": _OBJECT,
     "metadata": _OBJECT,
 }
-_COMPLETION: Mapping[str, Shape] = {
+COMPLETION_FIELDS: Mapping[str, Shape] = {
     **_GENERATED,
-    "max_tokens": (_not_negative, "a whole number of at least 0"),  # 0 with echo: the prompt's own log probabilities
+    "max_tokens": _NOT_NEGATIVE,  # 0 with echo: the prompt's own log probabilities
     "best_of": _COUNT,
     "echo": _FLAG,
     "logprobs": _WHOLE,
     "suffix": _TEXT,
 }
-_EMBEDDING: Mapping[str, Shape] = {
+EMBEDDING_FIELDS: Mapping[str, Shape] = {
     "dimensions": _COUNT,
-    "encoding_format": (lambda value: value in ("float", "base64"), "'float' or 'base64'"),
+    "encoding_format": _PACKING,
     "user": _TEXT,
 }

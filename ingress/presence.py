@@ -1,7 +1,7 @@
 """Is the client still there? One listener per watched request interrupts its handler when the client hangs up.
 
 Covers every phase alike (queued, checking, before the first byte, mid-stream, unary), because it interrupts whatever
-the handler is waiting for.
+the handler is waiting for. `sign_off` is the farewell to a run, for whoever watched it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,12 @@ from __future__ import annotations
 import asyncio
 
 from starlette.types import Receive
+
+from base import logs
+from schemas.errors import HeadraceError
+from schemas.ports import Watch
+
+log = logs.room("ingress")
 
 
 class Presence:
@@ -44,3 +50,11 @@ class Presence:
 async def _hang_up(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+async def sign_off(watch: Watch) -> None:
+    """After the last frame this is nothing; before it the run learns that nobody watches."""
+    try:
+        await watch.leave()
+    except HeadraceError as error:
+        log.info("a watcher could not sign off; the sweeper will", run=watch.run, reason=str(error))

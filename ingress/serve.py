@@ -37,7 +37,7 @@ class IngressServer:
     ) -> None:
         self._settings, self._health, self._clock = settings, health, clock
         self._sock = sock
-        self._server = _Server(_config(app, settings))
+        self._server = GuestServer(_config(app, settings))
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -71,8 +71,9 @@ class IngressServer:
         await asyncio.gather(*left, return_exceptions=True)
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A bound TCP socket. CannotListen with the remedy when the address is taken."""
+def bind(host: str, port: int, section: str = "server") -> socket.socket:
+    """A bound TCP socket. CannotListen with the remedy when the address is taken. section: where host and port were
+    set."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -80,13 +81,15 @@ def bind(host: str, port: int) -> socket.socket:
         sock.bind((host, port))
     except OSError as error:
         sock.close()
-        remedy = "set server.port to a free one" if error.errno == errno.EADDRINUSE else "look at server.host"
+        remedy = f"set {section}.port to a free one" if error.errno == errno.EADDRINUSE else f"look at {section}.host"
         raise CannotListen(f"cannot listen on {host}:{port}: {error.strerror}; {remedy}") from None
     sock.setblocking(False)
     return sock
 
 
-class _Server(uvicorn.Server):
+class GuestServer(uvicorn.Server):
+    """uvicorn in a loop and a process that are somebody else's."""
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leaves the process's signal handlers alone."""

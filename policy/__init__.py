@@ -3,4 +3,5 @@
 api_keys   the token: mint, check its check part, MAC of its secret      decision   Allowed or Refused, for every door
 roles      scopes a key can hold                                         quotas     what of a key is limited
 patterns   names with `*`                                                prices     tokens to money, in integers
+breaker    when an endpoint that fails is left alone, and comes back
 """

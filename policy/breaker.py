@@ -3,7 +3,8 @@
     closed      it gets requests. `failures` in a row open it; a success in between starts the count again.
     open        it gets none for open_ms x the number of times it opened in a row, at most open_most_ms.
     half open   that time is over: one request, over all processes, is let through as a probe. Its success closes,
-                its failure opens for longer. A probe that is not heard of for probe_ms may be made again.
+                its failure opens for longer. A probe that says nothing (the request was wrong, the client left) is
+                given back; one that is not heard of for probe_ms may be made again.
 
 A call says under which `opens` it began. What ends under another one is old news and changes nothing: answers that
 were under way when it opened neither close it nor open it longer. state/breaker.lua does the same on the server; the
@@ -75,6 +76,11 @@ def succeeded(breaker: Breaker, opens: int, now_ms: int, limits: Limits) -> Brea
     if breaker.closed:
         return replace(breaker, failures=0)
     return Breaker(opens=breaker.opens, changed_ms=now_ms)
+
+
+def released(breaker: Breaker, opens: int) -> Breaker:
+    """After a call that began under `opens` and said nothing of the endpoint: another may be the probe."""
+    return replace(breaker, probe_ms=0) if opens == breaker.opens else breaker
 
 
 def probed(breaker: Breaker, now_ms: int, limits: Limits) -> tuple[bool, Breaker]:

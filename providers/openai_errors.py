@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import msgspec
@@ -15,6 +16,8 @@ from providers.errors import EngineError
 
 #: Bytes of an error answer that are read; FastAPI's repeat the whole request.
 MAX_BODY = 4 * 1024 * 1024
+#: An engine that asks to be left alone for longer is asked again all the same: its clock may be wrong, or it may lie.
+LONGEST_WAIT_MS = 3_600_000
 #: Characters of an engine's message that are passed on.
 MAX_MESSAGE = 2000
 
@@ -23,7 +26,7 @@ def engine_error(status: int, headers: Mapping[str, str], body: bytes) -> Engine
     """What an answer with status >= 300 says; a body that says nothing gives a sentence with the status."""
     try:
         said = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         said = None
     return error_of(said, status, retry_after_ms(headers))
 
@@ -45,15 +48,29 @@ def error_of(said: Any, status: int = 0, wait_ms: int | None = None) -> EngineEr
 
 
 def retry_after_ms(headers: Mapping[str, str]) -> int | None:
-    """Milliseconds of retry-after-ms or retry-after (its number form), None when there is none."""
+    """Milliseconds of retry-after-ms or retry-after, at most LONGEST_WAIT_MS; None when there is none.
+
+    A date (RFC 9110 section 10.2.3) is read by the engine's own clock, its `date`; without one it is the shortest
+    wait."""
     for name, unit in (("retry-after-ms", 1), ("retry-after", 1000)):
         try:
             wait = float(headers.get(name, ""))
         except ValueError:
             continue
-        if 0 <= wait < 1e9:
-            return int(wait * unit)
-    return None
+        if wait >= 0:
+            return int(min(wait * unit, LONGEST_WAIT_MS))
+    until, now = _date(headers.get("retry-after", "")), _date(headers.get("date", ""))
+    if until is None:
+        return None
+    return int(min(max(until - (until if now is None else now), 1) * 1000, LONGEST_WAIT_MS))
+
+
+def _date(text: str) -> float | None:
+    """An HTTP date as seconds since 1970."""
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _without_words(status: int, message: object) -> str:

@@ -28,6 +28,7 @@ _NAMED = re.compile(rb'(?<!\\)"model"\s*:\s*"(?:[^"\\]|\\.)*"')
 #: Half an emoji as an escape is JSON (RFC 8259 section 8.2) that msgspec refuses: read as U+FFFD, passed on as it is.
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _NOTHING = msgspec.Raw(b"")
+_MOST_TOKENS = 10**12  # of one answer: a larger count is none
 
 
 class _Delta(msgspec.Struct):
@@ -129,11 +130,13 @@ def usage_of(counts: msgspec.Raw) -> Usage | None:
         found = _counts.decode(counts)
     except msgspec.MsgspecError:
         return None
+    if max(found.prompt_tokens, found.completion_tokens) > _MOST_TOKENS:
+        return None
     details = found.prompt_tokens_details
     return Usage(
         prompt_tokens=max(found.prompt_tokens, 0),
         completion_tokens=max(found.completion_tokens, 0),
-        cached_tokens=max((details.cached_tokens if details else 0) or 0, 0),
+        cached_tokens=min(max((details.cached_tokens if details else 0) or 0, 0), max(found.prompt_tokens, 0)),
     )
 
 
@@ -213,6 +216,8 @@ def _decoded(data: bytes) -> _Answer:
     except msgspec.ValidationError:
         _object(data)
         return _Answer(choices=[_Choice()])
+    except RecursionError:
+        raise _too_deep() from None
     except (msgspec.MsgspecError, UnicodeDecodeError):
         mended = _SURROGATE.sub(rb"\\ufffd", data)
         if mended == data:
@@ -220,9 +225,15 @@ def _decoded(data: bytes) -> _Answer:
         return _decoded(mended)
 
 
+def _too_deep() -> BadResponse:
+    return BadResponse("the engine sent JSON that is nested too deeply")
+
+
 def _object(data: bytes) -> _Fields:
     try:
         return _fields.decode(data)
+    except RecursionError:
+        raise _too_deep() from None
     except msgspec.MsgspecError:
         if _SURROGATE.search(data):
             return _with_halves(data)

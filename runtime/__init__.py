@@ -1,8 +1,11 @@
 """Delivery: the only place that knows ack, claim, retry, heartbeat and dead letters.
 
-names      every Redis key          topology   streams.yaml, checked and applied
-client     one server, pipelined    consume    the engine under every group (group_spec: its values)
-scripts    Lua, loaded once         lease      a claimed run           door   accept and watch
-publish    events onto streams      sweeper    deadlines, lost watchers, trimming
-memory     the twin of all that     broker     FastStream's declarations     app   wiring of a process
+what there is   names (every Redis key), topology (streams.yaml, checked and applied), asyncapi (the same, a document)
+one server      client (pipelined), push (what it sends by itself), scripts (Lua, loaded once), groups (its groups)
+a run           door (accept, watch), watch (frames in order), runs (read it), lease (own it), seals (sign and seal)
+a group         consume (the engine; group_spec: its values), acts (what handlers decided), places (announced slots)
+beside them     publish (commands, control), control (what to read again), sweeper (deadlines, watchers, trimming)
+operators       inspect (backlogs), dlq (dead letters), tidy (consumers that died)
+a process       app (its wiring), broker (FastStream's declarations), lifecycle (the stop sequence), faults (to die at)
+memory          the twin of all that
 """

@@ -171,7 +171,6 @@ class Client:
         self._hooks: list[Callable[[], Any]] = []
         self._digests: dict[str, str] = {}
         self.client_id = 0
-        self.connected_at = 0.0  # monotonic seconds of the present connection
         self.losses = 0  # connections lost so far
 
     async def connect(self) -> None:
@@ -249,7 +248,6 @@ class Client:
             raise Unavailable(f"Redis at {a.path or f'{a.host}:{a.port}'} does not answer: {error}") from None
         self._wire = wire
         self.client_id = int(greeting[b"id"])
-        self.connected_at = self._clock.monotonic()
 
     def _on_lost(self) -> None:
         self._wire = None

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from base.crypto import CryptoError
-from runtime.names import prefix
-from runtime.scripts import stream_prefix
+from runtime.names import prefix, stream_prefix
 from runtime.seals import Seals
 from schemas.ports import Redis
 

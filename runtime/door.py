@@ -12,6 +12,7 @@ from typing import Any
 from base import logs
 from base.clock import Clock
 from base.ids import Random, mint_run_id, short_id
+from base.replies import time_ms
 from runtime import faults
 from runtime.names import prefix
 from runtime.runs import Runs
@@ -114,8 +115,7 @@ class StreamDoor:
 
     async def beat(self, redis: Redis) -> None:
         """Tell the sweeper that this door lives; a silent one's watchers count as gone after a grace time."""
-        seconds, micros = await redis.execute("TIME")
-        now = int(seconds) * 1000 + int(micros) // 1000
+        now = time_ms(await redis.execute("TIME"))
         for number in range(self._partitions):
             await redis.execute("ZADD", f"{prefix(number)}:doors", now, self.name)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from runtime.client import Client, ServerError
-from runtime.scripts import starts_key
+from runtime.names import starts_key
 from schemas.errors import Unavailable
 from schemas.ports import Redis
 

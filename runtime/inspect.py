@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from base.replies import pairs, time_ms
 from runtime.client import ServerError
-from runtime.names import place_of, prefix, waiting_key
-from runtime.scripts import stream_prefix
+from runtime.names import place_of, prefix, stream_prefix, waiting_key
 from runtime.topology import Topology
 from schemas.ports import Redis
 
@@ -66,7 +66,7 @@ class Inspector:
 
     async def lags(self) -> Sequence[GroupLag]:
         """Every group of every existing stream."""
-        now = int((await self._redis.execute("TIME"))[0]) * 1000
+        now = time_ms(await self._redis.execute("TIME"))
         return [lag for key in await self._keys() for lag in await self._of(key, now)]
 
     async def consumers(self) -> Sequence[ConsumerView]:
@@ -84,7 +84,7 @@ class Inspector:
         found: Counter[tuple[str, str]] = Counter()
         for key in self._letters():
             for _, flat in await self._redis.execute("XREVRANGE", key, "+", "-", "COUNT", MOST_LETTERS):
-                fields = dict(zip(flat[::2], flat[1::2], strict=True))
+                fields = dict(pairs(flat))
                 found[fields[b"stream"].decode(), fields[b"group"].decode()] += 1
         return found
 

@@ -1,4 +1,4 @@
-"""Every Redis key of delivery, with type, meaning and lifetime. (Keys of limits, catalog and key projection: state/.)
+"""Every Redis key of delivery, with type, meaning and lifetime. Every other key is in the list of state/__init__.py.
 
     {p}:requests               stream   accepted runs; trimmed up to what all groups acknowledged
     {p}:body:<run>             string   the sealed body; deleted at the run's end
@@ -18,6 +18,8 @@
     {p}:gate:<pool>|slots      hash     router -> its slots and until when; gone seconds after the last announcement
     {p}:gate:<pool>|<lane>:... zsets    who waits: tenants, tenant:<id>, waiting; passed: who was served more
     commands, control          streams  outside any partition
+    {commands}:starts:<group>  hash     as {p}:starts, for the stream outside
+    {commands}:dlq             stream   as {p}:dlq, for the stream outside
 
 `{p}` is the hash tag of a partition. Tags are chosen so that partitions spread evenly over the slots of a cluster:
 partition n takes a tag whose slot lies in the n-th of 64 slot ranges in bit-reversed order (van der Corput), so the
@@ -88,3 +90,14 @@ def waiting_key(lane: str) -> str:
 def push_channel(p: str, name: str) -> str:
     """Where an ingress hears frames and a router hears cancels."""
     return f"{p}:push:{name}"
+
+
+def stream_prefix(stream: str) -> str:
+    """What a stream's helper keys begin with: `{p}:` inside a partition, `{<stream>}:` for the streams outside one,
+    so that a script's keys always share a slot with the stream."""
+    return stream.partition(":")[0] + ":" if stream.startswith("{") else "{" + stream + "}:"
+
+
+def starts_key(stream: str, group: str) -> str:
+    """Where the starts of a group's redelivered entries are counted."""
+    return f"{stream_prefix(stream)}starts:{group}"

@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
-from typing import Any, Protocol
+from typing import Protocol
 
-from runtime.names import prefix_of
+from base.replies import pairs
+from runtime.names import prefix_of, starts_key, stream_prefix
 from schemas.envelope import Signed
 from schemas.ports import Redis
 
@@ -360,7 +361,7 @@ class RedisScripts:
             return Taken(state="idle_no_more")
         if reply[0] == b"missing":
             return Taken(state="missing")
-        return Taken(state="taken", starts=int(reply[0]), fields=_pairs(reply[1:]))
+        return Taken(state="taken", starts=int(reply[0]), fields=dict(pairs(reply[1:])))
 
     async def release(
         self, stream: str, group: str, consumer: str, idle_ms: int, entries: Sequence[tuple[str, int]]
@@ -407,18 +408,3 @@ class RedisScripts:
     async def regate(self, run: str) -> bool:
         p = prefix_of(run)
         return bool(await self._redis.script(source("regate"), (f"{p}:run:{run}",), (p, run)))
-
-
-def stream_prefix(stream: str) -> str:
-    """What a stream's helper keys begin with: `{p}:` inside a partition, `{<stream>}:` for the streams outside one,
-    so that a script's keys always share a slot with the stream."""
-    return stream.partition(":")[0] + ":" if stream.startswith("{") else "{" + stream + "}:"
-
-
-def starts_key(stream: str, group: str) -> str:
-    """Where the starts of a group's redelivered entries are counted."""
-    return f"{stream_prefix(stream)}starts:{group}"
-
-
-def _pairs(flat: Sequence[Any]) -> dict[bytes, bytes]:
-    return {flat[i]: flat[i + 1] for i in range(0, len(flat), 2)}

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from base import logs, metrics
 from base.clock import Clock
 from base.ids import Random
+from base.replies import time_ms
 from runtime.names import prefix
 from runtime.runs import Runs, cut_short
 from runtime.scripts import Answer, Scripts
@@ -137,8 +138,7 @@ class Sweeper:
 
     async def sweep(self, calm: bool = True) -> int:
         """One round; how many runs it moved. calm: whether silence counts as being late."""
-        seconds, micros = await self._redis.execute("TIME")
-        now = int(seconds) * 1000 + int(micros) // 1000
+        now = time_ms(await self._redis.execute("TIME"))
         moved = 0
         for number in range(self._partitions):
             p = prefix(number)

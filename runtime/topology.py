@@ -195,9 +195,7 @@ class ServerFacts:
 
     version: tuple[int, ...]
     policy: str
-    maxmemory: int
     aof: bool
-    cluster: bool = False
 
 
 def unsafe(server: ServerFacts, *, allow_no_aof: bool = False) -> list[str]:
@@ -225,9 +223,7 @@ async def server_facts(redis: Any) -> ServerFacts:
     return ServerFacts(
         version=tuple(int(part) for part in info["redis_version"].split(".")[:2]),
         policy=info.get("maxmemory_policy", "unknown"),
-        maxmemory=int(info.get("maxmemory", 0)),
         aof=info.get("aof_enabled") == "1",
-        cluster=info.get("cluster_enabled") == "1",
     )
 
 

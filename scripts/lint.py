@@ -4,6 +4,7 @@
   asyncio.sleep elsewhere. A simulation could not bend them. bench/, scripts/ and tests/ are exempt.
 - Only runtime/ knows how to acknowledge and claim: the words xack, xclaim and xautoclaim occur nowhere else.
 - SQL is SQL: no string is built in a call of execute, executemany, fetch, fetchrow, fetchval or copy in storage/.
+- No mark of a merge is left, not even in a docstring, where Python and the formatter do not mind it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ FORBIDDEN = {
     *("uuid.uuid1", "uuid.uuid4", "os.urandom", "asyncio.sleep"),
 }
 FORBIDDEN_MODULES = ("random", "secrets")
+MERGE_MARKS = ("<" * 7, ">" * 7)
 DELIVERY_WORDS = ("xack", "xclaim", "xautoclaim")
 SQL_CALLS = ("execute", "executemany", "fetch", "fetchrow", "fetchval", "copy_to_table", "copy_from_query", "cursor")
 LONG_FUNCTION, LONG_FILE = 60, 500
@@ -98,6 +100,13 @@ def sql_rule(tree: ast.Module) -> Iterator[tuple[int, str]]:
             )
 
 
+def merge_rule(text: str) -> Iterator[tuple[int, str]]:
+    """Lines that a merge has left, at any depth."""
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.lstrip().startswith(MERGE_MARKS):
+            yield number, "left over from a merge: choose what is to stand here"
+
+
 def is_built(node: ast.expr) -> bool:
     """An f-string with a value in it, `%` or `+` on strings, or `.format(...)`."""
     if isinstance(node, ast.JoinedStr):
@@ -116,6 +125,7 @@ def violations(path: Path, text: str) -> Iterator[tuple[int, str]]:
     """Everything wrong with one file; `path` is relative to the repository and decides which rules apply."""
     tree = ast.parse(text)
     room = path.parts[0]
+    yield from merge_rule(text)
     if room != "base":
         yield from clock_rule(tree)
     if room != "runtime":

@@ -3,8 +3,8 @@
 --
 -- KEYS  1  breakers   hash, endpoint -> "failures opens until probe changed"; times are ms of this server's clock.
 --                     Only endpoints that failed stand there; the whole goes when none has failed for its life.
--- ARGV  1  step: failed | succeeded | probed | look
---       2  endpoint, 3 opens under which the call began (failed, succeeded)
+-- ARGV  1  step: failed | succeeded | released | probed | look
+--       2  endpoint, 3 opens under which the call began (failed, succeeded, released)
 --       4  failures, 5 open_ms, 6 open_most_ms, 7 probe_ms, 8 forgiven_ms, 9 life of the key in ms
 -- Returns {now, granted, endpoint, value, ...}: granted 1 or 0 (probed); then the endpoint, or for look all of them.
 local time = redis.call('TIME')
@@ -50,6 +50,8 @@ elseif step == 'succeeded' then
     b.failures = 0
     if b.till > 0 then b.till, b.probe, b.changed = 0, 0, now end
   end
+elseif step == 'released' then
+  if began == b.opens then b.probe = 0 end
 elseif b.till > 0 then
   if now >= b.till and now >= b.probe then b.probe = now + probe_ms else granted = 0 end
 end

@@ -37,6 +37,10 @@ class RedisBreakers:
         """See schemas.ports.Breakers."""
         return (await self._step("succeeded", endpoint, opens))[1]
 
+    async def released(self, endpoint: str, opens: int) -> Breaker:
+        """See schemas.ports.Breakers."""
+        return (await self._step("released", endpoint, opens))[1]
+
     async def probed(self, endpoint: str) -> tuple[bool, Breaker]:
         """See schemas.ports.Breakers."""
         return await self._step("probed", endpoint, 0)

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from base.clock import Clock
+from base.replies import pairs
 from schemas.errors import Unavailable
 from schemas.ports import Redis
 from schemas.records import EndpointRecord, ModelRecord
@@ -94,7 +95,7 @@ class RedisCatalog:
 
     def _proven(self, key: str, reply: Any) -> list[bytes]:
         """The values of a hash that were written in their place by us."""
-        opened = [self._proofs.open(f"{key}/{name.decode('utf8', 'replace')}", raw) for name, raw in _items(reply)]
+        opened = [self._proofs.open(f"{key}/{name.decode('utf8', 'replace')}", raw) for name, raw in pairs(reply)]
         return [content for content in opened if content is not None]
 
     async def _current(self) -> Snapshot:
@@ -140,8 +141,3 @@ def _decode_all(decoder: msgspec.json.Decoder[T], values: Iterable[bytes]) -> li
         except msgspec.MsgspecError:
             continue
     return found
-
-
-def _items(reply: Any) -> Iterable[tuple[bytes, bytes]]:
-    """Of HGETALL: a map in RESP3, a flat list in RESP2."""
-    return reply.items() if isinstance(reply, Mapping) else zip(reply[::2], reply[1::2], strict=True)

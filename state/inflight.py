@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from base.replies import pairs, time_ms
 from schemas.ports import Redis
 
 KEY = "{endpoints}:inflight"
@@ -54,8 +55,7 @@ class RedisInflight:
 
     async def now_ms(self) -> int:
         """The server's time."""
-        seconds, micros = await self._redis.execute("TIME")
-        return int(seconds) * 1000 + int(micros) // 1000
+        return time_ms(await self._redis.execute("TIME"))
 
     async def report(self, process: str, report: Report) -> None:
         """Replace what the process said before."""
@@ -67,9 +67,7 @@ class RedisInflight:
 
     async def use(self, endpoint: str, since_ms: int) -> Use:
         """How an endpoint that was withdrawn at since_ms is used now. Reports of the dead are removed."""
-        found: Any = await self._redis.execute("HGETALL", KEY)
-        pairs = found.items() if isinstance(found, Mapping) else zip(found[::2], found[1::2], strict=True)
-        reports = {name: self._read(raw) for name, raw in pairs}
+        reports = {name: self._read(raw) for name, raw in pairs(await self._redis.execute("HGETALL", KEY))}
         dead = lost(reports, await self.now_ms() - self._lost_ms)
         if dead:
             await self._redis.execute("HDEL", KEY, *dead)

@@ -220,6 +220,9 @@ class MemoryBreakers:
     async def succeeded(self, endpoint: str, opens: int) -> Breaker:
         return self._keep(endpoint, rules.succeeded(self._find(endpoint), opens, self._now(), self._limits))
 
+    async def released(self, endpoint: str, opens: int) -> Breaker:
+        return self._keep(endpoint, rules.released(self._find(endpoint), opens))
+
     async def probed(self, endpoint: str) -> tuple[bool, Breaker]:
         granted, after = rules.probed(self._find(endpoint), self._now(), self._limits)
         return granted, self._keep(endpoint, after)

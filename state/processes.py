@@ -1,18 +1,19 @@
 """Which processes of the system are there: each says so every few seconds, and is forgotten when it falls silent.
 
     processes   hash   consumer -> ProcessRecord, signed for its place; a silent one is left out and removed
+
 A process that stops in order takes itself out; one that was killed drops out after SILENT_MS.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import msgspec
 
+from base.replies import pairs, time_ms
 from schemas.ports import Redis
 from schemas.records import ProcessRecord
 from state.proofs import Plain, Proofs
@@ -43,7 +44,7 @@ class RedisProcesses:
         """Those that spoke within SILENT_MS, by name."""
         reply, now = await asyncio.gather(self._redis.execute("HGETALL", KEY), self._now())
         found, gone = [], []
-        for name, raw in _items(reply):
+        for name, raw in pairs(reply):
             record = self._open(name.decode("utf8", "replace"), raw)
             if record is not None and record.seen_ms > now - SILENT_MS:
                 found.append(record)
@@ -62,14 +63,8 @@ class RedisProcesses:
             return None
 
     async def _now(self) -> int:
-        seconds, micros = await self._redis.execute("TIME")
-        return int(seconds) * 1000 + int(micros) // 1000
+        return time_ms(await self._redis.execute("TIME"))
 
 
 def _place(consumer: str) -> str:
     return f"{KEY}/{consumer}"
-
-
-def _items(reply: Any) -> Sequence[tuple[bytes, bytes]]:
-    """Of HGETALL: a map in RESP3, a flat list in RESP2."""
-    return list(reply.items()) if isinstance(reply, Mapping) else list(zip(reply[::2], reply[1::2], strict=True))

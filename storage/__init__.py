@@ -4,7 +4,7 @@
     queries.sql  every statement, by name           pool, errors           connections and the border
     access       on whose behalf, who sees what     settings               section `postgres`
     ports        what the record can do             memory                 the twins of all repositories
-    setup        role and database, made or only looked at
+    setup        role and database, made or only looked at                  rows      rows into records
     keys, deployments, catalog, requests            store                  all of them over one pool
 
 What clients sent and models said is never stored.

@@ -122,6 +122,11 @@ async def linked(dsn: str, timeout_s: float = 5.0) -> AsyncIterator[asyncpg.Conn
         connection = await asyncpg.connect(dsn, timeout=timeout_s)
     except FOREIGN as error:
         raise translate(error, gone=True) from None
+    except (ValueError, OverflowError):  # their words repeat a part of the address, which may be of its password
+        raise Unavailable(
+            "postgres.dsn cannot be read; it must be postgresql://user:password@host:port/database, and signs such as "
+            "/ # ? @ in a password must be written as %2F %23 %3F %40"
+        ) from None
     try:
         yield connection
     except FOREIGN as error:

@@ -66,7 +66,8 @@ def admin_dsn(dsn: str, user: str, password: str) -> str:
 async def prepare(admin: str, dsn: str, role: str, *, only_look: bool) -> list[Step]:
     """Make what is missing for `dsn`, as the administrator. Unavailable, StoreRefused when a right is missing."""
     parts = urlsplit(dsn)
-    login, password, database = unquote(parts.username or ""), unquote(parts.password or ""), parts.path.lstrip("/")
+    login, password = unquote(parts.username or ""), unquote(parts.password or "")
+    database = unquote(parts.path.removeprefix("/"))
     async with linked(admin) as connection:
         await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
         look = _Looker(connection, only_look)

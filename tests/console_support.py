@@ -28,9 +28,10 @@ from schemas.envelope import Envelope, Event
 from schemas.outcomes import Delivery
 from schemas.ports import RunStatus
 from schemas.records import ADMIN
-from state.memory import MemoryBreakers, MemoryCatalog, MemoryInflight, MemoryKeys, MemoryLatencies, MemoryProcesses
+from state.memory import MemoryCatalog, MemoryInflight, MemoryKeys, MemoryProcesses
 from storage.memory import memory_store
 from storage.ports import Store
+from tests.router_support import alone
 from workers.guardrails.settings import GuardrailSettings
 from workers.router.settings import RouterSettings
 
@@ -175,7 +176,7 @@ def letter(id: str = "0:1700000000000-0") -> Letter:
     )
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Desk:
     """An admin API over memory twins, its address and an admin key."""
 
@@ -192,32 +193,33 @@ class Desk:
 @asynccontextmanager
 async def admin_server(data: Path, clock: Clock | None = None) -> AsyncIterator[Desk]:
     """A real HTTP server on a free port of the running loop."""
-    clock = clock or SystemClock()
-    store, said, letters, keys = memory_store(), Said(), Letters(), MemoryKeys()
-    processes = MemoryProcesses(clock)
-    house_ring, chance = ring(), SystemRandom()
-    desk = KeyDesk(keys=store.keys, projection=keys, publisher=said, ring=house_ring, clock=clock, chance=chance)
-    models = ModelDesk(
-        deployments=store.deployments, publisher=said, ring=house_ring, sealer=Sealer(house_ring, chance)
-    )
-    parts = Parts(
+    said, letters = Said(), Letters()
+    processes = MemoryProcesses(clock or SystemClock())
+    parts = memory_parts(data, clock or SystemClock(), said, letters, processes)
+    admin = await parts.key_desk.create(KeyWish(name="operator", scopes=(ADMIN,)))
+    said.events.clear()
+    server = AdminServer(build(parts), "127.0.0.1", 0, parts.clock)
+    await server.start()
+    url = f"http://127.0.0.1:{server.port}"
+    try:
+        yield Desk(url, admin.token, parts.store, said, letters, processes, parts, data)
+    finally:
+        await server.stop()
+
+
+def memory_parts(data: Path, clock: Clock, said: Said, letters: Letters, processes: MemoryProcesses) -> Parts:
+    """What the admin API's routes use, without a server."""
+    store, keys, house_ring, chance = memory_store(), MemoryKeys(), ring(), SystemRandom()
+    sealer = Sealer(house_ring, chance)
+    return Parts(
         store=store,
         keys=keys,
-        key_desk=desk,
-        model_desk=models,
+        key_desk=KeyDesk(keys=store.keys, projection=keys, publisher=said, ring=house_ring, clock=clock, chance=chance),
+        model_desk=ModelDesk(deployments=store.deployments, publisher=said, ring=house_ring, sealer=sealer),
         runs=OneRun(),
         dead_letters=letters,
         inspector=Looks(),
-        routing=RoutingView(
-            catalog=MemoryCatalog(),
-            breakers=MemoryBreakers(clock, RouterSettings().breaker.limits()),
-            latencies=MemoryLatencies(clock),
-            inflight=MemoryInflight(clock),
-            settings=RouterSettings(),
-            prices=(),
-            clock=clock,
-            chance=chance,
-        ),
+        routing=memory_routing(clock),
         processes=processes,
         publisher=said,
         groups=("authorization", "audit"),
@@ -226,20 +228,16 @@ async def admin_server(data: Path, clock: Clock | None = None) -> AsyncIterator[
         ring=house_ring,
         clock=clock,
     )
-    admin = await desk.create(KeyWish(name="operator", scopes=(ADMIN,)))
-    said.events.clear()
-    server = AdminServer(build(parts), "127.0.0.1", 0, clock)
-    await server.start()
-    try:
-        yield Desk(
-            url=f"http://127.0.0.1:{server.port}",
-            token=admin.token,
-            store=store,
-            said=said,
-            letters=letters,
-            processes=processes,
-            parts=parts,
-            data=data,
-        )
-    finally:
-        await server.stop()
+
+
+def memory_routing(clock: Clock) -> RoutingView:
+    """Of a catalog without models."""
+    return RoutingView(
+        catalog=MemoryCatalog(),
+        peers=alone(clock=clock),
+        inflight=MemoryInflight(clock),
+        settings=RouterSettings(),
+        prices=(),
+        clock=clock,
+        chance=SystemRandom(),
+    )

@@ -15,10 +15,10 @@ from runtime.client import Address, Client
 from runtime.groups import Groups, RedisGroups
 from runtime.memory import MemoryGroups, MemoryPush, MemoryRuns, MemoryScripts, MemoryServer
 from runtime.memory.server import text_of
-from runtime.names import prefix, prefix_of
+from runtime.names import prefix, prefix_of, starts_key
 from runtime.push import Push, RedisPush
 from runtime.runs import RedisRuns, Runs
-from runtime.scripts import Acceptance, Answer, Ending, RedisScripts, Scripts, SealedFrame, Seat, starts_key
+from runtime.scripts import Acceptance, Answer, Ending, RedisScripts, Scripts, SealedFrame, Seat
 from schemas.envelope import Signed
 
 PARTITIONS = 4

@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
-import socket
-from collections.abc import Iterator
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from base.clock import Clock
-from base.crypto import Sealer
 from console.admin.app import build
 from console.admin.parts import Parts, Runs
-from console.desks import KeyDesk, ModelDesk
+from console.desks import make_key_desk, make_model_desk
 from console.engine_logs import FileLogs
 from console.rooms import House
-from console.routing import RoutingView
+from console.routing import RoutingView, make_peers
 from console.scan_desk import make_scan_desk
+from ingress.serve import GuestServer, bind
 from runtime.dlq import DeadLetters
 from runtime.inspect import Inspector
-from schemas.errors import HeadraceError
-from state.breaker import RedisBreakers
-from state.latency import RedisLatencies
 
 _GRACE_S = 5  # for answers under way
-
-
-class CannotListen(HeadraceError):
-    """The address is taken or not ours; the text says what to change."""
 
 
 class AdminServer:
@@ -38,7 +27,7 @@ class AdminServer:
 
     def __init__(self, app: ASGIApp, host: str, port: int, clock: Clock) -> None:
         self._host, self._port, self._clock = host, port, clock
-        self._server = _Server(
+        self._server = GuestServer(
             uvicorn.Config(
                 app,
                 lifespan="off",
@@ -55,7 +44,7 @@ class AdminServer:
 
     async def start(self) -> None:
         """Listen. CannotListen."""
-        sock = _bind(self._host, self._port)
+        sock = bind(self._host, self._port, "admin")
         self.port = int(sock.getsockname()[1])
         self._task = asyncio.create_task(self._server.serve(sockets=[sock]), name="admin")
         while not self._server.started and not self._task.done():
@@ -71,80 +60,54 @@ class AdminServer:
             await task
 
 
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leaves the process's signal handlers alone."""
-        yield
+async def open_room(house: House, runs: Runs) -> None:
+    """The room `console` of a process: its server starts last and stops with the doors."""
+    c, where = house.context, house.settings.admin
+    parts = _parts(house, runs)
+    server = AdminServer(build(parts), where.host, where.port, c.clock)
+
+    async def start() -> None:
+        await server.start()
+        house.addresses["console"] = f"http://{where.host}:{server.port}"
+        house.stops.add("admin API", stop, _GRACE_S + 2.0)
+
+    async def stop() -> None:
+        parts.engine_logs.close()
+        await server.stop()
+
+    house.after.append(start)
 
 
-def _bind(host: str, port: int) -> socket.socket:
-    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind((host, port))
-    except OSError as error:
-        sock.close()
-        remedy = "set admin.port to a free one" if error.errno == errno.EADDRINUSE else "look at admin.host"
-        raise CannotListen(f"cannot listen on {host}:{port}: {error.strerror}; {remedy}") from None
-    return sock
+def _parts(house: House, runs: Runs) -> Parts:
+    c, settings = house.context, house.settings
+    return Parts(
+        store=house.store,
+        keys=house.shared.keys,
+        key_desk=make_key_desk(c, house.store, house.shared.keys),
+        model_desk=make_model_desk(c, house.store),
+        runs=runs,
+        dead_letters=DeadLetters(c.redis, c.seals("console"), c.partitions),
+        inspector=Inspector(c.redis, c.topology, c.partitions),
+        routing=_routing(house),
+        processes=house.shared.processes,
+        publisher=c.publisher("console"),
+        groups=tuple(group for stream in c.topology.streams.values() for group in stream.groups),
+        engine_logs=FileLogs(settings.data.directory, c.clock),
+        scan_desk=make_scan_desk(settings.guardrails, c.clock, c.chance),
+        ring=c.ring,
+        clock=c.clock,
+        rotation_overlap_s=settings.admin.rotation_overlap_s,
+    )
 
 
 def _routing(house: House) -> RoutingView:
     c, settings = house.context, house.settings
     return RoutingView(
         catalog=house.shared.catalog,
-        breakers=RedisBreakers(c.redis, c.clock, settings.router.breaker.limits()),
-        latencies=RedisLatencies(c.redis, c.clock),
+        peers=make_peers(c, settings.router),
         inflight=house.shared.inflight,
         settings=settings.router,
         prices=settings.audit.price_list(),
         clock=c.clock,
         chance=c.chance,
     )
-
-
-async def open_room(house: House, runs: Runs) -> None:
-    """The room `console` of a process: its server starts last and stops with the doors."""
-    c, settings = house.context, house.settings
-    publisher = c.publisher("console")
-    keys = KeyDesk(
-        keys=house.store.keys,
-        projection=house.shared.keys,
-        publisher=publisher,
-        ring=c.ring,
-        clock=c.clock,
-        chance=c.chance,
-    )
-    sealer = Sealer(c.ring, c.chance)
-    engine_logs = FileLogs(settings.data.directory, c.clock)
-    parts = Parts(
-        store=house.store,
-        keys=house.shared.keys,
-        key_desk=keys,
-        model_desk=ModelDesk(deployments=house.store.deployments, publisher=publisher, ring=c.ring, sealer=sealer),
-        runs=runs,
-        dead_letters=DeadLetters(c.redis, c.seals("console"), c.partitions),
-        inspector=Inspector(c.redis, c.topology, c.partitions),
-        routing=_routing(house),
-        processes=house.shared.processes,
-        publisher=publisher,
-        groups=tuple(group for stream in c.topology.streams.values() for group in stream.groups),
-        engine_logs=engine_logs,
-        scan_desk=make_scan_desk(settings.guardrails, c.clock, c.chance),
-        ring=c.ring,
-        clock=c.clock,
-        rotation_overlap_s=settings.admin.rotation_overlap_s,
-    )
-    server = AdminServer(build(parts), settings.admin.host, settings.admin.port, c.clock)
-
-    async def start() -> None:
-        await server.start()
-        house.addresses["console"] = f"http://{settings.admin.host}:{server.port}"
-        house.stops.add("admin API", stop, _GRACE_S + 2.0)
-
-    async def stop() -> None:
-        engine_logs.close()
-        await server.stop()
-
-    house.after.append(start)

@@ -1,1 +1,2 @@
-"""The command line: one file per family of commands; everything but up, doctor and topology speaks to the admin API."""
+"""The command line: one file per family of commands. They speak to the admin API, or (up, start, scale, init, migrate,
+secrets, config, doctor, topology, version) to this machine and to the servers themselves."""

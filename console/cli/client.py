@@ -48,6 +48,8 @@ class Server:
     @contextmanager
     def open(self, method: str, path: str, body: object, timeout_s: float) -> Iterator[http.client.HTTPResponse]:
         """The answer of any path, its body unread. CliError for anything but 2xx."""
+        if not (self.key.isascii() and self.key.isprintable()):  # http.client would quote it in its complaint
+            raise CliError(f"the key for {self.url} holds signs that no key has, perhaps a line break; copy it again")
         parts = urlsplit(self.url)
         connection = _connection(parts.scheme, parts.hostname or "", parts.port, timeout_s)
         payload = None if body is None else json.dumps(body).encode()
@@ -105,7 +107,7 @@ def connection(data: Path) -> dict[str, Any]:
         ) from None
     except PermissionError:
         raise CliError(f"{path} belongs to another user; run this as that user") from None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         raise CliError(f"{path} cannot be read; `headrace up` writes it anew") from None
     return found if isinstance(found, dict) else {}
 

@@ -36,7 +36,7 @@ def init(
     Reads REDIS_URL and DATABASE_URL, and PG_ADMIN_USER with PG_ADMIN_PASSWORD where role and database are to be made.
     """
     settings = _load(config)
-    _say_unused(config)
+    say_unused(config)
     found = _run(_carried_out(settings, check, _quiet if as_json else _say))
     missing = sum(not done.there for done in found)
     if as_json:
@@ -151,7 +151,8 @@ def _load(config: Path | None, without: tuple[str, ...] = ()) -> Settings:
         raise CliError("; ".join(map(str, error.issues))) from None
 
 
-def _say_unused(config: Path | None) -> None:
+def say_unused(config: Path | None) -> None:
+    """A line for each variable that is set and means nothing here."""
     from console.config import unused_names
 
     for name in unused_names(config):

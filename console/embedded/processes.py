@@ -14,11 +14,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from base.clock import SystemClock
+from base.pids import born
 
 #: prctl(2), option 1: the signal a process gets when the thread that made it ends.
 PR_SET_PDEATHSIG = 1
@@ -36,22 +37,17 @@ class Identity:
     program: str
     port: int = 0
 
-    def with_port(self, port: int) -> Identity:
-        """The same process, remembered with the port it listens on."""
-        return replace(self, port=port)
-
 
 def identify(pid: int, port: int = 0) -> Identity | None:
     """The identity of a live process, None when there is none (a zombie counts as none)."""
+    since = born(pid)
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
         program = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode(errors="replace")
     except OSError:
+        return None  # not there, or gone meanwhile
+    if not since:
         return None
-    fields = stat.rpartition(")")[2].split()
-    if fields[0] in "ZX":
-        return None
-    return Identity(pid, int(fields[19]), boot_id(), os.path.basename(program).rstrip(":"), port)
+    return Identity(pid, since, boot_id(), os.path.basename(program).rstrip(":"), port)
 
 
 def adopt_child(process: subprocess.Popen[bytes], port: int) -> Identity | None:
@@ -90,15 +86,6 @@ def reap(pid: int) -> None:
     """Collect the status of an ended child; nothing happens for anybody else's process."""
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
-
-
-def exit_status(pid: int) -> int | None:
-    """Collects an ended child: its exit code, -N for signal N; None while it runs and for anybody else's process."""
-    try:
-        ended, status = os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        return None
-    return os.waitstatus_to_exitcode(status) if ended else None
 
 
 def write_record(path: Path, known: Identity) -> None:

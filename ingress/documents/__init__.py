@@ -2,6 +2,6 @@
 
 openapi.py    operation(asks(...), answer(...), fails(...)) beside a route; what all operations share; DocumentedAPI
 failures.py   one example of every error code
-chat.py       the operation POST /v1/chat/completions
+work.py       the operations whose requests become runs
 pages.py      docs/errors/<code>.md as served at /docs/errors/<code>
 """

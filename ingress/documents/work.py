@@ -5,17 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ingress.asked import CHAT_FIELDS, COMPLETION_FIELDS, EMBEDDING_FIELDS, Shape
 from ingress.documents.openapi import EVENT, EVENTS, Part, answer, asks, fails, operation
 from schemas.errors import Code
 from schemas.routes import CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS
-
-_NUMBER: Part = {"type": ["number", "null"]}
-_WHOLE: Part = {"type": ["integer", "null"]}
-_COUNT: Part = {"type": ["integer", "null"], "minimum": 1}
-_FLAG: Part = {"type": ["boolean", "null"]}
-_LIST: Part = {"type": ["array", "null"]}
-_OBJECT: Part = {"type": ["object", "null"]}
-_TEXT: Part = {"type": ["string", "null"]}
 
 MODEL: Part = {
     "type": "string",
@@ -31,19 +24,15 @@ _MESSAGE: Part = {
     "additionalProperties": True,
 }
 
-_GENERATED: Part = {
-    "stream": {**_FLAG, "description": "The answer as server-sent events, ended by `[DONE]`."},
-    "stream_options": {**_OBJECT, "description": "Only together with `stream: true`."},
-    "n": _COUNT,
-    "max_tokens": _COUNT,
-    "temperature": _NUMBER,
-    "top_p": _NUMBER,
-    "frequency_penalty": _NUMBER,
-    "presence_penalty": _NUMBER,
-    "seed": _WHOLE,
-    "logit_bias": _OBJECT,
-    "user": _TEXT,
+_STREAMED: Part = {
+    "stream": {"description": "The answer as server-sent events, ended by `[DONE]`."},
+    "stream_options": {"description": "Only together with `stream: true`."},
 }
+
+
+def _fields(shapes: Mapping[str, Shape], more: Part) -> Part:
+    """The fields that are checked, as the document shows them. more: what it says beside their types."""
+    return {name: {**shape.schema, **more.get(name, {})} for name, shape in shapes.items()}
 
 
 def _request(said: str, needs: list[str], fields: Part) -> Part:
@@ -63,15 +52,7 @@ _CHAT = _request(
     {
         "model": MODEL,
         "messages": {"type": "array", "minItems": 1, "maxItems": 100_000, "items": _MESSAGE},
-        **_GENERATED,
-        "max_completion_tokens": _COUNT,
-        "logprobs": _FLAG,
-        "top_logprobs": _WHOLE,
-        "tools": _LIST,
-        "functions": _LIST,
-        "parallel_tool_calls": _FLAG,
-        "response_format": _OBJECT,
-        "metadata": _OBJECT,
+        **_fields(CHAT_FIELDS, _STREAMED),
     },
 )
 
@@ -101,12 +82,7 @@ _COMPLETION_ASKED = _request(
     {
         "model": MODEL,
         "prompt": _TEXTS_OR_TOKENS,
-        **_GENERATED,
-        "max_tokens": {"type": ["integer", "null"], "minimum": 0},
-        "best_of": _COUNT,
-        "echo": _FLAG,
-        "logprobs": _WHOLE,
-        "suffix": _TEXT,
+        **_fields(COMPLETION_FIELDS, _STREAMED),
     },
 )
 _NOT_STREAMED: Part = {"enum": [False, None], "description": "This route answers whole."}
@@ -116,9 +92,7 @@ _EMBEDDING_ASKED = _request(
     {
         "model": MODEL,
         "input": _TEXTS_OR_TOKENS,
-        "dimensions": _COUNT,
-        "encoding_format": {"enum": ["float", "base64", None]},
-        "user": _TEXT,
+        **_fields(EMBEDDING_FIELDS, {}),
         "stream": _NOT_STREAMED,
     },
 )

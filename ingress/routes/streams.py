@@ -15,19 +15,18 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Message
 
-from base import logs
 from base.health import Health
 from base.ids import is_run_id
 from ingress.credentials import allow
 from ingress.documents.openapi import EVENT, EVENTS, Part, answer, fails, operation
 from ingress.errors import error_body, failure_of
 from ingress.parts import Parts
+from ingress.presence import sign_off
 from ingress.replay import events_of, numbered
 from schemas.errors import Code, HeadraceError, Refusal
 from schemas.ports import RunStatus, Watch
 from schemas.records import KeyRecord
 
-log = logs.room("ingress")
 _WAIT_S = 60.0  # one wait for a frame; the response pings by itself
 _EVENTS = 'id: 4\ndata: {"choices":[{"index":0,"delta":{"content":"Hello!"}}]}\n\nid: 5\ndata: [DONE]\n\n'
 _LAST: Part = {
@@ -106,7 +105,7 @@ def _last_event_id(headers: Mapping[bytes, bytes]) -> int:
 def _respond(parts: Parts, events: AsyncIterator[bytes], watch: Watch | None = None) -> Response:
     async def gone(_: Message) -> None:
         if watch is not None:
-            await _leave(watch)
+            await sign_off(watch)
 
     return EventSourceResponse(
         events,
@@ -132,10 +131,10 @@ async def _events(watch: Watch, stream: bool, after: int, health: Health) -> Asy
                 return
     except HeadraceError as error:  # after the first byte an error is an event; it has no number
         yield b"data: " + error_body(failure_of(error)) + b"\n\n"
-        await _leave(watch)
+        await sign_off(watch)
     except GeneratorExit:  # a reader that took nothing was cut; when this process goes, the run is left to be read
         if not health.draining:
-            await _leave(watch)
+            await sign_off(watch)
         raise
     finally:
         watch.close()
@@ -145,10 +144,3 @@ async def _nothing() -> AsyncIterator[bytes]:
     """The events after the last one."""
     return
     yield
-
-
-async def _leave(watch: Watch) -> None:
-    try:
-        await watch.leave()
-    except HeadraceError as error:
-        log.info("a watcher could not sign off; the sweeper will", run=watch.run, reason=str(error))

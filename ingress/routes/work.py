@@ -22,10 +22,10 @@ from ingress.errors import INTERNAL, failure_of
 from ingress.exchange import Exchange
 from ingress.headers import client_request_id, deadline_ms, priority, traceparent
 from ingress.parts import Parts
-from ingress.presence import Presence
+from ingress.presence import Presence, sign_off
 from ingress.sse import OVERDUE_S, Pace, RunFailed, collect, relay
 from policy.api_keys import Credential
-from schemas.errors import Code, HeadraceError
+from schemas.errors import Code
 from schemas.events import RequestAccepted
 from schemas.ports import NewRun, Watch
 
@@ -100,7 +100,8 @@ class Work:
         finally:
             presence.stop()
             open_exchanges.discard(out)
-        await _leave(watch)
+        await sign_off(watch)
+        watch.close()
 
     async def _answer(self, watch: Watch, out: Exchange, new: NewRun) -> None:
         give_up = new.deadline_ms / 1000 + OVERDUE_S
@@ -117,15 +118,6 @@ async def fail(out: Exchange, error: Exception) -> None:
     if failure is INTERNAL:
         log.exception("request failed", run=out.run)
     await out.fail(failure, error.headers if isinstance(error, RunFailed) else None)
-
-
-async def _leave(watch: Watch) -> None:
-    """After the last frame this is nothing; before it the run learns that nobody watches."""
-    try:
-        await watch.leave()
-    except HeadraceError as error:
-        log.info("a watcher could not sign off; the sweeper will", run=watch.run, reason=str(error))
-    watch.close()
 
 
 def _count(out: Exchange, path: str, model: str) -> None:

@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from base.ids import is_run_id
 from runtime.groups import GroupLost, Row
 from runtime.memory.server import Group, Held, MemoryServer, text_of
-from runtime.names import prefix_of
+from runtime.names import prefix_of, starts_key
 from runtime.push import Listener
 from runtime.runs import StoredFrame
-from runtime.scripts import starts_key
 
 
 class MemoryGroups:
@@ -119,19 +118,12 @@ class MemoryRuns:
 
 
 class MemoryPush:
-    """Twin of runtime.push.RedisPush. Nothing is ever missed, unless `break_off` says so."""
+    """Twin of runtime.push.RedisPush. Nothing is ever missed."""
 
     def __init__(self, server: MemoryServer) -> None:
         self._server = server
-        self._missed: list[Callable[[], None]] = []
 
     async def listen(self, channels: Sequence[str], listener: Listener, missed: Callable[[], None]) -> None:
         await self._server.turn()
         for channel in channels:
             self._server.subscribe(channel, listener)
-        self._missed.append(missed)
-
-    def break_off(self) -> None:
-        """As after a reconnection: every listener is told that it missed something."""
-        for missed in self._missed:
-            missed()

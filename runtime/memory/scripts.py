@@ -12,7 +12,7 @@ import msgspec
 from runtime.client import ServerError
 from runtime.memory.gate import FAR_MS, MemoryGates, lane_of
 from runtime.memory.server import Group, Held, MemoryServer, Stream, id_of, text_of
-from runtime.names import prefix_of
+from runtime.names import prefix_of, starts_key, stream_prefix
 from runtime.scripts import (
     Acceptance,
     Answer,
@@ -23,8 +23,6 @@ from runtime.scripts import (
     Seat,
     Taken,
     Watched,
-    starts_key,
-    stream_prefix,
 )
 from runtime.scripts import Held as HeldEntry
 from schemas.envelope import Signed

@@ -11,9 +11,11 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 
+from runtime.client import Client
 from storage.ports import Store
 from tests.run_support import Hands, World, open_world
 from tests.servers import POSTGRES_KINDS, REDIS_KINDS, PostgresOf, RedisOf, a_database
+from tests.state_support import connect
 from tests.storage_support import a_store
 
 
@@ -21,6 +23,14 @@ from tests.storage_support import a_store
 def valkey_cluster(request: pytest.FixtureRequest, redis_of: RedisOf) -> str:
     """URL of an empty cluster-enabled server of each kind."""
     return empty(redis_of, request.param)
+
+
+@pytest_asyncio.fixture
+async def redis(valkey_cluster: str) -> AsyncIterator[Client]:
+    """A client of that server."""
+    client = await connect(valkey_cluster)
+    yield client
+    await client.close()
 
 
 @pytest.fixture(params=POSTGRES_KINDS)

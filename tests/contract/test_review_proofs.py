@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import msgspec
-import pytest
 
 from runtime.client import Client
 from schemas.records import ADMIN, EndpointRecord, KeyRecord
 from state.catalog import ENDPOINTS
 from state.shared import Shared
 from tests.run_support import RING
-from tests.state_support import FakeClock, connect
+from tests.state_support import FakeClock
 
 KEY = KeyRecord(key_id="00000000000000aa", tenant="acme", name="app", secret_mac="ab" * 32, mac_kid="k1")
 ADMIN_KEY = replace(KEY, scopes=(ADMIN,), tenant="other")
 OURS = EndpointRecord(endpoint="e1", deployment="d1", pool="gpu", model="m", url="http://127.0.0.1:1/v1")
 THEIRS = replace(OURS, url="https://attacker.example/v1")
 PLACE = f"key:{KEY.key_id}"
-
-
-@pytest.fixture
-async def redis(valkey_cluster: str) -> AsyncIterator[Client]:
-    client = await connect(valkey_cluster)
-    yield client
-    await client.close()
 
 
 def _shared(redis: Client) -> Shared:

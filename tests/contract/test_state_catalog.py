@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -12,19 +11,12 @@ from schemas.errors import Unavailable
 from schemas.records import EndpointRecord, ModelRecord
 from state.catalog import ENDPOINTS, MODELS, RedisCatalog
 from state.memory import MemoryCatalog
-from tests.state_support import FakeClock, Gone, Switch, connect
+from tests.state_support import FakeClock, Gone, Switch
 
 SMALL = ModelRecord(name="small", pool="small", created=1)
 LARGE = ModelRecord(name="org/large-1.5", pool="gpu", created=2)
 FIRST = EndpointRecord(endpoint="e1", deployment="d1", pool="gpu", model="org/large-1.5", url="http://127.0.0.1:1/v1")
 SECOND = replace(FIRST, endpoint="e2", url="http://127.0.0.1:2/v1")
-
-
-@pytest.fixture
-async def redis(valkey_cluster: str) -> AsyncIterator[Client]:
-    client = await connect(valkey_cluster)
-    yield client
-    await client.close()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import pytest
@@ -13,16 +12,8 @@ from runtime.client import Client
 from schemas.records import EndpointRecord
 from state.inflight import KEY, RedisInflight, Report, Use
 from state.memory import MemoryCatalog, MemoryInflight
-from tests.state_support import connect
 
 Inflight = MemoryInflight | RedisInflight
-
-
-@pytest.fixture
-async def redis(valkey_cluster: str) -> AsyncIterator[Client]:
-    client = await connect(valkey_cluster)
-    yield client
-    await client.close()
 
 
 @pytest.fixture(params=["memory", "valkey"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -13,7 +12,7 @@ from schemas.errors import Unavailable
 from schemas.records import KeyRecord
 from state.keys import RedisKeys
 from state.memory import MemoryKeys
-from tests.state_support import Breaking, FakeClock, Gone, Switch, connect
+from tests.state_support import Breaking, FakeClock, Gone, Switch
 
 KEY = KeyRecord(key_id="00000000000000aa", tenant="acme", name="app", secret_mac="ab" * 32, mac_kid="k1")
 REVOKED = replace(KEY, revoked_ms=1)
@@ -32,13 +31,6 @@ class Record:
         if self.away:
             raise Unavailable("PostgreSQL is away")
         return self.rows.get(key_id)
-
-
-@pytest.fixture
-async def redis(valkey_cluster: str) -> AsyncIterator[Client]:
-    client = await connect(valkey_cluster)
-    yield client
-    await client.close()
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import pytest
@@ -23,13 +23,6 @@ TTL_MS = 60_000
 def want(run: str, *, rpm: int = 0, parallel: int = 0, ttl: int = TTL_MS, tenant: str = "acme") -> Reservation:
     scope = Scope(name=KEY, requests_per_minute=rpm, concurrency=parallel)
     return Reservation(run=run, tenant=tenant, scopes=(scope,), ttl_ms=ttl)
-
-
-@pytest.fixture
-async def redis(valkey_cluster: str) -> AsyncIterator[Client]:
-    client = await connect(valkey_cluster)
-    yield client
-    await client.close()
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -15,7 +14,7 @@ from state.memory import MemoryProcesses
 from state.processes import KEY, SILENT_MS, RedisProcesses
 from state.proofs import Signed
 from tests.console_support import ring
-from tests.state_support import FakeClock, Gone, connect
+from tests.state_support import FakeClock, Gone
 
 RULES = ProcessRecord(
     consumer="rules-7-abc", rooms=("rules",), pid=7, host="here", started_ms=1_000, version="0.1.0", health="http://h:1"
@@ -23,13 +22,6 @@ RULES = ProcessRecord(
 DOOR = replace(RULES, consumer="ingress-8-def", rooms=("ingress",), addresses={"ingress": "http://h:2"})
 
 Either = MemoryProcesses | RedisProcesses
-
-
-@pytest.fixture
-async def redis(valkey_cluster: str) -> AsyncIterator[Client]:
-    client = await connect(valkey_cluster)
-    yield client
-    await client.close()
 
 
 @pytest.fixture(params=["memory", "valkey"])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,18 +19,11 @@ from state.breaker import KEY, RedisBreakers
 from state.latency import KEY as LATENCIES
 from state.latency import RedisLatencies
 from state.memory import MemoryBreakers, MemoryLatencies
-from tests.state_support import FakeClock, Gone, connect
+from tests.state_support import FakeClock, Gone
 from workers.router.ports import Breakers, Latencies
 
 LIMITS = Limits(failures=3, open_ms=60, open_most_ms=100, probe_ms=80)
 FAR = Limits(failures=3, open_ms=60_000, open_most_ms=600_000, probe_ms=60_000)
-
-
-@pytest.fixture
-async def redis(valkey_cluster: str) -> AsyncIterator[Client]:
-    client = await connect(valkey_cluster)
-    yield client
-    await client.close()
 
 
 @dataclass
@@ -118,6 +111,17 @@ async def test_the_probe_closes_it_or_opens_it_for_longer(subject: Subject) -> N
     closed = await breakers.succeeded("e1", 2)
     assert closed.closed and (closed.failures, closed.opens) == (0, 2)
     assert (await breakers.probed("e1"))[0]
+
+
+async def test_a_probe_that_says_nothing_is_given_back(subject: Subject) -> None:
+    breakers = subject.breakers(replace(LIMITS, probe_ms=60_000))
+    await opened(breakers)
+    await asks_until_granted(subject, breakers)
+    assert (await breakers.released("e1", 0)).probe_ms > 0, "what began before it opened is not the probe"
+    given_back = await breakers.released("e1", 1)
+    assert (given_back.probe_ms, given_back.opens, given_back.closed) == (0, 1, False)
+    assert (await breakers.probed("e1"))[0]
+    assert not (await breakers.probed("e1"))[0]
 
 
 async def test_what_began_before_it_opened_is_old_news(subject: Subject) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 
 from console.embedded.ports import free_port
 from console.embedded.processes import die_with_parent
+from schemas.routes import CHAT
 
 ROOT = Path(__file__).resolve().parents[2]
 _START_S = 90.0  # on a busy machine
@@ -167,12 +168,19 @@ class House:
         return found
 
     def post(
-        self, body: Any, *, key: str = "", headers: Mapping[str, str] | None = None, base_url: str = ""
+        self,
+        body: Any,
+        *,
+        key: str = "",
+        headers: Mapping[str, str] | None = None,
+        base_url: str = "",
+        path: str = CHAT,
     ) -> http.client.HTTPConnection:
-        """Send a chat request (bytes as they are) on a connection of its own; the answer is not awaited."""
+        """Send a request, a chat by default (bytes as they are), on a connection of its own; the answer is not
+        awaited."""
         host = (base_url or self.base_url).partition("://")[2]
         connection = http.client.HTTPConnection(host, timeout=60)
-        send(connection, body, key or self.key, headers)
+        send(connection, body, key or self.key, headers, path)
         return connection
 
     @property
@@ -211,11 +219,17 @@ class House:
         return self.process.wait(60)
 
 
-def send(connection: http.client.HTTPConnection, body: Any, key: str, headers: Mapping[str, str] | None = None) -> None:
-    """One chat request on an open connection."""
+def send(
+    connection: http.client.HTTPConnection,
+    body: Any,
+    key: str,
+    headers: Mapping[str, str] | None = None,
+    path: str = CHAT,
+) -> None:
+    """One request on an open connection."""
     payload = body if isinstance(body, bytes) else json.dumps(body).encode()
     lines = {"authorization": f"Bearer {key}", "content-type": "application/json", **(headers or {})}
-    connection.request("POST", "/v1/chat/completions", payload, lines)
+    connection.request("POST", path, payload, lines)
 
 
 def read_event(response: http.client.HTTPResponse) -> bytes:

@@ -20,6 +20,7 @@ import asyncpg
 import pytest
 import redis
 
+from schemas.routes import CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS
 from tests.conftest import short_folder
 from tests.e2e.house import House, headrace, until
 from tests.e2e.scripted import (
@@ -63,9 +64,13 @@ def used(engine: ScriptedEngine) -> Iterator[House]:
         with headrace(
             folder / "data", settings=SETTINGS, engines=places, environment={"FAULT_FILE": str(fault)}
         ) as house:
-            runs = [*make_all(house, engine), die_of_it(house, fault)]
+            runs = [*make_all(house, engine), *use_other_doors(house, engine), die_of_it(house, fault)]
             for run in runs:
                 house.record(run)
+                explained, route = house.request(f"/admin/v1/requests/{run}/route")
+                assert explained == 200 and not holds(json.dumps(route).encode(), CANARY)
+            assert house.request("/admin/v1/requests/" + runs[0] + "/route")[1]["attempts"][0]["why"]
+            try_on_guards(house)
             gate, alive = threading.Event(), begin_one(house, engine)
             yield house
             gate.set()
@@ -95,6 +100,42 @@ def make_all(house: House, engine: ScriptedEngine) -> list[str]:
     return [run for _, run in asked]
 
 
+def use_other_doors(house: House, engine: ScriptedEngine) -> list[str]:
+    """Completions, embeddings and moderations with the canary in every field a text may have; the runs."""
+    text = {"id": "c", "object": "text_completion", "created": 1, "model": "engine-name"}
+    spoken = {"index": 0, "text": f"{CANARY} echoed", "finish_reason": "stop"}
+    piece = b"data: " + json.dumps({**text, "choices": [spoken]}).encode() + b"\n\n"
+    vector = {"object": "list", "model": "engine-name", "data": [{"index": 0, "embedding": CANARY}]}
+    said = {"error": {"message": f"no {CANARY}", "type": "t", "param": "prompt", "code": "c"}}
+    engine.play(unary({**text, "choices": [spoken]}), chunked(piece, DONE), unary(said, 400), unary(vector))
+    prompt = {"prompt": [f"{CANARY} one", f"two {CANARY}@example.org"], "suffix": CANARY, "echo": True}
+    inputs: Any = [CANARY, f"{CANARY} {CANARY}@example.org"]
+    moderated = [{"type": "text", "text": f"{CANARY} pays with 4111 1111 1111 1111"}]
+    asked = [
+        ask(house, prompt, path=COMPLETIONS),
+        ask(house, {**prompt, "stream": True}, path=COMPLETIONS),
+        ask(house, prompt, path=COMPLETIONS),
+        ask(house, {"input": inputs, "user": CANARY}, path=EMBEDDINGS),
+        ask(house, {"prompt": f"{CANARY} 4111 1111 1111 1111"}, path=COMPLETIONS),
+        ask(house, {"input": [*inputs, "4111 1111 1111 1111"]}, path=EMBEDDINGS),
+        ask(house, {"input": moderated, "model": CANARY}, path=MODERATIONS),
+        ask(house, {"input": inputs}, path=MODERATIONS),
+    ]
+    assert [status for status, _ in asked] == [200, 200, 400, 200, 400, 400, 200, 200]
+    for path, wrong in ((COMPLETIONS, {"prompt": {CANARY: 1}}), (EMBEDDINGS, {"input": [CANARY, 1]})):
+        assert ask(house, wrong, path=path)[0] == 400
+    return [run for _, run in asked]
+
+
+def try_on_guards(house: House) -> None:
+    """An operator's trials, one of them wrong."""
+    scan = "/admin/v1/guardrails/scan"
+    status, found = house.request(scan, {"text": f"{CANARY} {CANARY}@example.org"})
+    assert status == 200 and found["outcome"] == "edits"
+    assert house.request(scan, {"body": {"prompt": [CANARY]}, "route": COMPLETIONS})[0] == 200
+    assert house.request(scan, {"text": CANARY, "nonsense": CANARY})[0] == 400
+
+
 def die_of_it(house: House, fault: Path) -> str:
     """A run whose guard fails at every start, until it is a dead letter; its id."""
     connection = post(house, {"messages": SAYS})
@@ -121,18 +162,18 @@ def letters(house: House) -> list[dict[str, Any]]:
     return list(found["data"])
 
 
-def ask(house: House, body: Any, key: str = "") -> tuple[int, str]:
+def ask(house: House, body: Any, key: str = "", path: str = CHAT) -> tuple[int, str]:
     """Status and request id of a request that is read to its end."""
-    connection = post(house, body, key)
+    connection = post(house, body, key, path)
     response = connection.getresponse()
     response.read()
     connection.close()
     return response.status, str(response.headers["x-request-id"])
 
 
-def post(house: House, body: Any, key: str = "") -> http.client.HTTPConnection:
+def post(house: House, body: Any, key: str = "", path: str = CHAT) -> http.client.HTTPConnection:
     named = {"model": "lab", **body} if isinstance(body, dict) else body
-    return house.post(named, key=key, headers={"x-client-request-id": CONTROL})
+    return house.post(named, key=key, headers={"x-client-request-id": CONTROL}, path=path)
 
 
 def leave(house: House, engine: ScriptedEngine) -> tuple[int, str]:

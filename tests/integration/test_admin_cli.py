@@ -424,7 +424,7 @@ async def test_what_would_be_chosen_now_is_told_with_its_reasons(desk: Desk, cli
     ]
     await routing.catalog.publish([ModelRecord(name="org/small", pool="small")], endpoints)
     for _ in range(5):
-        left: Breaker = await routing.breakers.failed("e1", 0)
+        left: Breaker = await routing.peers.breakers.failed("e1", 0)
     assert not left.closed
     assert isinstance(routing.inflight, MemoryInflight)
     for router, requests in (("router-1", 3), ("router-2", 1)):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
@@ -89,3 +91,26 @@ def test_a_body_that_is_no_request_is_refused(client: OpenAI, body: bytes) -> No
 def test_a_long_text_is_cut_when_that_is_asked(client: OpenAI) -> None:
     long = client.embeddings.create(model="near", input="word " * 300, extra_body={"truncate_prompt_tokens": -1})
     assert long.usage.prompt_tokens == minilm.MAX_TOKENS
+
+
+@pytest.mark.parametrize("cut", [None, -1])
+def test_a_text_without_end_costs_no_memory(cut: int | None) -> None:
+    """20 MB of words would be 10 million pieces of the tokenizer, 5 GB; here they are never counted."""
+    model = minilm.MiniLM(threads=1)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kB
+    if cut is None:
+        with pytest.raises(minilm.TooLong, match=r"input\[0\] has 20000000 characters"):
+            model.embed(["a " * 10_000_000], False, lambda: False)
+    else:
+        assert model.embed(["a " * 10_000_000], True, lambda: False).tokens == minilm.MAX_TOKENS
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
+
+
+def test_a_client_that_leaves_ends_its_batch(client: OpenAI) -> None:
+    """A batch of minutes occupies one of two threads; two of them would keep everybody else waiting."""
+    with ExitStack() as callers:
+        for _ in range(4):
+            leaving = callers.enter_context(httpx.Client(timeout=1))
+            with pytest.raises(httpx.ReadTimeout):
+                leaving.post(f"{client.base_url}embeddings", json={"input": ["word " * 200] * 2048})
+    assert client.with_options(timeout=20).embeddings.create(model="near", input="water").data

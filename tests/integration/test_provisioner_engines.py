@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from base.clock import SystemClock
+from base.pids import alive
 from providers.http import HttpTransport
 from schemas.commands import ScaleDeployment, StopDeployment
 from state.memory import MemoryCatalog, MemoryInflight
@@ -24,7 +25,7 @@ from workers.provisioner.hands import Hands
 from workers.provisioner.ports import Handle, Spec
 from workers.provisioner.reconcile import Reconciler
 from workers.provisioner.settings import ProvisionerSettings
-from workers.provisioner.targets.local import LocalTarget, alive
+from workers.provisioner.targets.local import LocalTarget
 from workers.provisioner.targets.logs import tail
 from workers.provisioner.wishes import wish
 

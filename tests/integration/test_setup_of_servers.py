@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote, urlsplit
 
 import pytest
 
@@ -56,6 +57,21 @@ def test_an_administrator_without_superuser_is_enough(fresh: OwnServers, tmp_pat
     fresh.postgres.sql("CREATE ROLE manager LOGIN CREATEROLE CREATEDB PASSWORD 'managed'")
     done = init(fresh, tmp_path, database="managed", PG_ADMIN_USER="manager", PG_ADMIN_PASSWORD="managed")
     assert done.code == 0, done.err
+
+
+def test_names_that_SQL_would_fold_or_break_are_taken_as_they_are(fresh: OwnServers, tmp_path: Path) -> None:
+    odd = 'Odd "name"; DROP TABLE x --'
+    environment = {**fresh.environment("odd"), "DATABASE_URL": odd_dsn(fresh, odd)}
+    for said in ("done", "was there"):
+        done = headrace("init", environment=environment, folder=tmp_path)
+        assert done.code == 0 and re.search(rf"{said} +database {re.escape(odd)}\n", done.out), done
+    assert headrace("init", "--check", environment=environment, folder=tmp_path).code == 0
+
+
+def odd_dsn(fresh: OwnServers, name: str) -> str:
+    """An address whose login and database both have this name."""
+    place = urlsplit(fresh.environment("odd")["DATABASE_URL"]).netloc.rpartition("@")[2]
+    return f"postgresql://{quote(name, safe='')}:own%2Fpass@{place}/{quote(name, safe='')}"
 
 
 def test_without_an_administrator_role_and_database_must_be_there(fresh: OwnServers, tmp_path: Path) -> None:

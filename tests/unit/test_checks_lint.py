@@ -54,6 +54,12 @@ def test_prose_about_acknowledging_is_allowed() -> None:
     assert not found("workers/audit/rules.py", '"""Commits before XACK."""\n# xack comes later\n')
 
 
+def test_marks_of_a_merge_are_refused_even_in_a_docstring() -> None:
+    left, right = "<" * 7, ">" * 7
+    assert len(found("console/stack.py", f'"""A plan.\n\n    {left} HEAD\n    {right} main\n"""\n')) == 2
+    assert not found("console/stack.py", '"""Sent >>> here."""\nleft = 1 << 7\n')
+
+
 @pytest.mark.parametrize(
     "call",
     [

@@ -111,6 +111,7 @@ def test_a_mistyped_command_is_one_line_with_a_hint(
         ("{", "writes it anew"),
         ('{"admin_url": "ftp://x"}', "admin_url must be an http(s) address"),
         ("{}", "admin_url"),
+        ("[" * 100_000, "cannot be read"),
         ('{"admin_url": "http://127.0.0.1:9", "admin_key": ""}', "set HEADRACE_ADMIN_KEY"),
     ],
 )
@@ -121,6 +122,16 @@ def test_a_broken_connection_file_is_one_line(
     code, _, err = said(capsys, "keys", "list", "--data", str(tmp_path))
     assert (code, err.count("\n")) == (2, 1)
     assert hint in err
+
+
+@pytest.mark.parametrize("key", ["hr_secret\n", "hr_secret\r\nx-more: 1", "hr_secrét"])
+def test_a_key_with_a_line_break_is_one_line_that_does_not_show_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("HEADRACE_ADMIN_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("HEADRACE_ADMIN_KEY", key)
+    code, out, err = said(capsys, "keys", "list")
+    assert code == 2 and len(err.splitlines()) == 1 and "copy it again" in err and "hr_secr" not in out + err
 
 
 def test_the_connection_file_of_another_folder_is_used(tmp_path: Path) -> None:
@@ -161,7 +172,7 @@ def test_doctor_names_what_must_be_mended(capsys: pytest.CaptureFixture[str], tm
     bad = {row["name"]: row for row in json.loads(out)["data"] if row["verdict"] == "bad"}
     assert (code, set(bad)) == (1, {"settings", "data folder"})
     assert bad["data folder"]["remedy"] == f"chmod go-rwx {loose}"
-    (tmp_path / "headrace.yaml").write_text("redis: {url: 'redis://127.0.0.1:9'}\n")
+    (tmp_path / "headrace.yaml").write_text("server: {port: 0}\nredis: {url: 'redis://127.0.0.1:9'}\n")
     code, out, _ = said(capsys, "doctor", "--json")
     bad = {row["name"]: row for row in json.loads(out)["data"] if row["verdict"] == "bad"}
     assert (code, set(bad)) == (1, {"own servers"})

@@ -7,7 +7,7 @@ import select
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,23 @@ def test_a_line_may_come_in_pieces_and_nonsense_gets_an_answer(tmp_path: Path) -
         assert speak(tmp_path, b'{"do":', b' "status"}', b"\n") == b'{"heard": {"do": "status"}}\n'
         assert b"no JSON object" in speak(tmp_path, b"hello\n")
         assert b"no JSON object" in speak(tmp_path, b"[1]\n")
+
+
+@pytest.mark.parametrize("asked", [b"[" * 60_000, b'{"a":' * 12_000, b"\xff\xfe", b"null"])
+def test_no_line_ends_the_supervisor(tmp_path: Path, asked: bytes) -> None:
+    with serving(tmp_path):
+        assert b"no JSON object" in speak(tmp_path, asked + b"\n")
+        assert "heard" in ask(tmp_path, {"do": "status"})
+
+
+def test_callers_without_number_cost_the_oldest_their_place(tmp_path: Path) -> None:
+    """More descriptors than select(2) can watch would end the supervisor."""
+    with serving(tmp_path) as desk, ExitStack() as callers:
+        for _ in range(200):
+            sock = callers.enter_context(socket.socket(socket.AF_UNIX))
+            sock.connect(str(tmp_path / NAME))
+        assert "heard" in ask(tmp_path, {"do": "status"})
+        assert len(desk.descriptors) <= 66
 
 
 def test_a_caller_that_says_nothing_or_never_ends_keeps_nobody_waiting(tmp_path: Path) -> None:

@@ -251,6 +251,12 @@ def test_every_room_card_says_what_streams_yaml_lets_it_write(room: str) -> None
             assert {name, *kinds} <= words(card(room)["Writes"])
 
 
+@pytest.mark.parametrize("floor", ["base", "schemas", "policy", "runtime", "state", "storage", "providers", "console"])
+def test_every_file_of_a_floor_is_on_its_card(floor: str) -> None:
+    files = {path.stem for path in (ROOT / floor).glob("*.py")} - {"__init__"}
+    assert files <= words(importlib.import_module(floor).__doc__ or "")
+
+
 def test_the_sample_loads_and_shows_every_section() -> None:
     sample = ROOT / "headrace.sample.yaml"
     load(sample, environ={})

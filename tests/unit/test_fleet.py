@@ -96,7 +96,10 @@ def test_a_room_does_not_go_below_the_processes_it_shares() -> None:
         too_many(made, "rules", 1)
 
 
-@pytest.mark.parametrize(("room", "count", "said"), [("rules", 0, "1 is the least"), ("ingress", 2, "start ingress")])
+@pytest.mark.parametrize(
+    ("room", "count", "said"),
+    [("rules", 0, "1 is the least"), ("rules", 65, "64 processes on one machine"), ("ingress", 2, "start ingress")],
+)
 def test_impossible_numbers_say_what_is_possible(room: str, count: int, said: str) -> None:
     with pytest.raises(ScaleError, match=said):
         too_many(fleet(*MERGED), room, count)

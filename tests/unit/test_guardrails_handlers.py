@@ -14,7 +14,7 @@ from schemas.envelope import Envelope
 from schemas.errors import Unavailable
 from schemas.events import RequestAccepted, RequestRefused
 from schemas.outcomes import Dead, Decided, Delivery, Done
-from schemas.routes import COMPLETIONS, EMBEDDINGS, MODERATIONS, TOKEN_IDS
+from schemas.routes import CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS, TOKEN_IDS
 from schemas.verdicts import EDITS, PASS, REFUSE, SKIP, Verdict
 from workers.guardrails.handlers import Guard, persons_guard, rules_guard
 from workers.guardrails.look import IN_THREAD
@@ -279,9 +279,16 @@ async def test_the_key_has_the_last_word_on_token_ids() -> None:
     assert (await answer(rules(body, **settings), body, route=COMPLETIONS)).verdict.outcome == REFUSE
 
 
-async def test_ready_embeddings_count_as_token_ids_and_texts_do_not() -> None:
-    body = json.dumps({"model": "m", "prompt": "x", "prompt_embeds": "AAAA"}).encode()
-    assert (await answer(rules(body), body, route=COMPLETIONS)).verdict.outcome == REFUSE
+@pytest.mark.parametrize("name", ["prompt_embeds", "input_embeds", "prompt_token_ids", "input_ids"])
+@pytest.mark.parametrize("route", [CHAT, COMPLETIONS, EMBEDDINGS])
+async def test_what_engines_take_beside_the_text_counts_as_token_ids_on_every_route(route: str, name: str) -> None:
+    text = {"messages": [{"role": "user", "content": "x"}], "prompt": "x", "input": "x"}
+    body = json.dumps({"model": "m", **text, name: [1, 2]}).encode()
+    verdict = (await answer(rules(body), body, route=route)).verdict
+    assert verdict.outcome == REFUSE and verdict.failure is not None and verdict.failure.param == name
+
+
+async def test_texts_do_not_count_as_token_ids() -> None:
     for value in ("a text", ["one", "two"]):
         body = tokens(COMPLETIONS, value)
         assert (await answer(rules(body), body, route=COMPLETIONS)).verdict.outcome == PASS

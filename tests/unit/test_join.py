@@ -75,3 +75,11 @@ def test_a_door_takes_the_port_it_is_given_else_the_settings_or_any_free_one(tmp
         assert join(["ingress"], None, file, None).server.port == 0
         assert join(["ingress"], None, file, port).server.port == port
     assert join(["ingress"], None, file, None).server.port == port
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", '{"config": 5}', '{"config": "a\\u0000b"}', "[" * 100_000])
+def test_a_damaged_connection_json_is_named_and_not_guessed_at(tmp_path: Path, text: str) -> None:
+    """Without the settings file of `up` a process would judge by another policy than those beside it."""
+    (tmp_path / "connection.json").write_text(text)
+    with pytest.raises(JoinError, match=r"connection\.json is damaged"):
+        join(["rules"], tmp_path, None, None)

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from base.ids import MAX_PARTITIONS, SystemRandom, is_run_id, mint_run_id, partition_of
-from runtime.names import SLOTS, lane_key, prefix, prefix_of, push_channel, slot_of, tag
-from runtime.scripts import starts_key, stream_prefix
+from runtime.names import SLOTS, lane_key, prefix, prefix_of, push_channel, slot_of, starts_key, stream_prefix, tag
 from tests.run_support import CLOCK
 
 _partitions = st.integers(0, MAX_PARTITIONS - 1)

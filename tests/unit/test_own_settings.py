@@ -40,6 +40,18 @@ def test_halves_and_weak_secrets_are_refused_with_what_to_do(
     assert "swordfish" not in refused.err and "YWFh" not in refused.err
 
 
+@pytest.mark.parametrize("part", ["hunter2/x@h", "hunter2#x@h", "hunter2?x@h", "p@[::1", "p@h:99999", "p@h:port"])
+@pytest.mark.parametrize("command", [("migrate", "status"), ("migrate", "up"), ("init", "--check"), ("start", "rules")])
+def test_an_address_that_cannot_be_read_is_one_line_and_never_shows_its_password(
+    command: tuple[str, ...], part: str, tmp_path: Path
+) -> None:
+    address = part.replace("@h", "@127.0.0.1")
+    wrong = {"REDIS_URL": f"redis://u:{address}/0", "DATABASE_URL": f"postgresql://u:{address}/gate"}
+    refused = headrace(*command, environment=GOOD | wrong, folder=tmp_path)
+    assert refused.code == 2 and "must" in refused.err and "Traceback" not in refused.err, refused
+    assert "hunter2" not in refused.out + refused.err and len(refused.err.splitlines()) == 1, refused
+
+
 def test_each_name_outranks_what_is_below_it(tmp_path: Path) -> None:
     (tmp_path / "headrace.yaml").write_text("redis: {url: redis://yaml/0}\n")
     (tmp_path / ".env").write_text("REDIS_URL=redis://dotenv-known/0\n")

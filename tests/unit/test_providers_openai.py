@@ -96,6 +96,33 @@ def test_what_is_not_a_json_object_is_never_passed_on(data: bytes) -> None:
         ChatStream("public", False).take(data)
 
 
+DEEP = b"[" * 100_000 + b"]" * 100_000
+
+
+@pytest.mark.parametrize("holder", [b'{"choices":%b}', b'{"choices":[],"more":%b}', b'{"error":%b}', b"%b"])
+def test_an_answer_that_is_nested_without_end_is_a_bad_one_and_no_crash(holder: bytes) -> None:
+    body = holder % DEEP
+    with pytest.raises(BadResponse):
+        answer(body, "public")
+    with pytest.raises(BadResponse):
+        ChatStream("public", False).take(body)
+    assert engine_error(500, {}, body).message == "the engine answered with status 500"
+
+
+@pytest.mark.parametrize("name", ["prompt_tokens", "completion_tokens"])
+@pytest.mark.parametrize("count", [2**70, 2**63, 10**13])
+def test_counts_that_nobody_can_have_counted_are_none(name: str, count: int) -> None:
+    body = orjson.dumps({"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 2}}).decode()
+    body = body.replace(f'"{name}":{7 if name[0] == "p" else 2}', f'"{name}":{count}')
+    assert answer(body.encode(), "public").usage is None
+
+
+def test_more_cached_tokens_than_there_were_are_no_more_than_those() -> None:
+    usage = {"prompt_tokens": 7, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 2**70}}
+    found = answer(json.dumps({"choices": [], "usage": usage}).encode(), "public").usage
+    assert found == Usage(prompt_tokens=7, completion_tokens=2, cached_tokens=7)
+
+
 def test_known_fields_of_unknown_shape_are_passed_on() -> None:
     stream = ChatStream("public", False)
     odd = {"model": "m", "choices": [{"index": "zero", "delta": 7}], "usage": "none"}
@@ -188,7 +215,13 @@ def test_every_shape_of_an_error_answer_is_understood(body: bytes, message: str,
         ({}, None),
         ({"retry-after": "2"}, 2000),
         ({"retry-after": "1.5", "retry-after-ms": "300"}, 300),
-        ({"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}, None),
+        ({"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}, 1000),
+        ({"retry-after": "Wed, 21 Oct 2026 07:28:09 GMT", "date": "Wed, 21 Oct 2026 07:28:00 GMT"}, 9000),
+        ({"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT", "date": "Wed, 21 Oct 2026 07:28:09 GMT"}, 1000),
+        ({"retry-after": "Wed, 99 Oct 2026 07:28:00 GMT"}, None),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "999999999"}, 3_600_000),
+        ({"retry-after-ms": "inf"}, 3_600_000),
         ({"retry-after": "-1"}, None),
         ({"retry-after": "nan"}, None),
     ],

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 
+import pytest
+
 from base.ewma import Latency, Sample
 from base.ids import SystemRandom
 from policy.breaker import Breaker
@@ -123,6 +125,25 @@ async def test_one_request_tries_it_again_and_brings_it_back() -> None:
     assert set(await stage.well(4)) == {"e1", "e2"}
 
 
+@pytest.mark.parametrize("shared", [True, False])
+async def test_requests_that_an_engine_refuses_cannot_keep_it_out(shared: bool) -> None:
+    """The probe falls to whoever comes: one that sends nothing but wrong requests would get it again and again."""
+    away = Peers(breakers=Away(), latencies=MemoryLatencies(CLOCK))
+    stage = Stage({"e1": [Refuse()]}, peers=None if shared else away)
+    await stage.well(6)
+    stage.transport.by_name["e1"] = [Head(400), Piece(b'{"error": {"message": "wrong"}}')]
+    await until(lambda: stage.state("e1").state(int(CLOCK.monotonic() * 1000)) == "half_open")
+    calls = stage.transport.called("e1")
+    for _ in range(3):
+        while stage.transport.called("e1") == calls:
+            await stage.run()
+        calls += 1
+    assert not stage.state("e1").closed, "nor does it bring it back"
+    stage.transport.by_name["e1"] = GOOD
+    await stage.well(2)
+    assert stage.state("e1").closed
+
+
 async def test_a_failed_probe_costs_one_request_a_retry_and_leaves_it_out_for_longer() -> None:
     stage = Stage({"e1": [Refuse()]})
     await stage.well(6)
@@ -208,6 +229,9 @@ class Away:
         raise Unavailable("away")
 
     async def succeeded(self, endpoint: str, opens: int) -> Breaker:
+        raise Unavailable("away")
+
+    async def released(self, endpoint: str, opens: int) -> Breaker:
         raise Unavailable("away")
 
     async def probed(self, endpoint: str) -> tuple[bool, Breaker]:

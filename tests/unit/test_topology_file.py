@@ -9,9 +9,10 @@ import pytest
 
 from runtime.topology import ServerFacts, Topology, TopologyError, load, packaged, unsafe
 from schemas.envelope import message_classes
+from state.inflight import LOST_MS
 
 SHIPPED = packaged()
-SAFE = ServerFacts(version=(7, 2), policy="noeviction", maxmemory=0, aof=True)
+SAFE = ServerFacts(version=(7, 2), policy="noeviction", aof=True)
 
 
 def _complaints(text: str) -> list[str]:
@@ -126,9 +127,13 @@ def test_every_evicting_policy_is_refused_with_its_remedy(policy: str) -> None:
 
 
 def test_server_that_tells_nothing_is_refused() -> None:
-    assert len(unsafe(ServerFacts(version=(6, 2), policy="unknown", maxmemory=0, aof=False))) == 3
+    assert len(unsafe(ServerFacts(version=(6, 2), policy="unknown", aof=False))) == 3
 
 
 def test_server_without_aof_is_refused_with_both_remedies() -> None:
     (problem,) = unsafe(replace(SAFE, aof=False))
     assert "CONFIG SET appendonly yes" in problem and "redis.allow_no_aof" in problem
+
+
+def test_a_router_counts_as_lost_when_others_may_take_over_its_runs() -> None:
+    assert load().spec("cleared", "router").idle_ms == LOST_MS

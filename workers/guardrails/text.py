@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from schemas.routes import COMPLETIONS, TOKEN_IDS
+from schemas.routes import TOKEN_IDS
 
 _SETTINGS = frozenset((
     "model", "user", "metadata", "stream", "stream_options", "safety_identifier", "prompt_cache_key",
@@ -29,6 +29,8 @@ _NAMES = frozenset((
     "media_type", "mime_type",
 ))  # fmt: skip
 _ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
+#: Beside the fields of OpenAI (schemas.routes.TOKEN_IDS): what engines take in place of text, on whichever route.
+_UNREADABLE = ("prompt_embeds", "input_embeds", "prompt_token_ids", "input_ids")
 _ESCAPE = re.compile(r'\\(?:u([0-9A-Fa-f]{4})|(["\\/bfnrt]))')
 _PLAIN = {"b": " ", "f": " ", "n": "\n", "r": "\r", "t": "\t"}
 
@@ -76,8 +78,9 @@ def token_ids(body: Any, route: str) -> str | None:
     """The field of `body` that an engine would read as words though it is no text: token ids, ready embeddings."""
     if not isinstance(body, dict):
         return None
-    if route == COMPLETIONS and body.get("prompt_embeds") is not None:  # vLLM's
-        return "prompt_embeds"
+    for name in _UNREADABLE:
+        if body.get(name) is not None:
+            return name
     name = TOKEN_IDS.get(route, "")
     value = body.get(name)
     return name if isinstance(value, list) and any(not isinstance(item, str) for item in value) else None

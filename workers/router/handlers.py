@@ -141,7 +141,11 @@ class Router:
                 return last or place
             with self._needs.pools.using(place) as use:
                 work.answered = use.answered
-                judged = await self._needs.caller.call(work, place.endpoint, interrupt)
+                try:
+                    judged = await self._needs.caller.call(work, place.endpoint, interrupt)
+                except Stopped:
+                    await self._needs.health.silent(use)
+                    raise
             await self._needs.health.ended(use, judged)
             if judged is None:
                 return None

@@ -71,6 +71,19 @@ class Health:
             if judged.failure.code in _TOO_LATE and not use.answered_at:
                 self._pools.measured(place, self._clock.monotonic() - use.began)
             await self._failed(place, use.opens)
+        else:
+            await self.silent(use)
+
+    async def silent(self, use: Use) -> None:
+        """A call is over that said nothing of the endpoint. As the probe it must not keep the next one waiting."""
+        place = use.place
+        if place.breaker.probe_ms == 0:
+            return
+        try:
+            after = await self._peers.breakers.released(place.name, use.opens)
+        except Unavailable:
+            after = rules.released(place.breaker, use.opens)
+        self._set(place, after)
 
     async def share(self) -> None:
         """Hand in what was measured, hear what the others know. Unavailable: this process goes on alone."""

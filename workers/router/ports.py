@@ -32,6 +32,10 @@ class Breakers(Protocol):
         """A call succeeded where calls had failed before; the breaker after it."""
         ...
 
+    async def released(self, endpoint: str, opens: int) -> Breaker:
+        """A call that was the probe said nothing of the endpoint; the breaker after it."""
+        ...
+
     async def probed(self, endpoint: str) -> tuple[bool, Breaker]:
         """Whether this process may send the one request that tries a half-open endpoint; the breaker after it."""
         ...

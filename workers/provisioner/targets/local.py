@@ -26,6 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from base.clock import Clock
+from base.pids import alive, born, exit_status
 from workers.provisioner.ports import Exit, Handle, Health, Spec, StartFailed
 from workers.provisioner.targets import logs
 from workers.provisioner.targets.models import Fetch, probe
@@ -66,7 +67,7 @@ class LocalTarget:
         else:
             found = {key: handle for key, handle in self._known.items() if alive(handle.pid, handle.born)}
         for key in self._known.keys() - found.keys():
-            self._exits[key] = Exit(_reap(self._known[key].pid))
+            self._exits[key] = Exit(exit_status(self._known[key].pid))
         self._known = found
         for handle in found.values():
             self._watch(handle.pid)
@@ -97,7 +98,7 @@ class LocalTarget:
                 await self._clock.sleep(_POLL_S)
         if self._known.get(_key(handle)) == handle:
             del self._known[_key(handle)]
-            _reap(handle.pid)
+            exit_status(handle.pid)
         await asyncio.to_thread(self._kill_leftovers, handle.deployment, handle.replica)
 
     def ended(self, deployment: str, replica: int) -> Exit | None:
@@ -184,7 +185,7 @@ class LocalTarget:
         except OSError as error:
             raise StartFailed(f"{program} cannot be started: {error.strerror}") from None
         _await_marks(pid)
-        return _handle((spec.deployment, spec.replica), spec.digest, port, pid, _born(pid))
+        return _handle((spec.deployment, spec.replica), spec.digest, port, pid, born(pid))
 
     def _rotate(self, running: Sequence[Key]) -> None:
         """Keep the logs of engines that write much within their bounds."""
@@ -210,32 +211,18 @@ class LocalTarget:
 
     def _read(self, pid: int) -> Handle | None:
         """The engine with this pid if it is one of ours: a session leader with our marks that is not a zombie."""
-        born = _born(pid, leader=True)
-        if not born:
+        since = born(pid, leader=True)
+        if not since:
             return None
         marks = _environment(pid)
         owner, deployment, replica = _whose(marks)
         digest, port = marks.get(f"{_MARK}DIGEST", ""), marks.get(f"{_MARK}PORT", "")
         if owner != str(self._directory) or not (port.isdecimal() and replica.isdecimal()):
             return None
-        return _handle((deployment, int(replica)), digest, int(port), pid, born)
+        return _handle((deployment, int(replica)), digest, int(port), pid, since)
 
 
 _LAST = Handle(deployment="", digest="", url="", born=1 << 62)
-
-
-def alive(pid: int, born: int) -> bool:
-    """Whether the process with this pid and start time still runs; a zombie does not."""
-    return born != 0 and _born(pid) == born
-
-
-def _reap(pid: int) -> int | None:
-    """How a child of ours ended: exit code or minus the signal; None when it was another's child or was reaped."""
-    try:
-        ended, status = os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        return None
-    return os.waitstatus_to_exitcode(status) if ended else None
 
 
 def _key(handle: Handle) -> Key:
@@ -258,18 +245,6 @@ def _handle(key: Key, digest: str, port: int, pid: int, born: int) -> Handle:
     return Handle(deployment=key[0], replica=key[1], digest=digest, url=url, pid=pid, born=born)
 
 
-def _born(pid: int, *, leader: bool = False) -> int:
-    """The start time in kernel ticks (field 22 of /proc/<pid>/stat, proc(5)), 0 = gone, a zombie, or no leader."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except (OSError, UnicodeDecodeError):
-        return 0
-    fields = text[text.rindex(")") + 2 :].split()  # the name in parentheses may hold anything
-    if fields[0] in "ZX" or (leader and int(fields[3]) != pid):
-        return 0
-    return int(fields[19])
-
-
 def _environment(pid: int) -> Mapping[str, str]:
     try:
         raw = Path(f"/proc/{pid}/environ").read_bytes().decode("utf-8", "surrogateescape")
@@ -281,7 +256,7 @@ def _environment(pid: int) -> Mapping[str, str]:
 
 def _await_marks(pid: int) -> None:
     """Until others can see whose engine it is: the kernel shows a new program's environment an instant after exec."""
-    while not _environment(pid) and _born(pid):
+    while not _environment(pid) and born(pid):
         os.sched_yield()
 
 

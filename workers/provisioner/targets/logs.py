@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 PIECE_BYTES = 5_000_000
 PIECES = 3
+_COPY_BYTES = 1_000_000
+_MOST_READ = 2 * PIECE_BYTES  # of one piece: an engine may fill a disk with a line that never ends
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # of a deployment: nothing else becomes a path
 _LIFE = "== headrace: engine starts "
 _SHOWN = 400  # characters of a last line
@@ -46,9 +47,18 @@ def rotate(path: Path, piece_bytes: int = PIECE_BYTES, pieces: int = PIECES) -> 
         for number in range(pieces - 1, 1, -1):
             with suppress(FileNotFoundError):
                 _piece(path, number - 1).replace(_piece(path, number))
-        shutil.copyfile(path, _piece(path, 1))
-        _piece(path, 1).chmod(0o600)
+        _copy_end(path, _piece(path, 1), 2 * piece_bytes)
         os.truncate(path, 0)
+
+
+def _copy_end(path: Path, aside: Path, most: int) -> None:
+    """The last `most` bytes: an engine can write far more than a piece between two looks."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    with path.open("rb") as full, os.fdopen(os.open(aside, flags, 0o600), "wb") as piece:
+        full.seek(max(0, os.fstat(full.fileno()).st_size - most))
+        while most > 0 and (data := full.read(min(most, _COPY_BYTES))):
+            piece.write(data)
+            most -= len(data)
 
 
 def tail(path: Path, lines: int, *, previous: bool = False) -> list[str] | None:
@@ -80,11 +90,18 @@ def _piece(path: Path, number: int) -> Path:
     return path if number == 0 else path.with_name(f"{path.name}.{number}")
 
 
+def _end_of(path: Path) -> bytes:
+    """What is read of a piece: all of one that is within bounds."""
+    with path.open("rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - _MOST_READ))
+        return file.read(_MOST_READ)
+
+
 def _backwards(path: Path) -> Iterator[str]:
     """All lines, the newest first, piece by piece; a line that was cut by a rotation is two."""
     for number in range(PIECES):
         try:
-            text = _piece(path, number).read_bytes().decode("utf-8", "replace")
+            text = _end_of(_piece(path, number)).decode("utf-8", "replace")
         except OSError:
             continue
         yield from reversed(text.splitlines())
