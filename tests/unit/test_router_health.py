@@ -204,18 +204,6 @@ async def test_a_request_that_is_wrong_itself_speaks_against_nobody() -> None:
     assert stage.state("e1").failures == 0 == stage.state("e2").failures
 
 
-async def test_a_probe_with_a_wrong_request_brings_the_endpoint_back_all_the_same() -> None:
-    stage = Stage({"e1": [Refuse()]})
-    await stage.well(6)
-    stage.transport.by_name["e1"] = [Head(400)]
-    await until(lambda: stage.state("e1").state(int(CLOCK.monotonic() * 1000)) == "half_open")
-    for _ in range(4):
-        await stage.run()
-    assert stage.state("e1").closed
-    stage.transport.by_name["e1"] = GOOD
-    assert set(await stage.well(4)) == {"e1", "e2"}
-
-
 async def test_a_pause_that_an_engine_asked_for_is_no_failure() -> None:
     stage = Stage({"e1": [Head(429, {"retry-after": "60"})]}, settings=LONG)
     assert set(await stage.well(12)) == {"e2"}

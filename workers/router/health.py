@@ -57,13 +57,11 @@ class Health:
         return granted
 
     async def ended(self, use: Use, judged: Judged | None) -> None:
-        """A call is over. judged: None when it succeeded. One that is left out is back with any answer that does not
-        speak against it: after a wrong request as its probe it would else stay out until the probe's time ends."""
+        """A call is over. judged: None when it succeeded."""
         place = use.place
-        well = judged is None or not judged.broken
-        if well and (not place.breaker.closed or (judged is None and place.breaker.failures)):
-            await self._succeeded(place, use.opens)
         if judged is None:
+            if place.breaker.failures or not place.breaker.closed:
+                await self._succeeded(place, use.opens)
             return
         if judged.rest_ms:
             self._pools.rest(place, judged.rest_ms)
