@@ -216,7 +216,7 @@ class Workers:
         c, places = self.context, Places()
         prefixes = [prefix(number) for number in range(c.partitions)]
         announcer = Announcer(c.consumer, prefixes, places, stage.capacities, stage.seated, c.scripts, c.clock)
-        places.on_room = lambda: self._room(stage.group)
+        places.on_change = lambda: self._room(stage.group)
         await announcer.start()
         self.announcers.append(announcer)
         return places

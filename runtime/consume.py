@@ -23,11 +23,14 @@ from base import logs
 from base.clock import Clock
 from base.ids import Random
 from runtime import faults
-from runtime.group_spec import Counters, Spec, share
+from runtime.calm import Calm
+from runtime.group_spec import Counters, Spec
 from runtime.groups import GroupLost, Groups, Row
+from runtime.item import Item, delivery_of
 from runtime.places import Places
+from runtime.reading import Reading
 from runtime.scripts import Held, Scripts
-from schemas.envelope import Envelope, Signed, VerifierPort, decode, verify
+from schemas.envelope import Signed, VerifierPort, decode, verify
 from schemas.errors import DecodeError, HeadraceError, OwnerLost, SignatureError, Unavailable, UnknownVersion
 from schemas.outcomes import Again, Dead, Decided, Delivery, Done, Outcome, Settled
 
@@ -37,7 +40,6 @@ Handler = Callable[[Sequence[Delivery]], Awaitable[Sequence[Outcome]]]
 
 _BACKOFF = (0.05, 0.5)  # seconds, jittered, after any failure of the server
 _ONE_BY_ONE_S = 0.25  # how long a taken-over entry may run before the next one is started beside it
-_UNBLOCK_S = 0.02  # between two attempts to end a read
 _NO_ROOM_S = 0.2  # how long a reader without a stream waits before it looks again
 _LAST_READ_S = 0.5  # how long a stopping engine waits for its last read, whose entries are its own already
 _UNKNOWN_LIFE_MS = 86_400_000  # an entry of unknown version without a deadline lives a day
@@ -49,22 +51,6 @@ class Acts(Protocol):
     async def decided(self, delivery: Delivery, outcome: Decided) -> None: ...
 
     async def dead(self, row: Row, spec: Spec, consumer: str, starts: int, reason: str) -> None: ...
-
-
-@dataclass(slots=True)
-class _Item:
-    """An entry in hand. counted: this start is in the server's count of starts."""
-
-    row: Row
-    delivery: Delivery
-    counted: bool = False
-    task: asyncio.Task[None] | None = None
-    held: Held | None = None
-    on_state: Callable[[str], None] | None = None
-
-    @property
-    def key(self) -> tuple[str, str]:
-        return self.row.stream, self.row.entry
 
 
 @dataclass(slots=True)
@@ -85,21 +71,23 @@ class Engine:
     chance: Random
     places: Places | None = None
     counters: Counters = field(default_factory=Counters)
-    _items: dict[tuple[str, str], _Item] = field(default_factory=dict)
+    _items: dict[tuple[str, str], Item] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _loops: list[asyncio.Task[None]] = field(default_factory=list)
     _slot: asyncio.Event = field(default_factory=asyncio.Event)
-    _ensured: set[str] = field(default_factory=set)
     _stopping: bool = False
-    _turn: int = 0
-    _reading: Sequence[str] = ()  # what the present read waits for
-    _calm: tuple[float, int] | None = None  # (not before, losses seen)
+    _reading: Reading = field(init=False)
+    _calm: Calm = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._reading = Reading(self.spec, self.streams, self.groups, self.consumer, self.clock, self.places)
+        self._calm = Calm(self.groups, self.clock, self.spec.idle_ms)
 
     # --- life -----------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Create the groups and begin. Unavailable when the server is away."""
-        await self._ensure_all()
+        await self._reading.ensure()
         for name, loop in (("read", self._read_loop), ("beat", self._beat_loop), ("take", self._take_loop)):
             self._loops.append(asyncio.create_task(loop(), name=f"{self.spec.group}:{name}"))
 
@@ -117,7 +105,7 @@ class Engine:
             task.cancel()
         await asyncio.gather(*self._loops, *self._tasks, return_exceptions=True)
         await self._quietly(self._give_back(list(self._items.values()), self.spec.idle_ms))
-        for stream in self._ensured:
+        for stream in self._reading.ensured:
             await self._quietly(self.scripts.retire(stream, self.spec.group, self.consumer))
 
     @property
@@ -135,28 +123,15 @@ class Engine:
     def wake(self) -> None:
         """The list of streams changed: read again with the new one."""
         self._slot.set()
-        if self._reading:
-            self._track(asyncio.create_task(self._quietly(self._end_read(self._reading))))
+        if present := self._reading.present:
+            self._track(asyncio.create_task(self._quietly(self._reading.end(present))))
 
     def wake_for_room(self) -> None:
-        """A pool has room again: if the present read does not wait for its lanes, it must end."""
-        able, _ = self._able()
-        if any(stream not in self._reading for stream in able):
+        """Other pools have room than before: a read that waits for too few or too many lanes must end."""
+        if self._reading.is_stale():
             self.wake()
 
-    async def _end_read(self, reading: Sequence[str]) -> None:
-        """Unblock until the read that was under way has ended: one that was only just sent may come after the first."""
-        while self._reading is reading:
-            await self.groups.unblock()
-            await self.clock.sleep(_UNBLOCK_S)
-
     # --- reading --------------------------------------------------------------------------------------------------
-
-    async def _ensure_all(self) -> None:
-        for stream in self.streams():
-            if stream not in self._ensured:
-                await self.groups.ensure(stream, self.spec.group)
-                self._ensured.add(stream)
 
     async def _read_loop(self) -> None:
         while not self._stopping:
@@ -170,7 +145,7 @@ class Engine:
             except GroupLost as error:
                 log.warning("group repaired", group=self.spec.group, reason=str(error))
                 self.counters.repaired += 1
-                self._ensured.clear()
+                self._reading.ensured.clear()
                 await self._pause()
             except HeadraceError as error:
                 log.warning("reading failed", group=self.spec.group, reason=str(error))
@@ -179,14 +154,10 @@ class Engine:
                 await self._stumbled("reading")
 
     async def _read_once(self, count: int) -> None:
-        await self._ensure_all()
-        able, room = self._able()
-        if not able:
+        rows = await self._reading.read(count)
+        if rows is None:
             await self._wait_for_slot()
             return
-        streams, each, block = share(able, count, self._turn)
-        self._turn += 1
-        rows = await self._read(streams, min(each, room), block)
         fresh = [item for row in rows if (item := self._open(row, 0)) is not None]
         if fresh:
             faults.hit(self.spec.group, "P1")
@@ -194,21 +165,6 @@ class Engine:
                 self._start(work)
             if self.spec.pace_ms:
                 await self.clock.sleep(self.spec.pace_ms / 1000)
-
-    async def _read(self, streams: Sequence[str], each: int, block: int) -> Sequence[Row]:
-        self._reading = list(streams)
-        try:
-            return await self.groups.read(streams, self.spec.group, self.consumer, each, block)
-        finally:
-            self._reading = ()
-
-    def _able(self) -> tuple[Sequence[str], int]:
-        """The streams that may be read now, and how many entries of each."""
-        streams = self.streams()
-        if self.places is None:
-            return streams, self.spec.batch
-        rooms = {stream: room for stream in streams if (room := self.places.room(stream)) > 0}
-        return list(rooms), min(rooms.values(), default=0)
 
     async def _wait_for_slot(self) -> None:
         self._slot.clear()
@@ -218,7 +174,7 @@ class Engine:
         except TimeoutError:
             return
 
-    def _open(self, row: Row, starts: int) -> _Item | None:
+    def _open(self, row: Row, starts: int) -> Item | None:
         """Decode and verify; what cannot be handled is disposed of on the side."""
         signed = Signed(row.fields.get(b"e", b""), row.fields.get(b"s", b""))
         try:
@@ -232,14 +188,14 @@ class Engine:
         except UnknownVersion as error:
             self._track(asyncio.create_task(self._postpone(row, starts, str(error))))
             return None
-        delivery = _delivery(row, envelope, event, starts)
-        item = _Item(row, delivery, counted=starts > 0)
+        delivery = delivery_of(row, envelope, event, starts)
+        item = Item(row, delivery, counted=starts > 0)
         self._items[item.key] = item
         if self.places is not None:
             self.places.take(row.stream)
         return item
 
-    def _start(self, items: list[_Item]) -> asyncio.Task[None]:
+    def _start(self, items: list[Item]) -> asyncio.Task[None]:
         task = asyncio.create_task(self._guarded(items), name=f"{self.spec.group}:work")
         for item in items:
             item.task = task
@@ -252,7 +208,7 @@ class Engine:
 
     # --- working --------------------------------------------------------------------------------------------------
 
-    async def _guarded(self, items: list[_Item]) -> None:
+    async def _guarded(self, items: list[Item]) -> None:
         """Work; what could not be carried out is let go of, falls idle and is taken over with its start counted."""
         try:
             await self._work(items)
@@ -261,7 +217,7 @@ class Engine:
             log.exception("outcome not carried out", group=self.spec.group, entries=len(items))
             self._forget(items)
 
-    async def _work(self, items: list[_Item]) -> None:
+    async def _work(self, items: list[Item]) -> None:
         """Run the handler once over `items` and carry out what it answers."""
         try:
             outcomes = await self.handler([item.delivery for item in items])
@@ -275,7 +231,7 @@ class Engine:
             faults.hit(self.spec.group, "P2")
             await self._carry_out(items, outcomes)
 
-    async def _carry_out(self, items: list[_Item], outcomes: Sequence[Outcome]) -> None:
+    async def _carry_out(self, items: list[Item], outcomes: Sequence[Outcome]) -> None:
         done = [item for item, outcome in zip(items, outcomes, strict=True) if isinstance(outcome, Done)]
         faults.hit(self.spec.group, "P3")
         jobs: list[Awaitable[None]] = [self._ack(done)] if done else []
@@ -285,7 +241,7 @@ class Engine:
         await asyncio.gather(*jobs) if len(jobs) > 1 else await jobs[0]
         faults.hit(self.spec.group, "P4")
 
-    async def _act(self, item: _Item, outcome: Outcome) -> None:
+    async def _act(self, item: Item, outcome: Outcome) -> None:
         """One outcome other than Done."""
         match outcome:
             case Decided():
@@ -306,10 +262,10 @@ class Engine:
         self.counters.handled += 1
         self._forget([item])
 
-    def _counted(self, item: _Item) -> tuple[str, str, list[tuple[str, bool]]]:
+    def _counted(self, item: Item) -> tuple[str, str, list[tuple[str, bool]]]:
         return item.row.stream, self.spec.group, [(item.row.entry, True)]
 
-    async def _ack(self, items: list[_Item]) -> None:
+    async def _ack(self, items: list[Item]) -> None:
         """Acknowledge, once per stream."""
         by_stream: dict[str, list[tuple[str, bool]]] = {}
         for item in items:
@@ -319,7 +275,7 @@ class Engine:
         self.counters.handled += len(items)
         self._forget(items)
 
-    async def _failed(self, items: list[_Item], error: Exception) -> None:
+    async def _failed(self, items: list[Item], error: Exception) -> None:
         """A handler raised. Alone: try again or give up. In a batch: try each alone, so that only the guilty suffer."""
         self.counters.failed += 1
         log.exception("handler failed", group=self.spec.group, entries=len(items))
@@ -327,7 +283,7 @@ class Engine:
         for item in items:
             await self._again(item, 0.0 if len(items) > 1 else self.chance.uniform(*_BACKOFF), reason)
 
-    async def _again(self, item: _Item, seconds: float, reason: str) -> None:
+    async def _again(self, item: Item, seconds: float, reason: str) -> None:
         starts = item.delivery.starts + 1
         if starts >= self.spec.max_starts:
             await self._bury(item.row, starts, reason)
@@ -336,11 +292,11 @@ class Engine:
         await self.clock.sleep(seconds)
         await self._insist(lambda: self.groups.mark(item.row.stream, self.spec.group, item.row.entry))
         d = item.delivery
-        item.delivery = _delivery(item.row, d.envelope, d.event, starts)
+        item.delivery = delivery_of(item.row, d.envelope, d.event, starts)
         item.counted = True
         await self._work([item])
 
-    async def _wait_for_store(self, items: list[_Item], reason: str) -> None:
+    async def _wait_for_store(self, items: list[Item], reason: str) -> None:
         """Keep the entries, wait, run again; nothing is counted."""
         log.warning("a store is away", group=self.spec.group, entries=len(items), reason=reason)
         await self.clock.sleep(self.chance.uniform(0.2, 1.0))
@@ -362,7 +318,7 @@ class Engine:
         entries = [(row.entry, max(0, starts - 1))]
         await self._insist(lambda: self.scripts.release(row.stream, self.spec.group, self.consumer, 0, entries))
 
-    def _forget(self, items: Sequence[_Item]) -> None:
+    def _forget(self, items: Sequence[Item]) -> None:
         for item in items:
             if self._items.pop(item.key, None) is not None and self.places is not None:
                 self.places.give(item.row.stream)
@@ -376,7 +332,7 @@ class Engine:
             await self._quietly(self._beat())
 
     async def _beat(self) -> None:
-        by_stream: dict[str, list[_Item]] = {}
+        by_stream: dict[str, list[Item]] = {}
         for item in self._items.values():
             by_stream.setdefault(item.row.stream, []).append(item)
         for stream, items in by_stream.items():
@@ -385,7 +341,7 @@ class Engine:
             for item, state in zip(items, states, strict=True):
                 self._hear(item, state)
 
-    def _hear(self, item: _Item, state: str) -> None:
+    def _hear(self, item: Item, state: str) -> None:
         if state == "ok" or item.key not in self._items:
             return
         if item.on_state is not None:
@@ -405,7 +361,7 @@ class Engine:
             for item in rest:
                 item.task = again
 
-    async def _after(self, task: asyncio.Task[None], items: list[_Item]) -> None:
+    async def _after(self, task: asyncio.Task[None], items: list[Item]) -> None:
         await asyncio.wait({task})
         mine = [item for item in items if item.key in self._items]
         if mine:
@@ -415,26 +371,15 @@ class Engine:
         while not self._stopping:
             await self.clock.sleep(self.spec.idle_ms / 5000 * self.chance.uniform(0.8, 1.2))
             try:
-                if await self._may_take():
+                if await self._calm.reached():
                     for stream in self.streams():
                         await self._take_from(stream)
             except GroupLost:
-                self._ensured.clear()
+                self._reading.ensured.clear()
             except HeadraceError as error:
                 log.warning("taking over failed", group=self.spec.group, reason=str(error))
             except Exception:
                 await self._stumbled("taking over")
-
-    async def _may_take(self) -> bool:
-        """Not within one idle limit of the server's start or of a lost connection."""
-        up, losses = await self.groups.calm()
-        idle = self.spec.idle_ms / 1000
-        now = self.clock.monotonic()
-        if self._calm is None:
-            self._calm = (now + max(0.0, idle - up), losses)
-        elif self._calm[1] != losses:
-            self._calm = (now + idle, losses)
-        return now >= self._calm[0] and up >= idle
 
     async def _take_from(self, stream: str) -> None:
         free = self.spec.concurrency - len(self._items)
@@ -461,7 +406,7 @@ class Engine:
 
     # --- helpers --------------------------------------------------------------------------------------------------
 
-    async def _give_back(self, items: Sequence[_Item], idle_ms: int) -> None:
+    async def _give_back(self, items: Sequence[Item], idle_ms: int) -> None:
         by_stream: dict[str, list[tuple[str, int]]] = {}
         for item in items:
             by_stream.setdefault(item.row.stream, []).append((item.row.entry, max(0, item.delivery.starts - 1)))
@@ -495,9 +440,3 @@ class Engine:
             log.info("left to others", group=self.spec.group, reason=str(error))
         except Exception:
             await self._stumbled("beating")
-
-
-def _delivery(row: Row, envelope: Envelope, event: object, starts: int) -> Delivery:
-    return Delivery(
-        stream=row.stream, entry=row.entry, envelope=envelope, event=event, starts=starts, fields=row.fields
-    )

@@ -15,8 +15,8 @@
     {p}:push:<name>            channel  frames for an ingress, cancels for an owner (sharded publish)
     {p}:routers                zset     router -> until when its announcement holds (server clock)
     {p}:gate:<pool>            hash     announced slots and virtual times of a pool (see runtime/lua/gate.lua)
-    {p}:gate:<pool>:slots      hash     router -> its slots and until when; gone seconds after the last announcement
-    {p}:gate:<pool>:<lane>:... zsets    who waits: tenants, tenant:<id>, waiting; passed: who was served more
+    {p}:gate:<pool>|slots      hash     router -> its slots and until when; gone seconds after the last announcement
+    {p}:gate:<pool>|<lane>:... zsets    who waits: tenants, tenant:<id>, waiting; passed: who was served more
     commands, control          streams  outside any partition
     {commands}:starts:<group>  hash     as {p}:starts, for the stream outside
     {commands}:dlq             stream   as {p}:dlq, for the stream outside
@@ -84,7 +84,7 @@ def place_of(lane: str) -> tuple[str, str]:
 def waiting_key(lane: str) -> str:
     """Who waits at the gate before a cleared stream: zset, run -> since when, ms."""
     pool, name = place_of(lane)
-    return f"{lane.partition(':')[0]}:gate:{pool}:{name}:waiting"
+    return f"{lane.partition(':')[0]}:gate:{pool}|{name}:waiting"
 
 
 def push_channel(p: str, name: str) -> str:

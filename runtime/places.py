@@ -32,17 +32,28 @@ Capacities = Callable[[], Awaitable[Mapping[str, int]]]
 
 
 class Places:
-    """Runs in hand and capacity, by pool. on_room: called when a pool has room again that had none."""
+    """Runs in hand and capacity, by pool. on_change: called when a pool has room again that had none, and each time
+    that the capacity is told, once a second: then reads end that still wait for a pool which is full by now."""
 
     def __init__(self) -> None:
         self.capacity: Mapping[str, int] = {}
         self.in_hand: Counter[str] = Counter()
-        self.on_room: Callable[[], None] = lambda: None
+        self.on_change: Callable[[], None] = lambda: None
 
     def room(self, stream: str) -> int:
         """How many entries of a cleared stream may be read now."""
         pool = place_of(stream)[0]
         return self.capacity.get(pool, 0) - self.in_hand[pool]
+
+    def able(self, streams: Sequence[str]) -> tuple[Sequence[str], int]:
+        """The streams of which entries may be read now, and how many of each.
+
+        The lanes of a pool share its room, since a read takes as many of each: it brings no more than there is room
+        for, but one of each lane when there is one place."""
+        rooms = {stream: room for stream in streams if (room := self.room(stream)) > 0}
+        lanes = Counter(place_of(stream)[0] for stream in rooms)
+        each = [max(1, room // lanes[place_of(stream)[0]]) for stream, room in rooms.items()]
+        return list(rooms), min(each, default=0)
 
     def take(self, stream: str) -> None:
         """An entry of the stream was read."""
@@ -53,14 +64,12 @@ class Places:
         pool = place_of(stream)[0]
         self.in_hand[pool] -= 1
         if self.in_hand[pool] == self.capacity.get(pool, 0) - 1:
-            self.on_room()
+            self.on_change()
 
     def set(self, capacity: Mapping[str, int]) -> None:
         """What this process can take from now on."""
-        grown = any(slots > self.capacity.get(pool, 0) for pool, slots in capacity.items())
         self.capacity = capacity
-        if grown:
-            self.on_room()
+        self.on_change()
 
 
 class Announcer:
@@ -83,7 +92,11 @@ class Announcer:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Announce once, then again and again. Unavailable when the server is away."""
+        """Announce once, then again and again. Unavailable when the server is away.
+
+        The place among the routers is asked for before any slot is announced: one that took itself for the only one
+        would let in as many runs as all of them together can take."""
+        self._sit([await self._tell(p, {}) for p in self._prefixes])
         await self.announce()
         self._task = asyncio.create_task(self._loop(), name="router:announce")
 
@@ -109,10 +122,13 @@ class Announcer:
             capacity = await self._capacities()
             self._places.set(capacity)
             slots = {pool: share(count, len(self._prefixes)) for pool, count in capacity.items()}
-            seats = [await self._tell(p, slots) for p in self._prefixes]
-            self._seated(seats[0].place, seats[0].routers)
+            self._sit([await self._tell(p, slots) for p in self._prefixes])
             if await self._capacities() == capacity:
                 return
+
+    def _sit(self, seats: Sequence[Seat]) -> None:
+        """All partitions have the same routers; the first says who sits where."""
+        self._seated(seats[0].place, seats[0].routers)
 
     async def _tell(self, p: str, slots: Mapping[str, int]) -> Seat:
         while True:

@@ -112,7 +112,7 @@ class House:
             places=places,
         )
         if places is not None:
-            places.on_room = made.wake_for_room
+            places.on_change = made.wake_for_room
         self.engines.append(made)
         if start:
             await made.start()

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 from msgspec import Raw
@@ -18,7 +19,7 @@ from schemas.envelope import Envelope
 from schemas.errors import Failure, OwnerLost
 from schemas.events import RequestAccepted, RequestCleared, Terminal
 from schemas.frames import DATA, END, ERROR, decode_failure
-from schemas.outcomes import Delivery
+from schemas.outcomes import Decided, Delivery
 from schemas.records import EndpointRecord
 from schemas.verdicts import EDITS, PASS, Edit, Grant, Verdict, seal_verdict
 from state.memory import MemoryBreakers, MemoryLatencies
@@ -162,6 +163,26 @@ def cleared_run(
         body_digest=place, body_bytes=len(body), door="d", families=("authorization", "rules"), prompt_tokens=11,
     )  # fmt: skip
     return MemoryLease(accepted, body, verdicts, deadline_s)
+
+
+class NoCredentials:
+    """Local engines need none."""
+
+    def reveal(self, endpoint: EndpointRecord) -> str:
+        return ""
+
+
+def let_in(delivery: Delivery, **grant: Any) -> Decided:
+    """The verdict of an authorization that lets everybody pass."""
+    verdict = Verdict(
+        run=delivery.run,
+        family="authorization",
+        outcome=PASS,
+        policy="1",
+        body_digest=delivery.event.body_digest,
+        grant=Grant(key_id="k", **grant),
+    )
+    return Decided(verdict)
 
 
 def delivery_of(lease: MemoryLease) -> Delivery:

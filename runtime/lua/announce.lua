@@ -7,14 +7,15 @@
 local p, me, holds_ms, left = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local t, admitted = now(), 0
 call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ms(t))
+call('ZREMRANGEBYSCORE', KEYS[1], '(' .. ms(t + FAR_MS), '+inf')
 if holds_ms > 0 then call('ZADD', KEYS[1], ms(t + holds_ms), me) else call('ZREM', KEYS[1], me) end
 for i = 5, #ARGV, 2 do
   local g = gate_of(p, ARGV[i])
   if holds_ms > 0 then
-    call('HSET', g .. ':slots', me, ARGV[i + 1] .. ' ' .. ms(t + holds_ms))
-    call('PEXPIRE', g .. ':slots', holds_ms * 2)
+    call('HSET', g .. '|slots', me, ARGV[i + 1] .. ' ' .. ms(t + holds_ms))
+    call('PEXPIRE', g .. '|slots', holds_ms * 2)
   else
-    call('HDEL', g .. ':slots', me)
+    call('HDEL', g .. '|slots', me)
   end
   add_up(g, t)
   call('PEXPIRE', g, 2 * PASSED_MS)

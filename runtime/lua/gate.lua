@@ -5,18 +5,19 @@
 -- run, an announcement) lets the fairest in: interactive before batch; then the tenant with the least virtual time
 -- (start-time fair queueing: a run moves its tenant on by cost / weight); then, inside a tenant, priority and age.
 --
--- Keys of a pool, g = {p}:gate:<pool>
+-- Keys of a pool, g = {p}:gate:<pool>; no pool has a `|` in its name, so that none's keys are another's
 --   g                    hash  cap: announced slots; until: when they are to be added up anew; v:<lane>: virtual time
---   g:slots              hash  router -> `<slots> <until ms>`
---   g:<lane>:tenants     zset  waiting tenant -> virtual start of its next run
---   g:<lane>:tenant:<t>  zset  waiting run -> -priority; equals stand by run id, which is by age
---   g:<lane>:passed      zset  tenant that has nothing waiting -> its virtual time, until v:<lane> has passed it
---   g:<lane>:waiting     zset  waiting run -> since when, ms of the server's clock
+--   g|slots              hash  router -> `<slots> <until ms>`
+--   g|<lane>:tenants     zset  waiting tenant -> virtual start of its next run
+--   g|<lane>:tenant:<t>  zset  waiting run -> -priority; equals stand by run id, which is by age
+--   g|<lane>:passed      zset  tenant that has nothing waiting -> its virtual time, until v:<lane> has passed it
+--   g|<lane>:waiting     zset  waiting run -> since when, ms of the server's clock
 -- A pool's lane has somebody waiting as long as its `tenants` exist; what else is left of a step that was cut off is
 -- dropped by the next one. What is indexed twice is there once; a run that is in its lane already is only dropped.
 
 local LANES = {'interactive', 'batch'}
 local PASSED_MS = 3600000 -- how long an idle pool remembers who was served beyond his share
+local FAR_MS = 600000 -- an announcement that ends later was made before the server's clock was set back
 
 local function gate_of(p, pool) return p .. ':gate:' .. pool end
 
@@ -24,13 +25,13 @@ local function lane_of(p, pool, lane) return p .. ':cleared:' .. pool .. ':' .. 
 
 -- The announced slots, added up anew when an announcement has ended.
 local function add_up(g, t)
-  local flat, cap, soonest = call('HGETALL', g .. ':slots'), 0, t + 1000
+  local flat, cap, soonest = call('HGETALL', g .. '|slots'), 0, t + 1000
   for i = 1, #flat, 2 do
     local slots, ends = string.match(flat[i + 1], '^(%d+) (%d+)$')
-    if tonumber(ends) > t then
+    if tonumber(ends) > t and tonumber(ends) <= t + FAR_MS then
       cap, soonest = cap + tonumber(slots), math.min(soonest, tonumber(ends))
     else
-      call('HDEL', g .. ':slots', flat[i])
+      call('HDEL', g .. '|slots', flat[i])
     end
   end
   call('HSET', g, 'cap', cap, 'until', ms(soonest))
@@ -47,7 +48,7 @@ end
 -- Whether a run may pass at once: there is room, and nobody waits who goes before it.
 local function is_open(p, pool, lane, t)
   local g = gate_of(p, pool)
-  if call('EXISTS', g .. ':interactive:tenants', g .. ':' .. lane .. ':tenants') > 0 then return false end
+  if call('EXISTS', g .. '|interactive:tenants', g .. '|' .. lane .. ':tenants') > 0 then return false end
   return room(p, pool, t) > 0
 end
 
@@ -67,7 +68,7 @@ end
 -- Index a run. A tenant that comes back begins where virtual time stands, or where it had got to if that is further.
 local function wait_at_gate(p, run, r, t)
   local g = gate_of(p, r.pool)
-  local l = g .. ':' .. r.lanename
+  local l = g .. '|' .. r.lanename
   call('ZADD', l .. ':tenant:' .. r.tenant, -tonumber(r.priority or 0), run)
   if not call('ZSCORE', l .. ':tenants', r.tenant) then
     local v = tonumber(call('HGET', g, 'v:' .. r.lanename) or 0)
@@ -95,7 +96,7 @@ end
 -- Let one waiting run of a lane in; false when nobody waits there.
 local function admit_one(p, pool, lane)
   local g = gate_of(p, pool)
-  local l = g .. ':' .. lane
+  local l = g .. '|' .. lane
   while true do
     local tenant, start = unpack(call('ZRANGE', l .. ':tenants', 0, 0, 'WITHSCORES'))
     if not tenant then return false end
@@ -118,7 +119,7 @@ end
 -- Let in as many as there is room for, at most `most`; how many.
 local function pump(p, pool, most)
   local g, count = gate_of(p, pool), 0
-  if call('EXISTS', g .. ':interactive:tenants', g .. ':batch:tenants') == 0 then return 0 end
+  if call('EXISTS', g .. '|interactive:tenants', g .. '|batch:tenants') == 0 then return 0 end
   local free = math.min(most, room(p, pool, now()))
   for _, lane in ipairs(LANES) do
     while count < free and admit_one(p, pool, lane) do count = count + 1 end
@@ -129,7 +130,7 @@ end
 -- A run ends: it waits no more, and its tenant is charged what it cost in the end instead of what was expected.
 local function leave_gate(p, run, r, tokens)
   if not r.lane then return end
-  local l = gate_of(p, r.pool) .. ':' .. r.lanename
+  local l = gate_of(p, r.pool) .. '|' .. r.lanename
   if not r.entry then unlist(l, r.tenant, run) end
   if not r.charged or not tokens or tokens == tonumber(r.charged) then return end
   call('HDEL', p .. ':run:' .. run, 'charged')

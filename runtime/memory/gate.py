@@ -11,6 +11,7 @@ from runtime.memory.server import MemoryServer
 
 LANES = ("interactive", "batch")
 _ADD_UP_MS = 1000
+FAR_MS = 600_000  # an announcement that ends later was made before the server's clock was set back
 
 
 @dataclass(slots=True)
@@ -44,7 +45,7 @@ class PoolGate:
 
     def add_up(self, now: int) -> None:
         """The announced slots that still hold."""
-        self.slots = {name: told for name, told in self.slots.items() if told[1] > now}
+        self.slots = {name: told for name, told in self.slots.items() if now < told[1] <= now + FAR_MS}
         self.cap = sum(slots for slots, _ in self.slots.values())
         self.until = min([now + _ADD_UP_MS, *(until for _, until in self.slots.values())])
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from runtime.client import ServerError
-from runtime.memory.gate import MemoryGates, lane_of
+from runtime.memory.gate import FAR_MS, MemoryGates, lane_of
 from runtime.memory.server import Group, Held, MemoryServer, Stream, id_of, text_of
 from runtime.names import prefix_of, starts_key, stream_prefix
 from runtime.scripts import (
@@ -233,7 +233,9 @@ class MemoryScripts:
     async def announce(self, p: str, router: str, holds_ms: int, slots: Mapping[str, int], most: int) -> Seat:
         await self._server.turn()
         now, left = self._server.now(), most
-        routers = {name: until for name, until in self._server.routers.get(p, {}).items() if until > now}
+        routers = {
+            name: until for name, until in self._server.routers.get(p, {}).items() if now < until <= now + FAR_MS
+        }
         routers.pop(router, None)
         if holds_ms:
             routers[router] = now + holds_ms

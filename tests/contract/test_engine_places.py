@@ -96,6 +96,38 @@ async def test_a_pool_that_gets_its_first_place_is_read_at_once(house: House) ->
     held.go[FULL].set()
 
 
+async def test_a_read_that_waits_for_a_pool_without_room_any_more_ends(house: House) -> None:
+    """Else a router whose seat became smaller takes a run that another has room for, and keeps it."""
+    places, held = Places(), Held()
+    places.set({"full": 1, "free": 1})
+    await reader(house, places, held)
+    held.go[FREE].set()
+    await put(house.world, FREE, 1)
+    await until(lambda: held.lanes == [FREE] and not places.in_hand["free"])
+    await until(lambda: set(house.engines[0]._reading.present) == {FULL, FREE})
+    places.set({"full": 0, "free": 1})
+    await until(lambda: list(house.engines[0]._reading.present) == [FREE], seconds=4.0)
+    await put(house.world, FULL, 2)
+    await put(house.world, FREE, 3)
+    await until(lambda: held.lanes == [FREE, FREE])
+    assert await house.world.unread(FULL, "router") == 1
+    held.go[FULL].set()
+
+
+async def test_a_read_that_waits_for_a_pool_that_another_read_has_filled_ends(house: House) -> None:
+    """As among the partitions of one router: each has a read of its own, and they share the places."""
+    places, held = Places(), Held()
+    places.set({"full": 1, "free": 1})
+    await reader(house, places, held)
+    reading = house.engines[0]._reading
+    await until(lambda: set(reading.present) == {FULL, FREE})
+    places.take(FULL)
+    places.set({"full": 1, "free": 1})
+    await until(lambda: list(reading.present) == [FREE], seconds=4.0)
+    places.give(FULL)
+    await until(lambda: set(reading.present) == {FULL, FREE}, seconds=4.0)
+
+
 async def test_what_a_dead_router_held_is_taken_over_only_with_room(house: House) -> None:
     for number in range(2):
         await put(house.world, FULL, number)
@@ -115,3 +147,17 @@ async def test_what_a_dead_router_held_is_taken_over_only_with_room(house: House
 @pytest.mark.parametrize(("slots", "partitions", "part"), [(8, 1, 8), (8, 4, 4), (1, 4, 1), (3, 4, 2), (0, 4, 0)])
 def test_partitions_are_promised_up_to_twice_their_even_share(slots: int, partitions: int, part: int) -> None:
     assert share(slots, partitions) == part
+
+
+def test_the_lanes_of_a_pool_share_its_room() -> None:
+    """Else a router would hold runs of both lanes that another one has room for."""
+    places, lanes = Places(), ("{0}:cleared:a:interactive", "{0}:cleared:a:batch", "{0}:cleared:b:interactive")
+    places.set({"a": 9, "b": 5})
+    places.take(lanes[0])
+    assert places.able(lanes) == (list(lanes), 4)
+    places.set({"a": 2, "b": 5})
+    assert places.able(lanes) == (list(lanes), 1), "one place: one of each lane"
+    places.set({"a": 1, "b": 5})
+    assert places.able(lanes) == ([lanes[2]], 5)
+    places.set({})
+    assert places.able(lanes) == ([], 0)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from base.ids import mint_run_id
 from runtime.names import prefix, waiting_key
+from runtime.places import Announcer, Places
 from tests.run_support import CHANCE, CLOCK, FAMILIES, POOL, Hands, World, acceptance, answer, frame, until
 from tests.run_support import ending as ending_of
 
@@ -97,6 +99,30 @@ async def test_slots_of_several_routers_add_up_and_those_of_one_that_leaves_are_
     assert len(await inside(world)) == 3
 
 
+async def test_a_router_that_starts_announces_its_part_from_the_first_time_on(world: World) -> None:
+    async def router(name: str) -> Announcer:
+        known = {"routers": 1}
+
+        async def capacities() -> Mapping[str, int]:
+            return {POOL: 8 // known["routers"]}
+
+        def seated(place: int, routers: int) -> None:
+            known["routers"] = routers
+
+        made = Announcer(name, [P], Places(), capacities, seated, world.scripts, CLOCK)
+        await made.start()
+        return made
+
+    first = await router("r1")
+    for _ in range(20):
+        await clear(world)
+    assert len(await inside(world)) == 8
+    second = await router("r2")
+    there = len(await inside(world))
+    await asyncio.gather(first.stop(), second.stop())
+    assert there == 8 + 4, "the first does not know yet that it has less; the second never took itself for the only one"
+
+
 async def test_an_announcement_ends_by_itself(world: World) -> None:
     await announce(world, 5, "dead", holds_ms=40)
     assert (await world.scripts.announce(P, "r1", 60_000, {POOL: 1}, 100)).routers == 2
@@ -108,6 +134,25 @@ async def test_an_announcement_ends_by_itself(world: World) -> None:
     for _ in range(3):
         await clear(world)
     assert len(await inside(world)) == 1
+
+
+async def test_a_dead_router_leaves_nothing_behind_when_the_servers_clock_was_set_back(world: World) -> None:
+    await announce(world, 5, "dead", holds_ms=3_600_000)  # as it looks after an hour's step back
+    seat = await world.scripts.announce(P, "r1", 60_000, {POOL: 1}, 100)
+    assert (seat.place, seat.routers) == (0, 1)
+    for _ in range(3):
+        await clear(world)
+    assert len(await inside(world)) == 1
+
+
+async def test_no_pool_stands_in_the_way_of_one_whose_name_begins_like_a_key_of_it(world: World) -> None:
+    pools = {POOL: 1, f"{POOL}:slots": 1, f"{POOL}:interactive:waiting": 1, f"{POOL}:interactive:tenants": 1}
+    await world.scripts.announce(P, "r1", 60_000, pools, 100)
+    first, second = await clear(world), await clear(world)
+    assert await inside(world) == [first.run]
+    await world.scripts.announce(P, "r1", 60_000, pools, 100)
+    await end(world, first.run)
+    assert await inside(world) == [second.run]
 
 
 async def test_a_light_tenant_does_not_wait_behind_a_heavy_one(world: World) -> None:
@@ -216,4 +261,4 @@ async def test_one_announcement_lets_in_no_more_than_it_is_told(world: World) ->
 
 
 def test_the_waiting_of_a_lane_stands_under_its_own_key() -> None:
-    assert waiting_key(f"{P}:cleared:a:b:batch") == f"{P}:gate:a:b:batch:waiting"
+    assert waiting_key(f"{P}:cleared:a:b:batch") == f"{P}:gate:a:b|batch:waiting"

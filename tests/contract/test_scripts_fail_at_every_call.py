@@ -454,7 +454,7 @@ async def _whole(world: RedisWorld, made: Stage) -> str:
                 seen[f"pending {stream} {group}"] = sorted((await world.pending(stream, group)).values())
                 seen[f"starts {stream} {group}"] = sorted((await world.starts(stream, group)).values())
                 seen[f"consumers {stream} {group}"] = await world.consumers(stream, group)
-    seen["gate"] = [await world.redis.execute("EXISTS", f"{hands.p}:gate:{POOL}:{LANE}:{part}") for part in _PARTS]
+    seen["gate"] = [await world.redis.execute("EXISTS", f"{hands.p}:gate:{POOL}|{LANE}:{part}") for part in _PARTS]
     seen["requests"] = {fields[b"e"] for _, fields in await world.entries(hands.requests)}
     seen["dlq"] = {(f[b"entry"], f[b"reason"], f[b"run"]) for _, f in await world.entries(f"{hands.p}:dlq")}
     text = repr(sorted((key, repr(value)) for key, value in seen.items()))
@@ -465,7 +465,7 @@ async def _whole(world: RedisWorld, made: Stage) -> str:
 
 
 async def _waits(world: RedisWorld, hands: Hands) -> bool:
-    return await world.redis.execute("ZSCORE", f"{hands.p}:gate:{POOL}:{LANE}:waiting", hands.run) is not None
+    return await world.redis.execute("ZSCORE", f"{hands.p}:gate:{POOL}|{LANE}:waiting", hands.run) is not None
 
 
 async def _has_group(world: RedisWorld, stream: str, group: str) -> bool:

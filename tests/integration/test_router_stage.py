@@ -22,20 +22,20 @@ from runtime.topology import apply, load
 from schemas.envelope import decode
 from schemas.events import RequestAccepted, RequestCancelled, RequestCompleted, RequestFailed, Terminal
 from schemas.frames import DATA, END, Frame, decode_failure
-from schemas.outcomes import Decided, Delivery, Outcome
+from schemas.outcomes import Delivery, Outcome
 from schemas.ports import NewRun, Watch
-from schemas.records import EndpointRecord
-from schemas.verdicts import PASS, Grant, Verdict
 from state.memory import MemoryCatalog
 from tests.router_support import (
     CLOCK,
     GOOD_STREAM,
     RING,
     VERIFIER,
+    NoCredentials,
     alone,
     chunk,
     completion,
     endpoint,
+    let_in,
     script_server,
     sse,
 )
@@ -43,13 +43,6 @@ from workers.router.app import make_router, router_stage
 from workers.router.settings import RouterSettings
 
 PARTITIONS = 4
-
-
-class NoCredentials:
-    """Local engines need none."""
-
-    def reveal(self, endpoint: EndpointRecord) -> str:
-        return ""
 
 
 @dataclass
@@ -79,19 +72,7 @@ class House:
 
 async def pass_all(deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
     """Authorization that grants everything."""
-    return [
-        Decided(
-            Verdict(
-                run=each.run,
-                family="authorization",
-                outcome=PASS,
-                policy="1",
-                body_digest=each.event.body_digest,
-                grant=Grant(tenant="t", key_id="k", pool="pool"),
-            )
-        )
-        for each in deliveries
-    ]
+    return [let_in(each, tenant="t", pool="pool") for each in deliveries]
 
 
 @asynccontextmanager

@@ -66,6 +66,15 @@ def test_the_last_way_of_a_pool_is_never_closed() -> None:
     assert chosen([place("e1", open_for=9), place("e2", open_for=3)], frozenset({"e2"})) == "e1"
 
 
+def test_a_run_in_hand_borrows_a_slot_where_this_process_has_none() -> None:
+    """Its seat may be too small for the pool by now, or it tried all that it has slots of: it would wait for ever."""
+    assert chosen([place("e1", slots=0, in_use=1), place("e2", slots=0)]) == "e2"
+    assert chosen([place("e1", slots=0, in_use=1)]) is Absent.busy, "one at a time"
+    assert chosen([place("e1", slots=1), place("e2", slots=0)], frozenset({"e1"})) == "e2"
+    assert chosen([place("e1", slots=1, in_use=1), place("e2", slots=0)]) is Absent.busy
+    assert usable_slots([place("e1", slots=0)], NOW) == 0, "nothing is borrowed beforehand"
+
+
 def test_a_half_open_one_is_chosen_as_any_other() -> None:
     assert chosen([place("e1", open_for=-1), place("e2", in_use=1)]) == "e1"
 
@@ -95,7 +104,8 @@ def test_what_is_chosen_is_never_unfit_while_a_fit_one_is_there(
     stands = {one.name: standing(one, tried, NOW, SLOW_S) for one in places}
     well = {"fit", "half_open"}
     if isinstance(found, Place):
-        assert stands[found.name] not in ("down", "tried", "full")
+        assert stands[found.name] not in ("down", "tried")
+        assert stands[found.name] != "full" or found.limit == found.in_use == 0, "borrowed"
         if well & set(stands.values()):
             assert stands[found.name] in well
         if stands[found.name] == "open":
@@ -111,6 +121,19 @@ def test_slots_are_those_of_endpoints_that_can_serve() -> None:
     assert usable_slots(places, NOW) == 3, "two of e1, the probe of e4"
     assert usable_slots([place("e1", open_for=9), place("e2", open_for=20, slots=7)], NOW) == 2
     assert usable_slots([place("e1", up=False)], NOW) is None
+
+
+def test_what_still_runs_at_an_endpoint_that_gets_nothing_more_takes_no_slot_of_another() -> None:
+    """Else a run would wait although another endpoint is free, until the last answer of the first has ended."""
+    sound = place("e1", in_use=1)
+    assert usable_slots([sound, place("e2", open_for=9, in_use=2)], NOW) == 2 + 2
+    assert usable_slots([sound, place("e2", up=False, in_use=2)], NOW) == 2 + 2
+    assert usable_slots([place("e1", open_for=9), place("e2", open_for=20, in_use=1)], NOW) == 2 + 1
+
+
+def test_a_half_open_endpoint_gets_its_probe_beside_what_it_has() -> None:
+    assert usable_slots([place("e1", slots=8, open_for=-1, in_use=3)], NOW) == 4
+    assert usable_slots([place("e1", slots=3, open_for=-1, in_use=3)], NOW) == 3
 
 
 # --- the slots of a process ---------------------------------------------------------------------------------------
@@ -150,6 +173,15 @@ def test_a_seat_has_its_share_and_may_change_it() -> None:
 
 def test_a_pool_that_nothing_serves_has_places_for_errands() -> None:
     assert pools().capacity("pool", (endpoint("down", up=False),)) == pools().capacity("pool", ()) == ERRANDS
+
+
+def test_a_pool_whose_endpoints_left_has_places_beside_what_still_runs_there() -> None:
+    slots, gone, other = pools(), endpoint("e1"), endpoint("e2", slots=2)
+    with slots.using(pick(slots, (gone,))):
+        assert slots.capacity("pool", (other,)) == 3, "one that left holds no slot of one that is there"
+        assert slots.capacity("pool", ()) == ERRANDS + 1
+        assert slots.capacity("pool", (endpoint("e1", up=False),)) == ERRANDS + 1
+    assert slots.capacity("pool", (other,)) == 2
 
 
 def test_the_record_says_what_was_chosen_from_and_stays_small() -> None:

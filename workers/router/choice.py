@@ -71,8 +71,15 @@ def _second_best(places: Sequence[Place], tried: Set[str], now: float) -> Sequen
     fit = [one for one in places if one.endpoint.up and one.name not in tried]
     if not fit:
         return Absent.none
-    free = [one for one in sound(fit, now) if one.in_use < one.limit]
+    able = sound(fit, now)
+    free = [one for one in able if one.in_use < one.limit] or _borrowed(able)
     return [one for one in free if one.rest_until <= now] or free or Absent.busy
+
+
+def _borrowed(places: Sequence[Place]) -> Sequence[Place]:
+    """For a run that this process holds though none of these slots are its own: the seats changed, or what it tried
+    before was all it had. It would wait for ever. The gate has counted it, so a slot is free somewhere: one each."""
+    return [one for one in places if not one.in_use] if not any(one.limit for one in places) else ()
 
 
 def sound(places: Sequence[Place], now: float) -> Sequence[Place]:
@@ -81,13 +88,19 @@ def sound(places: Sequence[Place], now: float) -> Sequence[Place]:
 
 
 def usable_slots(places: Sequence[Place], now: float) -> int | None:
-    """Slots of this process at endpoints that can serve; a half-open one is good for its probe alone. None when no
-    endpoint is up."""
+    """Slots of this process at endpoints that can serve, and the requests that it still has at the others: they are in
+    hand too, and must not stand for a slot elsewhere. None when no endpoint is up."""
     up = [one for one in places if one.endpoint.up]
     if not up:
         return None
-    slots = sum(one.limit if one.breaker.closed else min(1, one.limit) for one in up if one.not_before <= now)
-    return slots or sound(up, now)[0].limit
+    able = {one.name for one in sound(up, now)}
+    return sum(_slots_at(one, now) if one.name in able else one.in_use for one in places)
+
+
+def _slots_at(one: Place, now: float) -> int:
+    """Of an endpoint that may be called; a half-open one is good for its probe beside what it has."""
+    half_open = not one.breaker.closed and one.not_before <= now
+    return min(one.limit, one.in_use + 1) if half_open else one.limit
 
 
 def seen_as(one: Place, tried: Set[str], now: float, slow_s: float) -> Seen:

@@ -48,6 +48,7 @@ class Pools:
         self.seat = Seat()
         self._places: dict[str, Place] = {}
         self._pools: dict[str, tuple[Sequence[EndpointRecord], Seat, list[Place]]] = {}
+        self._left: dict[str, Sequence[Place]] = {}  # pool -> endpoints that left it and have requests of ours
         self._breakers: Mapping[str, Breaker] = {}
         self._latencies: Mapping[str, Latency] = {}
         self._samples: defaultdict[str, list[float]] = defaultdict(list)
@@ -83,9 +84,13 @@ class Pools:
 
     def capacity(self, pool: str, endpoints: Sequence[EndpointRecord]) -> int:
         """Runs of a pool that this router can have in hand: its part of the slots of endpoints that are up and not left
-        out; without any endpoint room for errands, so that runs are told so at once."""
-        found = usable_slots(self.places(pool, endpoints), self._clock.monotonic())
-        return ERRANDS if found is None else found
+        out, and what still runs at others, also at those that left the pool. Without any endpoint there is room for
+        errands beside them, so that runs are told so at once."""
+        places = self.places(pool, endpoints)
+        usable = usable_slots(places, self._clock.monotonic())
+        if usable is None:
+            usable = ERRANDS + sum(place.in_use for place in places)
+        return usable + sum(place.in_use for place in self._left[pool])
 
     def places(self, pool: str, endpoints: Sequence[EndpointRecord]) -> list[Place]:
         """The endpoints with what is known of them here; made anew only when the catalog or the seat has changed."""
@@ -110,14 +115,12 @@ class Pools:
         return place
 
     def _forget(self, pool: str, kept: Set[str]) -> None:
-        """Drop endpoints that left the pool and have no request of ours any more."""
-        gone = [
-            name
-            for name, place in self._places.items()
-            if place.endpoint.pool == pool and name not in kept and not place.in_use
-        ]
-        for name in gone:
-            del self._places[name]
+        """Drop endpoints that left the pool, once they have no request of ours any more."""
+        gone = [place for name, place in self._places.items() if place.endpoint.pool == pool and name not in kept]
+        self._left[pool] = [place for place in gone if place.in_use]
+        for place in gone:
+            if not place.in_use:
+                del self._places[place.name]
 
     # --- using
 

@@ -1,0 +1,35 @@
+"""An entry in hand of an engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from runtime.groups import Row
+from runtime.scripts import Held
+from schemas.envelope import Envelope
+from schemas.outcomes import Delivery
+
+
+@dataclass(slots=True)
+class Item:
+    """One entry, what works on it and who hears of it. counted: this start is in the server's count of starts."""
+
+    row: Row
+    delivery: Delivery
+    counted: bool = False
+    task: asyncio.Task[None] | None = None
+    held: Held | None = None
+    on_state: Callable[[str], None] | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.row.stream, self.row.entry
+
+
+def delivery_of(row: Row, envelope: Envelope, event: object, starts: int) -> Delivery:
+    """An entry as its handler gets it."""
+    return Delivery(
+        stream=row.stream, entry=row.entry, envelope=envelope, event=event, starts=starts, fields=row.fields
+    )

@@ -1,0 +1,66 @@
+"""What an engine reads next, and the read that is under way: one XREADGROUP over the streams that have room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from base.clock import Clock
+from runtime.group_spec import Spec, share
+from runtime.groups import Groups, Row
+from runtime.places import Places
+
+_UNBLOCK_S = 0.02  # between two attempts to end a read
+
+
+@dataclass(slots=True)
+class Reading:
+    """The reads of one consumer, one after the other. ensured: streams whose group exists, as far as is known.
+    present: what the read under way waits for, () when there is none."""
+
+    spec: Spec
+    streams: Callable[[], Sequence[str]]
+    groups: Groups
+    consumer: str
+    clock: Clock
+    places: Places | None
+    ensured: set[str] = field(default_factory=set)
+    present: Sequence[str] = ()
+    _turn: int = 0
+
+    async def ensure(self) -> None:
+        """Create the groups that are missing."""
+        for stream in self.streams():
+            if stream not in self.ensured:
+                await self.groups.ensure(stream, self.spec.group)
+                self.ensured.add(stream)
+
+    async def read(self, count: int) -> Sequence[Row] | None:
+        """Up to `count` new entries, waited for; None at once when no stream may be read. GroupLost."""
+        await self.ensure()
+        able, most = self._able()
+        if not able:
+            return None
+        streams, each, block = share(able, count, self._turn)
+        self._turn += 1
+        self.present = list(streams)
+        try:
+            return await self.groups.read(streams, self.spec.group, self.consumer, min(each, most), block)
+        finally:
+            self.present = ()
+
+    def is_stale(self) -> bool:
+        """Whether a stream may be read that the present read does not wait for, or the other way round."""
+        able = self._able()[0]
+        return any(stream not in self.present for stream in able) or any(stream not in able for stream in self.present)
+
+    async def end(self, present: Sequence[str]) -> None:
+        """Unblock until that read has ended: one that was only just sent may come after the first."""
+        while self.present is present:
+            await self.groups.unblock()
+            await self.clock.sleep(_UNBLOCK_S)
+
+    def _able(self) -> tuple[Sequence[str], int]:
+        """The streams that may be read now, and how many entries of each."""
+        streams = self.streams()
+        return (streams, self.spec.batch) if self.places is None else self.places.able(streams)
