@@ -11,7 +11,6 @@ import signal
 from collections.abc import Callable
 
 from base.ids import Random
-from base.pids import exit_status
 from console import forks
 from console.embedded import processes
 from console.stack import Say
@@ -54,8 +53,8 @@ class Replicas:
             processes.send(known, signal.SIGTERM)
 
     def _look_after(self, number: int, known: processes.Identity) -> None:
-        status = exit_status(known.pid)
-        if status is None and not processes.gone(known):
+        status = processes.end_of(known)
+        if status is None:
             return
         del self._running[number]
         self._failed = self._failed or status == CANNOT_START

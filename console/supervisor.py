@@ -22,7 +22,6 @@ from typing import Any, Protocol
 
 from base.clock import Clock
 from base.ids import Random
-from base.pids import exit_status
 from console import forks
 from console.control_socket import ControlSocket
 from console.embedded import processes
@@ -250,8 +249,8 @@ class Supervisor:
 
     def _look_after(self, process: RoomProcess, known: processes.Identity) -> None:
         """Notice its end. Asked to go, or ready and gone by its own stop sequence: it is not started again."""
-        status = exit_status(known.pid)
-        if status is None and not processes.gone(known):
+        status = processes.end_of(known)
+        if status is None:
             return
         if process.leaving or (status == 0 and process.is_ready):
             self._retire(process)

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from base.clock import SystemClock
-from base.pids import born
+from base.pids import born, exit_status
 
 #: prctl(2), option 1: the signal a process gets when the thread that made it ends.
 PR_SET_PDEATHSIG = 1
+UNKNOWN_END = 256  # no exit code and no signal: the process was not our child
 _POLL = 0.02  # seconds between two looks
 _clock = SystemClock()
 
@@ -154,6 +155,20 @@ def stop(known: Identity, *, gently: int, seconds: float, then: int = signal.SIG
         send(known, signal.SIGKILL)
         wait_until(lambda: gone(known), 5.0)
     return False
+
+
+def end_of(known: Identity) -> int | None:
+    """How the process ended: its exit code, -N for signal N, UNKNOWN_END for somebody else's; None while it runs.
+
+    A child that is just ending is asked twice: it closes its pipes, which wakes its parent, before its status is there.
+    """
+    status = exit_status(known.pid)
+    if status is not None:
+        return status
+    if is_alive(known):
+        return None
+    status = exit_status(known.pid)
+    return UNKNOWN_END if status is None else status
 
 
 def gone(known: Identity) -> bool:

@@ -21,6 +21,12 @@ NODE = Path(executable.ROOT_DIR)
 Scenario = Callable[[str], Any]
 
 
+def trusting() -> dict[str, str]:
+    """The environment, in which node trusts the machine's own certificates as other programs do."""
+    known = Path("/etc/ssl/certs/ca-certificates.crt")
+    return {**({"NODE_EXTRA_CA_CERTS": str(known)} if known.exists() else {}), **os.environ}
+
+
 @pytest.fixture(scope="module")
 def installed() -> Iterator[Path]:
     """A folder with the client and its package. Without a registry the tests are skipped, but not where CI is set."""
@@ -29,7 +35,9 @@ def installed() -> Iterator[Path]:
             shutil.copy(ROOT / "tests/node" / name, folder)
         npm = [str(NODE / "bin/node"), str(NODE / "lib/node_modules/npm/bin/npm-cli.js")]
         words = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"]
-        done = subprocess.run([*npm, *words], cwd=folder, capture_output=True, text=True, timeout=100, check=False)
+        done = subprocess.run(
+            [*npm, *words], cwd=folder, env=trusting(), capture_output=True, text=True, timeout=100, check=False
+        )
         if done.returncode and not os.environ.get("CI"):
             pytest.skip(f"npm could not install the client: {done.stderr[-200:]}")
         assert done.returncode == 0, done.stderr

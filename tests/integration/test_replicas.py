@@ -82,8 +82,8 @@ def test_one_that_cannot_start_ends_all_with_code_2(tmp_path: Path) -> None:
     assert broken.living() == {}
 
 
-def test_a_child_that_is_told_to_go_before_it_has_begun_goes() -> None:
+def test_a_child_that_is_told_to_go_before_it_has_begun_goes_and_every_end_is_told_apart() -> None:
     root = PROGRAM.parents[2]
     words = [sys.executable, str(PROGRAM.with_name("forks_program.py"))]
     done = subprocess.run(words, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, stdout=subprocess.PIPE)
-    assert done.stdout == b"0\n"
+    assert done.stdout == b"0 0\n"
