@@ -8,13 +8,13 @@ from pathlib import Path
 
 def born(pid: int, *, leader: bool = False) -> int:
     """The start time in kernel ticks (field 22 of /proc/<pid>/stat, proc(5)); 0 = gone, a zombie, or (leader) not the
-    first of its session."""
+    first of its session. A zombie whose other threads (field 20) still end has its files open: it is there."""
     try:
         text = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return 0
     fields = text[text.rindex(b")") + 2 :].split()  # the name in parentheses may hold anything
-    if fields[0] in (b"Z", b"X") or (leader and int(fields[3]) != pid):
+    if (fields[0] in (b"Z", b"X") and int(fields[17]) <= 1) or (leader and int(fields[3]) != pid):
         return 0
     return int(fields[19])
 

@@ -255,7 +255,7 @@ class Supervisor:
         if process.leaving or (status == 0 and process.is_ready):
             self._retire(process)
         else:
-            self._died(process)
+            self._died(process, status)
 
     def _start(self, process: RoomProcess) -> None:
         ours, theirs = os.pipe()
@@ -290,14 +290,17 @@ class Supervisor:
         if process.is_ready and not was_ready:
             self.on_change()
 
-    def _died(self, process: RoomProcess) -> None:
+    def _died(self, process: RoomProcess, status: int) -> None:
         """Plan the next start: at once after a long life, else after a pause that doubles with each death."""
         lived = self._clock.monotonic() - process.started
         process.deaths = 1 if lived > STEADY_SECONDS else process.deaths + 1
         pause = min(_PAUSE[1], _PAUSE[0] * 2 ** (process.deaths - 1)) * self._chance.uniform(0.5, 1.0)
         process.due = self._clock.monotonic() + pause
         self._forget(process)
-        self._say(f"{process.title} ended unexpectedly: starting it again in {pause:.1f} s (log: {process.log})")
+        how = processes.said_end(status)
+        self._say(
+            f"{process.title} ended unexpectedly ({how}): starting it again in {pause:.1f} s (log: {process.log})"
+        )
 
     def _retire(self, process: RoomProcess) -> None:
         """It went in order and stays away until `scale` wants it."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from base.clock import SystemClock
-from base.pids import born, exit_status
+from base.pids import born
 
 #: prctl(2), option 1: the signal a process gets when the thread that made it ends.
 PR_SET_PDEATHSIG = 1
@@ -160,15 +160,20 @@ def stop(known: Identity, *, gently: int, seconds: float, then: int = signal.SIG
 def end_of(known: Identity) -> int | None:
     """How the process ended: its exit code, -N for signal N, UNKNOWN_END for somebody else's; None while it runs.
 
-    A child that is just ending is asked twice: it closes its pipes, which wakes its parent, before its status is there.
+    Of a child only the kernel's word counts: it looks dead in /proc while its other threads end, and has no status yet.
     """
-    status = exit_status(known.pid)
-    if status is not None:
-        return status
-    if is_alive(known):
-        return None
-    status = exit_status(known.pid)
-    return UNKNOWN_END if status is None else status
+    try:
+        ended, status = os.waitpid(known.pid, os.WNOHANG)
+    except ChildProcessError:
+        return None if is_alive(known) else UNKNOWN_END
+    return os.waitstatus_to_exitcode(status) if ended else None
+
+
+def said_end(status: int) -> str:
+    """An end in words, from `end_of`."""
+    if status == UNKNOWN_END:
+        return "exit code unknown"
+    return f"exit code {status}" if status >= 0 else signal.Signals(-status).name
 
 
 def gone(known: Identity) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
 
 from console import forks
 from console.embedded import processes
@@ -21,10 +23,16 @@ def deaf(signals: Signals) -> bool:
     return True
 
 
+def busy() -> None:
+    """Work that ends while other threads still sleep."""
+    for _ in range(8):
+        threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+
+
 def misjudged(signals: Signals) -> bool:
     """Whether a child that ends with 0 is seen to end in another way."""
     ours, theirs = os.pipe()
-    pid = forks.fork(lambda: None, log=None, closing=(*signals.descriptors, ours))
+    pid = forks.fork(busy, log=None, closing=(*signals.descriptors, ours))
     known = forks.identity(pid)
     os.close(theirs)
     os.read(ours, 1)
