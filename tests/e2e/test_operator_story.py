@@ -121,4 +121,4 @@ def test_a_router_killed_under_unary_requests_fails_none_of_them(operator: Opera
         router.kill()
         load.goes_on()
         assert [answer.result(60) for answer in answers] == [LONG] * 8
-    assert operator.engine.stats()["aborted"] >= 2  # what it held was asked again by the other one
+    assert operator.engine.stats()["aborted"] >= 1  # what it held and had not ended was asked again by the other one

@@ -181,14 +181,19 @@ def test_a_room_that_nobody_serves_is_unhealthy_until_it_is_scaled_again(house: 
         assert command(house, "drain", workers, "--force").returncode == 0
         address = _console_of(joined.log.read_text())
         environment = {**os.environ, "HEADRACE_ADMIN_URL": address, "HEADRACE_ADMIN_KEY": house.connection["admin_key"]}
-        seen = subprocess.run(
-            [sys.executable, "-m", "console.cli.main", "status"],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        assert seen.returncode == 1 and "the group rules has no consumer" in seen.stdout
+
+        def unserved() -> bool:
+            """A worker that an earlier test killed is known until it was silent for long enough."""
+            seen = subprocess.run(
+                [sys.executable, "-m", "console.cli.main", "status"],
+                cwd=ROOT,
+                env=environment,
+                capture_output=True,
+                text=True,
+            )
+            return seen.returncode == 1 and "the group rules has no consumer" in seen.stdout
+
+        until(unserved, 30, pause=0.5)
         assert "nobody here serves authorization, rules" in (house.folder / "up.log").read_text()
         back = command(house, "scale", "rules", "1")
         assert back.returncode == 0, back.stderr
