@@ -159,6 +159,7 @@ def run_failures() -> Part:
         Code.invalid_api_key,
         Code.permission_denied,
         Code.model_not_found,
+        Code.idempotency_key_reused,
         Code.request_timeout,
         Code.request_too_large,
         Code.rate_limit_exceeded,

@@ -6,9 +6,10 @@ from typing import TypeVar
 
 import pytest
 
+from runtime.acceptance import Acceptance
 from runtime.door import Bounds, StreamDoor
 from runtime.memory import MemoryRuns, MemoryScripts, MemoryServer
-from runtime.scripts import Acceptance, Watched
+from runtime.scripts import Watched
 from schemas.errors import Unavailable
 from schemas.ports import NewRun
 from tests.engine_support import request, seals
