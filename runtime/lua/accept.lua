@@ -51,13 +51,14 @@ local t = now()
 call('ZADD', KEYS[3], t + tonumber(ARGV[6]), ARGV[1])
 if call('EXISTS', KEYS[2]) == 0 then call('MSET', KEYS[2], ARGV[4], KEYS[4], bytes + size) end
 call('XADD', KEYS[5], '*', 'e', ARGV[2], 's', ARGV[3])
-call('HSET', KEYS[1], 'state', 'checking', 'families', ARGV[9], 'watchers', ARGV[10], 'policy', ARGV[11],
-  'key', ARGV[12], 'stream', ARGV[13], 'a', ARGV[2], 'as', ARGV[3], 'bytes', size,
-  'deadline', ms(t + tonumber(ARGV[5])), 'seq', 0, 'epoch', 0, 't:accepted', ms(t))
-if ARGV[14] ~= '' then call('HSET', KEYS[1], 'keep', ARGV[14]) end
+local more = {}
+if ARGV[14] ~= '' then more = {'keep', ARGV[14]} end
 if KEYS[7] then
-  call('HSET', KEYS[1], 'once', KEYS[7])
+  more[3], more[4] = 'once', KEYS[7]
   call('HSET', KEYS[7], 'run', ARGV[1], 'life', ARGV[15], 'asked', ARGV[17], 'fate', '')
   call('PEXPIRE', KEYS[7], ARGV[5] + ARGV[14])
 end
+call('HSET', KEYS[1], 'state', 'checking', 'families', ARGV[9], 'watchers', ARGV[10], 'policy', ARGV[11],
+  'key', ARGV[12], 'stream', ARGV[13], 'a', ARGV[2], 'as', ARGV[3], 'bytes', size,
+  'deadline', ms(t + tonumber(ARGV[5])), 'seq', 0, 'epoch', 0, 't:accepted', ms(t), unpack(more))
 return {1, live + 1}
