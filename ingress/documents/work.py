@@ -152,8 +152,8 @@ ONCE: Part = {
             "name": "idempotency-key",
             "in": "header",
             "description": "Requests with the same key, API key, route and body are one request: it runs once, and "
-            "each of them has its answer, from the first event. Another body under the key is an error. Kept for a day; "
-            "refusals and failures before the first token are not.",
+            "each of them has its answer, from the first event. Another body under the key is an error. Kept for a "
+            "day; refusals and failures before the first token are not.",
             "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
             "example": "order-4711-summary",
         }

@@ -28,7 +28,8 @@ local function same_before(p, keep, life)
       end
       return {2, m[1]}
     end
-    if m[1] and i == 7 and tonumber(m[2]) >= life then return {5, tonumber(m[2]) + 1} end
+    local mine = lost and m[1] == ARGV[1] -- begun by this very call, which failed half-way
+    if m[1] and i == 7 and not mine and tonumber(m[2]) >= life then return {5, tonumber(m[2]) + 1} end
   end
   if known or ARGV[16] == '1' then return nil end
   local t, since = now(), tonumber(call('GET', KEYS[6]))

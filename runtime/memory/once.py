@@ -17,9 +17,11 @@ def same_before(s: MemoryServer, new: Acceptance, repeat: Repeat) -> Accepted | 
         if m is None:
             continue
         known, r = True, s.hashes.get(f"{p}:run:{m['run'].decode()}")
-        if m["fate"] != b"forgotten" and not (m["fate"] == b"" and r is None):
+        lost = m["fate"] == b"" and r is None
+        if m["fate"] != b"forgotten" and not lost:
             return _found(s, p, m, r, new, mark.asked)
-        if number == 0 and int(m["life"]) >= repeat.life:
+        mine = lost and m["run"] == new.run.encode()
+        if number == 0 and not mine and int(m["life"]) >= repeat.life:
             return Accepted(state="again", life=int(m["life"]) + 1)
     if known or repeat.asked:
         return None

@@ -111,7 +111,6 @@ _ONCE = Repeat(marks=(Mark("now", "asked"), Mark("before", "asked")), asked=True
 
 @stage
 async def _accept_once(world: RedisWorld) -> Stage:
-    """A repeat may be the next life of the key: the marker was written, the run was not."""
     hands = Hands(world)
     return Stage(hands, lambda s: s.accept_once(acceptance(hands.run, keep_ms=DAY_MS), _ONCE))
 
