@@ -90,8 +90,9 @@ class MemoryScripts:
         seen = once.same_before(self._server, new, repeat)
         if seen is not None:
             return seen
+        here = self._hash(new.run) is not None
         fits, live = self._accept(new)
-        if fits:
+        if fits and not here:
             once.begin(self._server, new, repeat)
         return Accepted(state="new" if fits else "full", live=live)
 
