@@ -9,5 +9,6 @@
              Idempotency-Key that stood for another request (422), work while draining (503)
     Owns     sockets, statuses, headers and bytes shown to clients; nothing that must survive this process
 
-Reading order: app -> routes/table -> routes/work -> body, asked, credentials, once -> sse -> exchange -> errors -> serve.
+Reading order: app -> routes/table -> routes/work -> body, asked, credentials, once -> sse -> exchange -> errors ->
+serve.
 """
