@@ -20,7 +20,19 @@ from schemas.ports import Mark, NewRun, Once, Watch
 from schemas.records import ArchiveRecord
 from storage.memory import MemoryArchive, MemoryRequests
 from tests.engine_support import request, seals
-from tests.run_support import CHANCE, CLOCK, FAMILIES, PARTITIONS, Hands, World, answer, until
+from tests.run_support import (
+    CHANCE,
+    CLOCK,
+    FAMILIES,
+    PARTITIONS,
+    RETENTION_MS,
+    Hands,
+    MemoryWorld,
+    RedisWorld,
+    World,
+    answer,
+    until,
+)
 from tests.storage_support import request as row
 
 DAY_MS = 86_400_000
@@ -278,8 +290,18 @@ async def test_frames_that_are_to_be_kept_outlive_others_until_the_archive_has_t
         for _, fields in await place.world.entries(Hands(place.world, run).facts):
             facts[fields[b"run"].decode()] = fields.get(b"keep")
     assert facts == {plain.run: None, stored.run: str(DAY_MS).encode()}
+    for key in (Hands(place.world, stored.run).reply, Hands(place.world, stored.run).hash):
+        assert await _lasts_ms(place.world, key) > DAY_MS - 60_000
     assert await place.world.scripts.archived(stored.run)
-    assert await place.world.scripts.archived(plain.run)
+    for run in (stored.run, plain.run):
+        assert 0 < await _lasts_ms(place.world, Hands(place.world, run).reply) <= RETENTION_MS
+
+
+async def _lasts_ms(world: World, key: str) -> int:
+    if isinstance(world, RedisWorld):
+        return int(await world.redis.execute("PTTL", key))
+    assert isinstance(world, MemoryWorld)
+    return world.server._expires[key] - CLOCK.now_ms()
 
 
 async def test_only_an_ended_run_is_let_go(place: Place) -> None:

@@ -61,6 +61,15 @@ async def test_the_frames_are_kept_as_they_lie_and_let_go_afterwards() -> None:
     assert shelf.gone == [run_id(1)]
 
 
+async def test_the_same_end_again_keeps_nothing_twice_and_changes_nothing() -> None:
+    shelf, kept = Shelf(), MemoryArchive(MemoryRequests())
+    await room(shelf, kept).handle([delivery()])
+    shelf.found = [replace(LAST, payload=b"other")]
+    assert list(await room(shelf, kept).handle([delivery(), delivery()])) == [Done(), Done()]
+    found = await kept.find("acme", run_id(1), TIMES.ended)
+    assert found is not None and unpack(found.frames) == (LAST,)
+
+
 async def test_an_end_that_is_not_to_be_kept_is_not_even_looked_at() -> None:
     shelf, kept = Shelf(), MemoryArchive(MemoryRequests())
     assert list(await room(shelf, kept).handle([delivery(keep=False)])) == [Done()]
