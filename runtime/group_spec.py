@@ -14,7 +14,8 @@ class Spec:
     """One group on one kind of stream, as streams.yaml declares it. allowed: publisher kinds; `script` = unsigned.
 
     single: every entry is a task of its own (long work); else the handler gets what was read as one batch.
-    marked: a field; entries without it are acknowledged unopened. pace_ms: pause after a read that brought something, so that a group which nobody waits for works in larger batches.
+    marked: a field; entries without it are acknowledged unopened.
+    pace_ms: pause after a read that brought something, so that a group which nobody waits for works in larger batches.
     """
 
     stream: str
