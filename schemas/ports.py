@@ -63,7 +63,8 @@ class Once:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewRun:
     """What acceptance needs. body: the normalised JSON. deadline_ms: the run's hard budget from now. once: it came with
-    an Idempotency-Key; the run that it becomes then has an id of its own making, not the one in `accepted`."""
+    an Idempotency-Key; the run that it becomes then has an id of its own making, not the one in `accepted`, and is kept
+    for a time (accepted.keep_ms > 0)."""
 
     accepted: RequestAccepted
     body: bytes
