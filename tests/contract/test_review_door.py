@@ -29,7 +29,8 @@ class LostReplies(MemoryScripts):
         return await self._lose(await super().accept(new))
 
     async def accept_once(self, new: Acceptance, repeat: Repeat) -> Accepted:
-        return await self._lose(await super().accept_once(new, repeat))
+        seen = await super().accept_once(new, repeat)
+        return await self._lose(seen) if seen.state == "new" else seen
 
     async def watch(self, run: str, watcher: str, *, add: bool) -> Watched:
         seen = await super().watch(run, watcher, add=add)
