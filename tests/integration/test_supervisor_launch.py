@@ -19,7 +19,7 @@ from console.embedded import ports, processes
 from console.launch import LaunchError, check_port, only_one, read_secrets
 
 PROGRAM = Path(__file__).with_name("supervisor_program.py")
-PATIENCE = 40.0
+PATIENCE = 60.0
 
 
 class Run:
