@@ -12,9 +12,10 @@ request is the next life of the key, under another run id, so that the record ke
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from base import metrics
 from base.clock import Clock
@@ -24,11 +25,14 @@ from runtime.acceptance import Acceptance, Accepted, Repeat
 from runtime.scripts import Scripts
 from runtime.seals import Seals
 from runtime.watch import Hub, StreamWatch
-from schemas.errors import Code, Failure, Refusal
+from schemas.errors import Code, Failure, Refusal, Unavailable
 from schemas.frames import StoredFrame, unpack
 from schemas.ports import Archive, NewRun, Once
 from schemas.records import ArchiveRecord
 
+T = TypeVar("T")
+
+_ARCHIVE_S = 3.0  # a question to the archive
 _LIVES = 64  # of a key whose lives in Redis were forgotten: how many are looked up in the record at once
 _REUSED = "This Idempotency-Key was used for another request. Send that request again, or choose a new key."
 _LOST = Failure(
@@ -110,7 +114,7 @@ class Repeats:
         if self._archive is None:
             return None
         names = [mark.name for mark in once.marks]
-        return await self._archive.find_once(once.tenant, names, self._clock.now_ms())
+        return await _soon(self._archive.find_once(once.tenant, names, self._clock.now_ms()))
 
     def _answer(self, kept: ArchiveRecord, once: Once) -> StreamWatch:
         if (kept.once, kept.asked) not in {(mark.name, mark.asked) for mark in once.marks}:
@@ -122,7 +126,7 @@ class Repeats:
         first = 0
         while self._archive is not None:
             lives = range(first, first + _LIVES)
-            spent = await self._archive.spent([ids(life) for life in lives])
+            spent = await _soon(self._archive.spent([ids(life) for life in lives]))
             for life in lives:
                 if ids(life) not in spent:
                     return life
@@ -149,6 +153,15 @@ def _replayed(watch: StreamWatch, outcome: str) -> StreamWatch:
     metrics.inc("headrace_idempotent_total", outcome=outcome)
     watch.replayed = True
     return watch
+
+
+async def _soon(answer: Awaitable[T]) -> T:
+    """What the archive says; Unavailable when it hangs: a client waits for the status."""
+    try:
+        async with asyncio.timeout(_ARCHIVE_S):
+            return await answer
+    except TimeoutError:
+        raise Unavailable("the archive does not answer") from None
 
 
 def _reused() -> Refusal:
