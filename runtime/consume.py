@@ -276,12 +276,13 @@ class Engine:
         self._forget(items)
 
     async def _failed(self, items: list[Item], error: Exception) -> None:
-        """A handler raised. Alone: try again or give up. In a batch: try each alone, so that only the guilty suffer."""
+        """A handler raised. Alone: try again or give up. In a batch: try each alone and beside the others, so that only
+        the guilty suffer and wait."""
         self.counters.failed += 1
         log.exception("handler failed", group=self.spec.group, entries=len(items))
         reason = f"{type(error).__name__}: {error}"
-        for item in items:
-            await self._again(item, 0.0 if len(items) > 1 else self.chance.uniform(*_BACKOFF), reason)
+        pause = 0.0 if len(items) > 1 else self.chance.uniform(*_BACKOFF)
+        await asyncio.gather(*(self._again(item, pause, reason) for item in items))
 
     async def _again(self, item: Item, seconds: float, reason: str) -> None:
         starts = item.delivery.starts + 1
