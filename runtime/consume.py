@@ -30,7 +30,7 @@ from runtime.item import Item, delivery_of
 from runtime.places import Places
 from runtime.reading import Reading
 from runtime.scripts import Held, Scripts
-from schemas.envelope import Signed, VerifierPort, decode, verify
+from schemas.envelope import Signed, VerifierPort, verify
 from schemas.errors import DecodeError, HeadraceError, OwnerLost, SignatureError, Unavailable, UnknownVersion
 from schemas.outcomes import Again, Dead, Decided, Delivery, Done, Outcome, Settled
 
@@ -178,10 +178,7 @@ class Engine:
         """Decode and verify; what cannot be handled is disposed of on the side."""
         signed = Signed(row.fields.get(b"e", b""), row.fields.get(b"s", b""))
         try:
-            if "script" in self.spec.allowed:
-                envelope, event = decode(signed.e)
-            else:
-                envelope, event = verify(self.verifier, self.spec.stream, self.spec.allowed, signed)
+            envelope, event = verify(self.verifier, self.spec.stream, self.spec.publishers, signed)
         except (DecodeError, SignatureError) as error:
             self._track(asyncio.create_task(self._bury(row, starts + 1, f"{type(error).__name__}: {error}")))
             return None

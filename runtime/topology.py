@@ -20,7 +20,6 @@ from schemas import commands, events
 from schemas.envelope import message_classes
 from schemas.errors import HeadraceError
 
-SCRIPT = "script"
 _SPOKEN = (events, commands)  # imported so that their messages are known by name
 _UNSIGNED = {"Frame", "DeadLetter", "RequestCleared"}
 _STRICT = ConfigDict(extra="forbid", frozen=True)
@@ -106,7 +105,7 @@ class Topology(BaseModel):
         return Spec(
             stream=stream,
             group=group,
-            allowed=frozenset(of.publishers),
+            publishers=of.publishers,
             batch=found.batch,
             concurrency=found.concurrency,
             idle_ms=found.idle_limit,
