@@ -31,7 +31,7 @@ from runtime.places import Places
 from runtime.reading import Reading
 from runtime.scripts import Held, Scripts
 from schemas.envelope import Signed, VerifierPort, verify
-from schemas.errors import DecodeError, HeadraceError, OwnerLost, SignatureError, Unavailable, UnknownVersion
+from schemas.errors import HeadraceError, OwnerLost, Unavailable, UnknownVersion
 from schemas.outcomes import Again, Dead, Decided, Delivery, Done, Outcome, Settled
 
 log = logs.room("runtime")
@@ -179,11 +179,11 @@ class Engine:
         signed = Signed(row.fields.get(b"e", b""), row.fields.get(b"s", b""))
         try:
             envelope, event = verify(self.verifier, self.spec.stream, self.spec.publishers, signed)
-        except (DecodeError, SignatureError) as error:
-            self._track(asyncio.create_task(self._bury(row, starts + 1, f"{type(error).__name__}: {error}")))
-            return None
         except UnknownVersion as error:
             self._track(asyncio.create_task(self._postpone(row, starts, str(error))))
+            return None
+        except Exception as error:  # whatever it is: the others of this read must not wait for it
+            self._track(asyncio.create_task(self._bury(row, starts + 1, f"{type(error).__name__}: {error}")))
             return None
         delivery = delivery_of(row, envelope, event, starts)
         item = Item(row, delivery, counted=starts > 0)

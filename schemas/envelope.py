@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from schemas.errors import DecodeError, SignatureError, UnknownVersion
+from schemas.errors import UNREADABLE, DecodeError, SignatureError, UnknownVersion
 
 T = TypeVar("T")
 
@@ -133,7 +133,7 @@ def decode(e: bytes) -> tuple[Envelope, Any]:
 def _outer(e: bytes) -> Envelope:
     try:
         return _decoder.decode(e)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise DecodeError(f"not an envelope: {error}", e) from None
 
 
@@ -145,7 +145,7 @@ def _inner(envelope: Envelope, e: bytes) -> Any:
         return upcast(envelope)
     try:
         return payload.decode(envelope.data)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise DecodeError(f"{envelope.type} v{envelope.v}: {error}", e) from None
 
 

@@ -1,6 +1,7 @@
 """Plays what Headrace promises about restarts, poison, hostile clients and outages, and prints what was seen.
 
     rolling   each kind of process is restarted with 200 open streams                    (about 2 minutes)
+    poison    one entry in a hundred that no group can handle                            (about 2 minutes)
 
 Starts a scripted engine and a fresh Headrace with a process per room in a temporary folder. Exit code 0 when every
 promise held, 1 when one did not. Nothing is left behind.
@@ -14,12 +15,24 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench import rolling
+from base.clock import SystemClock
+from base.crypto import KeyRing, new_ring_key
+from base.ids import SystemRandom
+from bench import poison, rolling
+from bench.client import Plan
+from bench.load import chat_request
+from runtime.client import Address, Client
+from runtime.dlq import DeadLetters
+from runtime.names import lane_key, prefix
+from runtime.seals import Seals
+from schemas import envelope as wire
 from tests.e2e.house import Engine, House, Joined, another_process, headrace, scripted_engine
+from tests.engine_support import request
 
 
 class Leaving:
@@ -65,6 +78,63 @@ def roll(folder: Path) -> list[rolling.Row]:
         return rows
 
 
+class Poisoner:
+    """Writes entries that no group can handle into the Redis of a house, one kind after the other."""
+
+    def __init__(self, house: House, redis: Client) -> None:
+        self._redis, self._clock, self._chance = redis, SystemClock(), SystemRandom()
+        self._ring = KeyRing.parse(str(house.overrides()["secrets.keyring"]))
+        self._stranger = KeyRing([new_ring_key(self._chance, self._ring.current)])
+        p = prefix(0)
+        self._places = (
+            (f"{p}:requests", 3),
+            (f"{p}:facts", 2),
+            (lane_key(p, "mock", "interactive"), 1),
+            ("commands", 1),
+        )
+
+    async def inject(self, number: int) -> int:
+        """The nth: bytes that are no event, somewhere; an acceptance under a forged signature; one whose handlers
+        fail, since there is no such run. How many groups read it."""
+        key, readers = self._places[number // 3 % len(self._places)]
+        fields = {"e": b"no event", "s": b""}
+        if number % 3:
+            key, readers = self._places[0]
+            fields = self._acceptance(self._stranger if number % 3 == 1 else self._ring)
+        await self._redis.execute("XADD", key, "*", *(part for pair in fields.items() for part in pair))
+        return readers
+
+    def _acceptance(self, ring: KeyRing) -> dict[str, bytes]:
+        signer = Seals(ring, "ingress", self._clock, self._chance).signer
+        e = wire.encode(request("no run"), id="no run", by="ingress", run="no run", deadline_ms=60_000)
+        return {"e": e, "s": wire.sign(signer, "requests", e).s}
+
+    async def letters(self) -> list[poison.Letter]:
+        """All dead letters of the house."""
+        seals = Seals(self._ring, "console", self._clock, self._chance)
+        found = await DeadLetters(self._redis, seals, 1).list(count=100_000)
+        return [poison.Letter(letter.starts, letter.reason) for letter in found]
+
+
+async def poisoned(house: House, lengths: poison.Lengths) -> poison.Row:
+    """Requests beside poison."""
+    redis = Client(Address.parse(house.valkey_url), SystemClock(), SystemRandom(), name="poisoner")
+    await redis.connect()
+    try:
+        poisoner = Poisoner(house, redis)
+        return await poison.run(short_requests(house), poisoner.inject, poisoner.letters, lengths)
+    finally:
+        await redis.close()
+
+
+def short_requests(house: House) -> Plan:
+    """Unary requests of one token."""
+    host, port, request = chat_request(
+        f"{house.base_url}/v1", "mock", house.key, [], stream=False, usage=False, tokens=1, prompt_chars=100
+    )
+    return Plan(host, port, request, False, 1)
+
+
 def door_of(joined: Joined) -> str:
     """The base URL of a joined ingress."""
     found = re.search(r"ingress at (\S+?)[;,)]", joined.log.read_text())
@@ -83,7 +153,15 @@ def play_rolling(folder: Path) -> list[str]:
     return [f"{row.kind}: {words}" for row in rows for words in row.broken()]
 
 
-PLAYS: Mapping[str, Callable[[Path], list[str]]] = {"rolling": play_rolling}
+def play_poison(folder: Path) -> list[str]:
+    with scripted_engine() as engine, headrace(folder, "--no-model", engines={"mock": engine.url}) as house:
+        row = asyncio.run(poisoned(house, poison.FULL))
+    print(rolling.table(poison.HEAD, [row.cells()]))
+    print("\n".join(f"    {count} x {reason}" for reason, count in Counter(x.reason for x in row.letters).items()))
+    return row.broken()
+
+
+PLAYS: Mapping[str, Callable[[Path], list[str]]] = {"rolling": play_rolling, "poison": play_poison}
 
 
 def main() -> int:

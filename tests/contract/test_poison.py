@@ -52,6 +52,11 @@ def poison(stream: str) -> list[tuple[Fields, str]]:
     found = [
         ({"e": b"junk", "s": b"t1:00"}, "DecodeError: not an envelope"),
         ({"other": b"fields"}, "DecodeError: not an envelope"),
+        ({"e": b'{"id":"\xff"}', "s": b"t1:00"}, "DecodeError: not an envelope"),
+        ({"e": b'{"data":' + b"[" * 100_000, "s": b"t1:00"}, "DecodeError: not an envelope"),
+        ({"e": said(stream, by, event)["e"], "s": b"\xff\x00"}, "SignatureError: ")
+        if by != wire.SCRIPT
+        else ({"e": b"[]"}, "DecodeError: not an envelope"),
         (said(stream, "stranger", event), "SignatureError: 'stranger' may not publish"),
         (said(stream, by, KeyChanged(key_id="k1")), f"SignatureError: {by!r} may not publish KeyChanged"),
     ]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import msgspec
 
 from schemas.envelope import Envelope, Signed, VerifierPort, verify
-from schemas.errors import DecodeError, SignatureError
+from schemas.errors import UNREADABLE, DecodeError, SignatureError
 from schemas.events import (
     FactTimes,
     RequestAccepted,
@@ -138,6 +138,6 @@ def _verdict(verifier: VerifierPort, family: str, stored: bytes) -> Verdict | No
 def _read_times(delivery: Delivery, failed: list[str]) -> FactTimes:
     try:
         return _times.decode(delivery.fields.get(b"t", b""))
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         failed.append(TIMES)
         return FactTimes()
