@@ -56,14 +56,20 @@ def _addresses(settings: Settings) -> list[str]:
     """What is wrong with the two addresses; "" is none."""
     found = []
     if "url" in settings.redis.model_fields_set:
-        try:
-            Address.parse(settings.redis.url)
-        except ValueError:
-            found.append(f"redis.url: must read redis://user:password@host:port/0, rediss:// (TLS) or unix://{_SIGNS}")
-        found.append(weak_password("redis.url", settings.redis.url))
+        found.append(_redis_problem("redis.url", settings.redis.url))
+    found += [_redis_problem(f"redis.urls.{rooms}", url) for rooms, url in settings.redis.urls.items()]
     if settings.postgres.dsn:
         found += [_dsn_problem(settings.postgres.dsn), weak_password("postgres.dsn", settings.postgres.dsn)]
     return [problem for problem in found if problem]
+
+
+def _redis_problem(name: str, url: str) -> str:
+    """ "" for an address that can be read, with a password that is none of the first that anybody tries."""
+    try:
+        Address.parse(url)
+    except ValueError:
+        return f"{name}: must read redis://user:password@host:port/0, rediss:// (TLS) or unix://{_SIGNS}"
+    return weak_password(name, url)
 
 
 def _dsn_problem(dsn: str) -> str:
