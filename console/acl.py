@@ -55,7 +55,9 @@ def user_of(rooms: Sequence[str], topology: Topology) -> User:
     rules.append(_selector("xadd", "%RW~", written))
     rules.append(_selector("exists xgroup|create", "%RW~", [s for s in streams if s.groups and not s.partitioned]))
     if read:
-        rules.append(_selector(f"xreadgroup {_STREAMS} eval evalsha", "%RW~", read))
+        rules.append(_selector("xreadgroup", "%RW~", read))
+    if beside := [stream for stream in read if not stream.partitioned]:
+        rules.append(_selector(f"{_STREAMS} eval evalsha", "%RW~", beside, "%RW~{*}:*"))  # its helper keys have a tag
     outside = [stream for stream in streams if stream.retention == "acknowledged" and not stream.partitioned]
     rules.append(_selector("xinfo xpending xtrim xlen xrange eval evalsha", "%RW~", outside))
     if kept & _KEEPS_KEYS:
@@ -73,9 +75,9 @@ def _writes(rooms: frozenset[str], stream: Stream) -> bool:
     return bool(speaks & stream.publishers.keys()) or ("console" in rooms and bool(stream.groups))
 
 
-def _selector(commands: str, access: str, streams: Iterable[Stream]) -> str:
-    """These commands on these streams."""
-    keys = [f"{access}{pattern(stream.key)}" for stream in streams]
+def _selector(commands: str, access: str, streams: Iterable[Stream], *more: str) -> str:
+    """These commands on these streams. more: keys that one command may name together with them."""
+    keys = [*(f"{access}{pattern(stream.key)}" for stream in streams), *more]
     return f"({' '.join([*_allow(commands), *keys])})"
 
 

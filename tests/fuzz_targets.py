@@ -1,7 +1,7 @@
 """What reads bytes of strangers, as functions that atheris and Hypothesis call: each takes any bytes and either reads
 them or refuses them in the documented way. Any other exception is a finding.
 
-    python -m tests.fuzz_targets SECONDS [TARGET ...]      atheris, guided by coverage; scripts/fuzz parsers
+    python -m tests.fuzz_targets SECONDS [TARGET ...]      atheris, led by coverage; see scripts/fuzz
 """
 
 from __future__ import annotations

@@ -75,6 +75,13 @@ async def test_catalog_and_keys_are_written_by_those_who_own_them(users: Client)
         assert not await may(users, room, "GET", "somebody:elses"), room
 
 
+async def test_only_the_provisioner_keeps_and_takes_commands(users: Client) -> None:
+    for room in ROOMS:
+        take = ("EVALSHA", "0" * 40, "2", "commands", "{commands}:starts:provisioner")
+        for words in (take, ("XACK", "commands", "provisioner", "1-1")):
+            assert await may(users, room, *words) == (room == "provisioner"), (room, words)
+
+
 @pytest.mark.parametrize("words", DANGEROUS)
 async def test_nobody_may_harm_the_server(users: Client, words: str) -> None:
     for room in ROOMS:
