@@ -7,6 +7,7 @@ the figure is the median of the pairs' ratios.
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from itertools import chain
 from statistics import median
 
 from bench.client import Plan
@@ -55,7 +56,7 @@ class Others:
 
     def cells(self) -> tuple[str, ...]:
         """For a table under HEAD."""
-        quiet, beside = (milliseconds(sum(windows, [])) for windows in (self.without, self.beside))
+        quiet, beside = (milliseconds(chain.from_iterable(seen)) for seen in (self.without, self.beside))
         low, *_, high = self.ratios if len(self.ratios) > 1 else self.ratios * 2
         return (
             str(self.requests), str(sum(self.errors.values())), f"{quiet['p50']:.1f} / {quiet['p99']:.1f}",

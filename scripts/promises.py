@@ -1,6 +1,7 @@
 """Plays what Headrace promises about restarts, poison, hostile clients and outages, and prints what was seen.
 
     rolling   each kind of process is restarted with 200 open streams                    (about 2 minutes)
+    hostile   clients that send what is no HTTP, too much or too slowly                  (about 2 minutes)
     poison    one entry in a hundred that no group can handle                            (about 2 minutes)
 
 Starts a scripted engine and a fresh Headrace with a process per room in a temporary folder. Exit code 0 when every
@@ -23,7 +24,7 @@ from pathlib import Path
 from base.clock import SystemClock
 from base.crypto import KeyRing, new_ring_key
 from base.ids import SystemRandom
-from bench import poison, rolling
+from bench import hostile, poison, rolling
 from bench.client import Plan
 from bench.load import chat_request
 from runtime.client import Address, Client
@@ -157,11 +158,29 @@ def play_poison(folder: Path) -> list[str]:
     with scripted_engine() as engine, headrace(folder, "--no-model", engines={"mock": engine.url}) as house:
         row = asyncio.run(poisoned(house, poison.FULL))
     print(rolling.table(poison.HEAD, [row.cells()]))
-    print("\n".join(f"    {count} x {reason}" for reason, count in Counter(x.reason for x in row.letters).items()))
+    print(
+        "\n".join(
+            f"    {count} x {reason}" for reason, count in Counter(letter.reason for letter in row.letters).items()
+        )
+    )
     return row.broken()
 
 
-PLAYS: Mapping[str, Callable[[Path], list[str]]] = {"rolling": play_rolling, "poison": play_poison}
+def play_hostile(folder: Path) -> list[str]:
+    with scripted_engine() as engine, headrace(folder, "--no-model", engines={"mock": engine.url}) as house:
+        plan = short_requests(house)
+        to = hostile.Target(plan.host, plan.port, house.key, "mock")
+        row = asyncio.run(hostile.run(to, plan, hostile.FULL))
+        traces = house.logs().count("Traceback")
+    print(rolling.table(hostile.HEAD, [row.cells()]))
+    return [*row.broken(), *([f"{traces} tracebacks in the logs"] if traces else [])]
+
+
+PLAYS: Mapping[str, Callable[[Path], list[str]]] = {
+    "rolling": play_rolling,
+    "poison": play_poison,
+    "hostile": play_hostile,
+}
 
 
 def main() -> int:
