@@ -1,7 +1,8 @@
 """What strangers send to a door: requests that are no HTTP or nearly, heads and bodies beyond all bounds, and clients
 that are slow on purpose. Beside them others are served as ever.
 
-Promises: one answer below 500 to each, also to what could be read as two requests, no trace of our code in it, and a p99 of the others within a tenth of what it is without.
+Promises: one answer below 500 to each, also to what could be read as two requests; no trace of our code in it; a p99 of
+the others within a tenth of what it is without.
 """
 
 import asyncio
@@ -181,7 +182,7 @@ def _whole(heard: bytes) -> bool:
 
 @dataclass(slots=True)
 class Row:
-    """What was seen. wrong: answers that are not as promised. sent: hostile requests, those of slow clients left out."""
+    """What was seen. wrong: answers that are not as promised. sent: hostile requests without those of slow clients."""
 
     others: Others = field(default_factory=Others)
     sent: int = 0

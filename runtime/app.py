@@ -47,6 +47,9 @@ class RedisSettings(BaseModel):
         "process with both); `headrace topology acl` writes the users. Others take `url`.",
     )
     allow_no_aof: bool = Field(False, description="Start on a server without AOF; a restart then loses live requests.")
+    allow_plaintext: bool = Field(
+        False, description="Speak to a server on another machine without TLS, where the way to it is safe."
+    )
     retention_s: int = Field(
         0,
         ge=0,

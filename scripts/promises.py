@@ -27,6 +27,7 @@ from base.ids import SystemRandom
 from bench import hostile, poison, rolling
 from bench.client import Plan
 from bench.load import chat_request
+from bench.windows import Lengths
 from runtime.client import Address, Client
 from runtime.dlq import DeadLetters
 from runtime.names import lane_key, prefix
@@ -117,7 +118,7 @@ class Poisoner:
         return [poison.Letter(letter.starts, letter.reason) for letter in found]
 
 
-async def poisoned(house: House, lengths: poison.Lengths) -> poison.Row:
+async def poisoned(house: House, lengths: Lengths) -> poison.Row:
     """Requests beside poison."""
     redis = Client(Address.parse(house.valkey_url), SystemClock(), SystemRandom(), name="poisoner")
     await redis.connect()
@@ -158,11 +159,8 @@ def play_poison(folder: Path) -> list[str]:
     with scripted_engine() as engine, headrace(folder, "--no-model", engines={"mock": engine.url}) as house:
         row = asyncio.run(poisoned(house, poison.FULL))
     print(rolling.table(poison.HEAD, [row.cells()]))
-    print(
-        "\n".join(
-            f"    {count} x {reason}" for reason, count in Counter(letter.reason for letter in row.letters).items()
-        )
-    )
+    reasons = Counter(letter.reason for letter in row.letters)
+    print("\n".join(f"    {count} x {reason}" for reason, count in reasons.items()))
     return row.broken()
 
 
