@@ -3,6 +3,8 @@
     rolling   each kind of process is restarted with 200 open streams                    (about 2 minutes)
     hostile   clients that send what is no HTTP, too much or too slowly                  (about 2 minutes)
     poison    one entry in a hundred that no group can handle                            (about 2 minutes)
+    outage    Redis dies, stays away for five seconds and comes back                     (under a minute)
+    trust     what signing and sealing cost                                              (seconds)
 
 Starts a scripted engine and a fresh Headrace with a process per room in a temporary folder. Exit code 0 when every
 promise held, 1 when one did not. Nothing is left behind.
@@ -12,7 +14,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,11 +24,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from base.clock import SystemClock
 from base.crypto import KeyRing, new_ring_key
 from base.ids import SystemRandom
-from bench import hostile, poison, rolling
+from bench import hostile, outage, poison, rolling, trust
 from bench.client import Plan
 from bench.load import chat_request
 from bench.windows import Lengths
@@ -174,10 +179,33 @@ def play_hostile(folder: Path) -> list[str]:
     return [*row.broken(), *([f"{traces} tracebacks in the logs"] if traces else [])]
 
 
+def play_outage(folder: Path) -> list[str]:
+    """The supervisor, which would start Redis again at once, is held meanwhile."""
+    with scripted_engine() as engine, headrace(folder, "--no-model", engines={"mock": engine.url}) as house:
+        plan, pid = short_requests(house), house.pid("valkey")
+        place = outage.Place(plan.host, plan.port, house.key, "mock", urlsplit(house.valkey_url).port or 0)
+
+        def take() -> None:
+            house.process.send_signal(signal.SIGSTOP)
+            os.kill(pid, signal.SIGKILL)
+
+        rows = [asyncio.run(outage.run(place, take, lambda: house.process.send_signal(signal.SIGCONT), 5.0))]
+    print(rolling.table(outage.HEAD, [row.cells() for row in rows]))
+    return [words for row in rows for words in row.broken()]
+
+
+def play_trust(folder: Path) -> list[str]:
+    rows = trust.rows()
+    print(rolling.table(trust.HEAD, [row.cells() for row in rows]))
+    return [words for row in rows for words in row.broken()]
+
+
 PLAYS: Mapping[str, Callable[[Path], list[str]]] = {
     "rolling": play_rolling,
     "poison": play_poison,
     "hostile": play_hostile,
+    "outage": play_outage,
+    "trust": play_trust,
 }
 
 
