@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from console.stack import room_of
+from runtime.groups import COMMANDS
 from runtime.topology import Stream, Topology
 from schemas.envelope import SCRIPT
 
@@ -25,9 +26,8 @@ _CONNECTION = "hello ping select info time client|setname client|unblock eval ev
 _KEYSPACE = "exists del get set mset strlen decrby pexpire pexpireat pttl"
 _HASHES = "hset hdel hget hgetall hmget hincrby"
 _SETS = "zadd zrem zscore zrange zrangebyscore zcard zincrby zremrangebyscore zcount sadd srem smembers"
-_STREAMS = "xlen xrange xrevrange xinfo xpending xclaim xack xdel xtrim xgroup|create xgroup|delconsumer"
 _PUSH = "spublish ssubscribe sunsubscribe"
-_COMMON = f"{_CONNECTION} {_KEYSPACE} {_HASHES} {_SETS} {_STREAMS} {_PUSH} xread"
+_COMMON = f"{_CONNECTION} {_KEYSPACE} {_HASHES} {_SETS} {COMMANDS} {_PUSH} xread"
 #: Keys that every process has its part in: those of partitions and organizations, and what routers and processes share.
 _SHARED = ("~{*}:*", "~breakers", "~latencies", "~processes", "%R~catalog:*", "%R~key:*", "%R~control", "&{*}:push:*")
 
@@ -57,7 +57,7 @@ def user_of(rooms: Sequence[str], topology: Topology) -> User:
     if read:
         rules.append(_selector("xreadgroup", "%RW~", read))
     if beside := [stream for stream in read if not stream.partitioned]:
-        rules.append(_selector(f"{_STREAMS} eval evalsha", "%RW~", beside, "%RW~{*}:*"))  # its helper keys have a tag
+        rules.append(_selector(f"{COMMANDS} eval evalsha", "%RW~", beside, "%RW~{*}:*"))  # its helper keys have a tag
     outside = [stream for stream in streams if stream.retention == "acknowledged" and not stream.partitioned]
     rules.append(_selector("xinfo xpending xtrim xlen xrange eval evalsha", "%RW~", outside))
     if kept & _KEEPS_KEYS:
