@@ -54,15 +54,17 @@ def test_retry_after_the_death_of_the_ingress_gets_every_event_and_runs_nothing_
     gate = threading.Event()
     engine.play(chunked(event("a "), gate, event("b "), event({}, "stop"), DONE))
     asked = {**ASKED, "stream": True, "extra_headers": {"Idempotency-Key": "death"}}
-    first = client(house).chat.completions.with_raw_response.create(**asked)
-    chunks = iter(first.parse())
-    assert next(chunks).choices[0].delta.content == "a "
-    house.restarted("ingress", house.kill("ingress"))
-    with pytest.raises((openai.APIError, httpx.TransportError)):
-        list(chunks)
+    with client(house) as lost:
+        first = lost.chat.completions.with_raw_response.create(**asked)
+        chunks = iter(first.parse())
+        assert next(chunks).choices[0].delta.content == "a "
+        house.restarted("ingress", house.kill("ingress"))
+        with pytest.raises((openai.APIError, httpx.TransportError)):
+            list(chunks)
     gate.set()
-    again = client(house, max_retries=3).chat.completions.with_raw_response.create(**asked)
-    texts = [chunk.choices[0].delta.content for chunk in again.parse() if chunk.choices]
+    with client(house, max_retries=3) as returned:
+        again = returned.chat.completions.with_raw_response.create(**asked)
+        texts = [chunk.choices[0].delta.content for chunk in again.parse() if chunk.choices]
     assert [text for text in texts if text] == ["a ", "b "]
     assert again.headers["idempotent-replayed"] == "true"
     assert again.headers["x-headrace-run"] == first.headers["x-headrace-run"]
@@ -128,7 +130,8 @@ def test_the_archive_answers_when_redis_no_longer_can_and_holds_no_text(house: H
 
 def test_an_answer_to_store_is_kept_without_a_key(house: House, engine: ScriptedEngine) -> None:
     engine.play(unary(completion("stored")))
-    answer = client(house).chat.completions.with_raw_response.create(**ASKED, store=True)
+    with client(house) as asking:
+        answer = asking.chat.completions.with_raw_response.create(**ASKED, store=True)
     assert until(lambda: asyncio.run(kept(house, answer.headers["x-headrace-run"])))
 
 
