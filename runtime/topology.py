@@ -35,7 +35,8 @@ class UnsafeServer(HeadraceError):
 
 class Group(BaseModel):
     """One consumer group. idle_limit in ms: how long a silent consumer keeps its entries. pace in ms: pause between
-    reads, for larger batches where nobody waits."""
+    reads, for larger batches where nobody waits. marked: a field; entries without it are of no concern to the group and
+    are acknowledged unopened."""
 
     model_config = _STRICT
     room: str
@@ -45,6 +46,7 @@ class Group(BaseModel):
     idle_limit: int = Field(ge=100, le=600_000)
     max_starts: int = Field(ge=1, le=20)
     pace: int = Field(default=0, ge=0, le=10_000)
+    marked: str = Field(default="", pattern=r"^[a-z]*$")
 
 
 class Stream(BaseModel):
@@ -112,6 +114,7 @@ class Topology(BaseModel):
             max_starts=found.max_starts,
             single=stream == "cleared",
             pace_ms=found.pace,
+            marked=found.marked,
         )
 
     def group_stream(self, group: str) -> str:

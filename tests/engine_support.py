@@ -9,13 +9,13 @@ from typing import Any
 
 from base.crypto import KeyRing, RingKey, Verifier
 from base.ids import mint_run_id
+from runtime.acceptance import Acceptance
 from runtime.acts import Acts
 from runtime.consume import Engine
 from runtime.group_spec import Spec
 from runtime.lease import Leases, RunHandler
 from runtime.names import prefix
 from runtime.places import Places
-from runtime.scripts import Acceptance
 from runtime.seals import Seals
 from runtime.topology import load
 from schemas import envelope as wire

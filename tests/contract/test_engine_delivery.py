@@ -387,3 +387,15 @@ async def test_stop_of_an_idle_engine_forgets_the_consumer(world: World, house: 
     await until(house.settled)
     await engine.stop(1.0)
     assert "c1" not in await world.consumers(REQUESTS, "rules")
+
+
+async def test_a_group_with_a_mark_opens_nothing_else(world: World, house: House) -> None:
+    """Not even what is no event of ours: it is acknowledged and never dead."""
+    seen = Seen()
+    await world.add(REQUESTS, {"e": b"poison", "s": b""})
+    run = await house.accept()
+    wanted = (await world.entries(REQUESTS))[-1][1]
+    await world.add(REQUESTS, {**{name.decode(): value for name, value in wanted.items()}, "keep": b"1"})
+    await house.engine(seen, marked="keep")
+    await until(house.settled)
+    assert seen.runs == [run] and await world.entries(DLQ) == []
