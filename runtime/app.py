@@ -257,7 +257,7 @@ class Workers:
     async def _leases(self, stage: Stage, seals: Seals, number: int) -> Leases:
         c = self.context
         assert stage.run_handler is not None
-        leases = Leases(c.consumer, stage.run_handler, c.scripts, seals, c.clock, c.chance)
+        leases = Leases(c.consumer, stage.run_handler, c.scripts, c.runs, seals, c.clock, c.chance)
         await c.push.listen([push_channel(prefix(number), c.consumer)], leases.hear, lambda: None)
         return leases
 

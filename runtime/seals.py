@@ -12,6 +12,7 @@ import msgspec
 from base.clock import Clock
 from base.crypto import CryptoError, KeyRing, Sealer, Signer, Verifier
 from base.ids import Random
+from runtime.runs import StoredFrame
 from runtime.scripts import Ending, SealedFrame
 from schemas import envelope as wire
 from schemas.errors import DecodeError, Failure
@@ -68,6 +69,12 @@ class Seals:
             raise DecodeError(str(error)) from None
         public = msgspec.json.decode(headers, type=dict[str, str]) if headers else {}
         return Frame(epoch=epoch, sequence=last, kind=kind, events=events, payload=payload, headers=public)
+
+    def open_stored(self, run: str, stored: StoredFrame) -> Frame:
+        """The same for a frame as it was read."""
+        return self.open_frame(
+            run, stored.epoch, stored.sequence, stored.kind, stored.events, stored.payload, stored.headers
+        )
 
     def ending(self, fact: Terminal, attempt: int) -> Ending:
         """A terminal fact, enveloped and signed. Its id is the same however often it is said."""

@@ -121,7 +121,7 @@ class House:
     async def router(self, handler: RunHandler, name: str = "r1", **spec: Any) -> Engine:
         """A router: claims what is cleared and gives it to `handler`."""
         await open_gates(self.world.scripts)
-        leases = Leases(name, handler, self.world.scripts, seals("router"), CLOCK, CHANCE)
+        leases = Leases(name, handler, self.world.scripts, self.world.runs, seals("router"), CLOCK, CHANCE)
         await self.world.push.listen([f"{P}:push:{name}"], leases.hear, lambda: None)
         made = await self.engine(
             leases.as_handler(),
