@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -58,6 +59,11 @@ class RunSettings(BaseModel):
     most_bytes: int = Field(1_000_000_000, ge=1_000_000, description="Bytes of bodies of live runs of one partition.")
     checks_s: float = Field(30.0, gt=0, description="Seconds for authorization and guards to answer about a run.")
     drain_s: float = Field(30.0, gt=0, description="Seconds a stopping worker may take to finish what it has in hand.")
+    idle_limits: dict[str, Annotated[int, Field(ge=500, le=600_000)]] = Field(
+        default_factory=dict,
+        description="Milliseconds of silence after which others take over what a worker holds, by group; the same in "
+        "every process; else what streams.yaml says.",
+    )
 
     def bounds(self) -> Bounds:
         """As the door takes them."""
