@@ -170,11 +170,12 @@ class Stage:
 
 @dataclass(slots=True)
 class Workers:
-    """The engines of all stages of a process, one per group and partition."""
+    """The engines of all stages of a process, one per group and partition. heir_of: see Engine."""
 
     context: Context
     stages: Sequence[Stage]
     grace_s: float = 20.0
+    heir_of: str = ""
     engines: list[Engine] = field(default_factory=list)
     announcers: list[Announcer] = field(default_factory=list)
     _readers: list[Client] = field(default_factory=list)
@@ -255,6 +256,7 @@ class Workers:
             clock=c.clock,
             chance=c.chance,
             places=places,
+            heir_of=self.heir_of,
         )
         if leases is not None:
             leases.engine = engine

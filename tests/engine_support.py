@@ -93,6 +93,7 @@ class House:
         keys: Sequence[str] = (REQUESTS,),
         start: bool = True,
         places: Places | None = None,
+        heir_of: str = "",
         **spec: Any,
     ) -> Engine:
         """A consumer of a group; it runs unless told otherwise."""
@@ -110,6 +111,7 @@ class House:
             clock=CLOCK,
             chance=CHANCE,
             places=places,
+            heir_of=heir_of,
         )
         if places is not None:
             places.on_change = made.wake_for_room
