@@ -163,6 +163,7 @@ class Leases:
         """Claim, hand over, forget. The nonce is fixed per start, so a repeated claim is the same claim."""
         owner = f"{self._consumer}:{short_id(self._chance)}"
         claim = await self._claim(delivery, owner)
+        faults.hit("claim", "P4")
         if claim.state == "gone":
             return Settled()
         if claim.state == "lost":
