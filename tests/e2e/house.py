@@ -257,16 +257,12 @@ class Joined:
 
 
 @contextmanager
-def another_process(
-    house: House, rooms: Sequence[str], *arguments: str, environment: Mapping[str, str] | None = None
-) -> Iterator[Joined]:
+def another_process(house: House, rooms: Sequence[str], *arguments: str) -> Iterator[Joined]:
     """`headrace start` of these rooms beside a running house, ready when the block begins."""
     words = [sys.executable, "-m", "console.cli.main", "start", *rooms, "--data", str(house.folder), *arguments]
     log = house.folder / "logs" / f"start-{next(_numbers)}.log"
     with open(log, "wb") as target:
-        process = subprocess.Popen(
-            words, cwd=ROOT, stderr=target, env={**_environment(), **(environment or {})}, preexec_fn=die_with_parent
-        )
+        process = subprocess.Popen(words, cwd=ROOT, stderr=target, env=_environment(), preexec_fn=die_with_parent)
     joined = Joined(process, log)
 
     def ready() -> bool:
