@@ -105,6 +105,7 @@ def serve(rooms: Sequence[str], settings: Settings, say_ready: Callable[[Message
     """Serve `rooms` in this process until it is told to stop; say_ready hears one message, see RunRooms. heir_of: see
     Source."""
     logs.setup(settings.log.level, form=settings.log.form, process=_title(rooms))
+    settings = settings.model_copy(update={"redis": settings.redis.of(rooms)})
     try:
         uvloop.run(_serve(list(rooms), settings, say_ready, heir_of))
     except (HeadraceError, OSError, ValueError) as error:
