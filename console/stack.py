@@ -82,11 +82,14 @@ def _expand(room: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a process reads its settings: arguments of base.settings.load. `overrides`: dotted key -> value."""
+    """Where a process reads its settings: arguments of base.settings.load. `overrides`: dotted key -> value.
+
+    heir_of: the consumer in whose place it was started after that one's death, "" = nobody's."""
 
     file: Path | None
     dotenv: Path | None
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    heir_of: str = ""
 
 
 class RunRooms(Protocol):

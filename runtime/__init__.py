@@ -6,7 +6,8 @@ a run           door (accept, watch), acceptance (what its script takes and says
                 keeping (frames for the archive), watch (frames in order), runs (read it), lease (own it),
                 seals (sign and seal)
 a group         consume (the engine), reading (its next read), item (an entry in hand), calm (when silence counts),
-                group_spec (its values), acts (what handlers decided), places (announced slots)
+                heir (of whom it does not), group_spec (its values), acts (what handlers decided),
+                places (announced slots)
 beside them     publish (commands, control), control (what to read again), sweeper (deadlines, watchers, trimming)
 operators       inspect (backlogs), dlq (dead letters), tidy (consumers that died)
 a process       app (its wiring), broker (FastStream's declarations), lifecycle (the stop sequence), faults (to die at)

@@ -23,7 +23,21 @@ from schemas.ports import Redis
 
 #: Scripts that must run even when memory is full: they free it or only read.
 _ALLOW_OOM = frozenset(
-    {"end", "cancel", "watch", "beat", "take", "release", "dead", "trim", "retire", "announce", "regate", "archived"}
+    {
+        "end",
+        "cancel",
+        "watch",
+        "beat",
+        "take",
+        "release",
+        "dead",
+        "trim",
+        "retire",
+        "disown",
+        "announce",
+        "regate",
+        "archived",
+    }
 )
 #: What stands before every script, in this order.
 HEADS = ("lib", "gate", "finish")
@@ -203,6 +217,10 @@ class Scripts(Protocol):
 
     async def retire(self, stream: str, group: str, consumer: str) -> bool: ...
 
+    async def disown(self, stream: str, group: str, consumer: str, idle_ms: int) -> int:
+        """What a dead consumer holds may be taken over at once, by whoever's limit is idle_ms; how many entries."""
+        ...
+
     async def announce(self, p: str, router: str, holds_ms: int, slots: Mapping[str, int], most: int) -> Seat:
         """Slots by pool, for holds_ms (0 = the router leaves); at most `most` waiting runs are let in."""
         ...
@@ -378,6 +396,9 @@ class RedisScripts:
 
     async def retire(self, stream: str, group: str, consumer: str) -> bool:
         return bool(await self._redis.script(source("retire"), (stream,), (group, consumer)))
+
+    async def disown(self, stream: str, group: str, consumer: str, idle_ms: int) -> int:
+        return int(await self._redis.script(source("disown"), (stream,), (group, consumer, idle_ms)))
 
     async def announce(self, p: str, router: str, holds_ms: int, slots: Mapping[str, int], most: int) -> Seat:
         pairs = [part for pair in slots.items() for part in pair]

@@ -117,6 +117,17 @@ class Topology(BaseModel):
             marked=found.marked,
         )
 
+    def with_idle_limits(self, limits: Mapping[str, int]) -> Topology:
+        """The same with other idle limits, ms by group. TopologyError for a group that is not declared."""
+        known = {name for stream in self.streams.values() for name in stream.groups}
+        if unknown := sorted(set(limits) - known):
+            raise TopologyError(f"runs.idle_limits: no group {', '.join(unknown)}; groups: {', '.join(sorted(known))}")
+        data = self.model_dump()
+        for stream in data["streams"].values():
+            for name, group in stream["groups"].items():
+                group["idle_limit"] = limits.get(name, group["idle_limit"])
+        return Topology.model_validate(data)
+
     def group_stream(self, group: str) -> str:
         """The stream that a group reads. LookupError when no stream has it."""
         return next(name for name, stream in self.streams.items() if group in stream.groups)

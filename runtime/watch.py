@@ -99,9 +99,7 @@ class StreamWatch:
         self._epoch, self._sequence = stored.epoch, stored.sequence
         if stored.sequence <= self._after and stored.kind == DATA:
             return None  # the last frame is told to whoever asks for what lies behind it
-        frame = self._hub.seals.open_frame(
-            self.run, stored.epoch, stored.sequence, stored.kind, stored.events, stored.payload, stored.headers
-        )
+        frame = self._hub.seals.open_stored(self.run, stored)
         faults.hit("ingress", "P2")
         if frame.terminal:
             self._finished = True

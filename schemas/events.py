@@ -110,7 +110,8 @@ class Choice:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """One call of one endpoint; endpoint "" = none could be called. outcome: ok, or a Code. Milliseconds count from
-    the claim. why: what it was chosen from, None = written before this was recorded."""
+    the claim. why: what it was chosen from, None = written before this was recorded. after: events that the client had
+    when it began; > 0: it went on with an answer that had broken off."""
 
     endpoint: str
     started_ms: int
@@ -118,6 +119,7 @@ class Attempt:
     outcome: str
     status: int = 0
     why: Choice | None = None
+    after: int = 0
 
 
 @message

@@ -177,6 +177,10 @@ class RunLease(Protocol):
         """Store one data frame and push it to the watchers, atomically. events >= 1 whole SSE events."""
         ...
 
+    async def delivered(self) -> bytes | None:
+        """The events that were sent so far, by any owner, as they went out; None when they are not all kept."""
+        ...
+
     async def end(
         self, kind: str, payload: bytes, events: int, fact: Terminal, headers: Mapping[str, str] | None = None
     ) -> None:

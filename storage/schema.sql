@@ -150,7 +150,8 @@ CREATE TABLE deployments (
     updated_ms     bigint NOT NULL,
     replicas       integer NOT NULL DEFAULT 1,
     restart        text NOT NULL DEFAULT 'always',
-    drain          boolean NOT NULL DEFAULT true
+    drain          boolean NOT NULL DEFAULT true,
+    continues      text NOT NULL DEFAULT ''
 );
 
 CREATE TABLE replicas (
@@ -193,7 +194,8 @@ CREATE TABLE endpoints (
     slots          integer NOT NULL,
     weight         integer NOT NULL,
     up             boolean NOT NULL,
-    private        boolean NOT NULL
+    private        boolean NOT NULL,
+    continues      text NOT NULL DEFAULT ''
 );
 CREATE INDEX endpoints_pool ON endpoints (pool, endpoint);
 

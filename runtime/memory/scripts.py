@@ -437,6 +437,13 @@ class MemoryScripts:
         found.consumers.discard(consumer)
         return True
 
+    async def disown(self, stream: str, group: str, consumer: str, idle_ms: int) -> int:
+        await self._server.turn()
+        rows = [row for row in self._group(stream, group).pending.values() if row.consumer == consumer]
+        for row in rows:
+            row.since_ms = self._server.now() - idle_ms
+        return len(rows)
+
     # --- helpers --------------------------------------------------------------------------------------------------
 
     def _hash(self, run: str) -> dict[str, bytes] | None:

@@ -165,6 +165,10 @@ class Player:
         stream, name = self._place(group)
         return await self.world.scripts.retire(stream, name, consumer)
 
+    async def _disown(self, group: str, consumer: str) -> object:
+        stream, name = self._place(group)
+        return await self.world.scripts.disown(stream, name, consumer, 600_000)
+
     async def _delete(self, group: str, number: int) -> object:
         stream, _ = self._place(group)
         await self.world.delete(stream, self.entry(stream, number))
@@ -225,6 +229,7 @@ class Dice:
             ("regate", (run,)),
             ("trim", ()),
             ("retire", (group, consumer)),
+            ("disown", (group, consumer)),
         ]
         rare: list[Move] = [
             ("end_where_it_stands", (run, "owner", owner)),

@@ -330,6 +330,12 @@ async def _retire(world: RedisWorld) -> Stage:
     return Stage(hands, lambda s: s.retire(hands.requests, "rules", "c1"))
 
 
+@stage
+async def _disown(world: RedisWorld) -> Stage:
+    hands, _ = await _read_entry(world)
+    return Stage(hands, lambda s: s.disown(hands.requests, "rules", "c1", 1500))
+
+
 # --- the gate -------------------------------------------------------------------------------------------------------
 
 
