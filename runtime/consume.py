@@ -9,7 +9,7 @@ What it promises
   started max_starts times goes to the dead letters with its reason, and its run ends in the same step.
 - Poison (undecodable, wrongly signed) is dead at once; an unknown newer version is given back until its deadline.
 - A store that is away (Unavailable) is nobody's fault: the entry waits and its count stays as it was.
-- After an outage nothing is taken over until one full idle limit has passed, so that live owners beat first.
+- After an outage or a failover nothing is taken over until one full idle limit has passed: live owners beat first.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Engine:
 
     def __post_init__(self) -> None:
         self._reading = Reading(self.spec, self.streams, self.groups, self.consumer, self.clock, self.places)
-        self._calm = Calm(self.groups, self.clock, self.spec.idle_ms)
+        self._calm = Calm(self.groups.losses, self.scripts, self.clock, self.spec.idle_ms)
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -190,10 +190,21 @@ class Engine:
             return None
         delivery = delivery_of(row, envelope, event, starts)
         item = Item(row, delivery, counted=starts > 0)
+        if (before := self._items.get(item.key)) is not None and not self._supersede(before):
+            return None
         self._items[item.key] = item
         if self.places is not None:
             self.places.take(row.stream)
         return item
+
+    def _supersede(self, before: Item) -> bool:
+        """An entry that is in hand was delivered anew: the server lost its last writes, this delivery among them. Work
+        that has claimed its run is void, since the claim came after the delivery; any other goes on and acknowledges
+        the new delivery."""
+        if before.on_state is None:
+            return False
+        self._hear(before, "lost")
+        return True
 
     def _start(self, items: list[Item]) -> asyncio.Task[None]:
         task = asyncio.create_task(self._guarded(items), name=f"{self.spec.group}:work")
@@ -300,7 +311,7 @@ class Engine:
         """Keep the entries, wait, run again; nothing is counted."""
         log.warning("a store is away", group=self.spec.group, entries=len(items), reason=reason)
         await self.clock.sleep(self.chance.uniform(0.2, 1.0))
-        items = [item for item in items if item.key in self._items]
+        items = [item for item in items if self._has(item)]
         if items:
             await self._work(items)
 
@@ -320,9 +331,15 @@ class Engine:
 
     def _forget(self, items: Sequence[Item]) -> None:
         for item in items:
-            if self._items.pop(item.key, None) is not None and self.places is not None:
-                self.places.give(item.row.stream)
+            if self._has(item):
+                del self._items[item.key]
+                if self.places is not None:
+                    self.places.give(item.row.stream)
         self._slot.set()
+
+    def _has(self, item: Item) -> bool:
+        """Whether it is still in hand, and not the same entry delivered anew."""
+        return self._items.get(item.key) is item
 
     # --- keeping and taking over ----------------------------------------------------------------------------------
 
@@ -342,7 +359,7 @@ class Engine:
                 self._hear(item, state)
 
     def _hear(self, item: Item, state: str) -> None:
-        if state == "ok" or item.key not in self._items:
+        if state == "ok" or not self._has(item):
             return
         if item.on_state is not None:
             item.on_state(state)
@@ -363,7 +380,7 @@ class Engine:
 
     async def _after(self, task: asyncio.Task[None], items: list[Item]) -> None:
         await asyncio.wait({task})
-        mine = [item for item in items if item.key in self._items]
+        mine = [item for item in items if self._has(item)]
         if mine:
             await self._guarded(mine)
 
@@ -371,8 +388,9 @@ class Engine:
         while not self._stopping:
             await self.clock.sleep(self.spec.idle_ms / 5000 * self.chance.uniform(0.8, 1.2))
             try:
-                if await self._calm.reached():
-                    for stream in self.streams():
+                streams = self.streams()
+                if streams and await self._calm.reached(streams[0]):
+                    for stream in streams:
                         await self._take_from(stream)
             except GroupLost:
                 self._reading.ensured.clear()

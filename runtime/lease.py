@@ -15,11 +15,12 @@ from base.crypto import CryptoError
 from base.ids import Random, short_id
 from runtime import faults
 from runtime.consume import Engine, Handler
-from runtime.scripts import Claim, Scripts
+from runtime.scripts import Claim, Scripts, SealedFrame
 from runtime.seals import Seals
 from schemas import envelope as wire
 from schemas.errors import DecodeError, OwnerLost, SignatureError, Unavailable
 from schemas.events import RequestAccepted, Terminal
+from schemas.frames import DATA, OWNER
 from schemas.outcomes import Dead, Delivery, Outcome, Settled
 from schemas.ports import RunLease
 
@@ -61,7 +62,7 @@ class Lease:
         """Store one data frame and push it to the watchers. OwnerLost when the run is another's."""
         self._refuse_if_lost()
         last = self.sequence + events
-        frame = self._seals.frame(self.run, self.epoch, last, "data", events, payload, headers)
+        frame = self._frame(last, DATA, events, payload, headers)
         state = await self._insist(lambda: self._scripts.flush(self.run, self._owner, last, frame))
         if state in ("lost", "gap", "expired"):
             self.hear("lost")
@@ -77,13 +78,20 @@ class Lease:
         self._refuse_if_lost()
         faults.hit("router", "P3")
         place, last = f"{self.epoch}-{self.sequence}", self.sequence + events
-        frame = self._seals.frame(self.run, self.epoch, last, kind, events, payload, headers)
+        frame = self._frame(last, kind, events, payload, headers)
         ending = self._seals.ending(fact, self.epoch)
         state = await self._insist(lambda: self._scripts.end(self.run, "owner", self._owner, place, frame, ending))
         if state == "lost":
             raise OwnerLost(f"end of {self.run}")
         self.sequence, self.ended = last, True
         faults.hit("router", "P4")
+
+    def _frame(
+        self, last: int, kind: str, events: int, payload: bytes, headers: Mapping[str, str] | None
+    ) -> SealedFrame:
+        """A frame of this owner's, who is named in it: see schemas.frames.OWNER."""
+        named = {**(headers or {}), OWNER: self._owner.rpartition(":")[2]}
+        return self._seals.frame(self.run, self.epoch, last, kind, events, payload, named)
 
     def _refuse_if_lost(self) -> None:
         """Between the take-over of its entry and the claim of the new holder the hash still names this owner."""
@@ -145,7 +153,8 @@ class Leases:
         try:
             await self._handler(delivery, lease)
         finally:
-            self._live.pop(delivery.run, None)
+            if self._live.get(delivery.run) is lease:
+                del self._live[delivery.run]
         if not lease.ended:  # another's by now: its entry must not be acknowledged here
             raise OwnerLost(f"{delivery.run} was left before its end")
         return Settled()

@@ -22,7 +22,7 @@ from schemas.ports import Redis
 
 #: Scripts that must run even when memory is full: they free it or only read.
 _ALLOW_OOM = frozenset(
-    {"end", "cancel", "watch", "beat", "take", "release", "dead", "trim", "retire", "announce", "regate"}
+    {"end", "cancel", "watch", "beat", "take", "release", "dead", "trim", "retire", "announce", "regate", "tenure"}
 )
 #: What stands before every script, in this order.
 HEADS = ("lib", "gate", "finish")
@@ -212,6 +212,11 @@ class Scripts(Protocol):
 
     async def retire(self, stream: str, group: str, consumer: str) -> bool: ...
 
+    async def tenure(self, p: str) -> float:
+        """Seconds for which the server that holds `p` (a partition's prefix, or a stream's) is known to be in charge:
+        from 0 again after a restart and after a failover."""
+        ...
+
     async def announce(self, p: str, router: str, holds_ms: int, slots: Mapping[str, int], most: int) -> Seat:
         """Slots by pool, for holds_ms (0 = the router leaves); at most `most` waiting runs are let in."""
         ...
@@ -399,6 +404,9 @@ class RedisScripts:
 
     async def retire(self, stream: str, group: str, consumer: str) -> bool:
         return bool(await self._redis.script(source("retire"), (stream,), (group, consumer)))
+
+    async def tenure(self, p: str) -> float:
+        return int(await self._redis.script(source("tenure"), (f"{p}:server",), ())) / 1000
 
     async def announce(self, p: str, router: str, holds_ms: int, slots: Mapping[str, int], most: int) -> Seat:
         pairs = [part for pair in slots.items() for part in pair]
