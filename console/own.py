@@ -13,6 +13,7 @@ from base.clock import SystemClock
 from base.ids import SystemRandom
 from console.config import Settings
 from console.secrets import HOW_KEY, weak_password
+from runtime.address import SENTINEL_SHAPE
 from runtime.client import Address, Client
 from runtime.topology import server_facts, unsafe
 from schemas.errors import HeadraceError
@@ -59,7 +60,10 @@ def _addresses(settings: Settings) -> list[str]:
         try:
             Address.parse(settings.redis.url)
         except ValueError:
-            found.append(f"redis.url: must read redis://user:password@host:port/0, rediss:// (TLS) or unix://{_SIGNS}")
+            found.append(
+                "redis.url: must read redis://user:password@host:port/0, rediss:// (TLS), unix://, or "
+                f"{SENTINEL_SHAPE}{_SIGNS}"
+            )
         found.append(weak_password("redis.url", settings.redis.url))
     if settings.postgres.dsn:
         found += [_dsn_problem(settings.postgres.dsn), weak_password("postgres.dsn", settings.postgres.dsn)]

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from base import logs, metrics
 from base.clock import Clock
@@ -29,6 +29,7 @@ from runtime.push import RedisPush
 from runtime.runs import RedisRuns
 from runtime.scripts import RedisScripts
 from runtime.seals import Seals
+from runtime.sentinel import Sentinels
 from runtime.topology import Topology
 
 log = logs.room("runtime")
@@ -40,7 +41,11 @@ class RedisSettings(BaseModel):
     """Section `redis`: the server that carries the streams."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    url: str = Field("redis://127.0.0.1:6379/0", description="redis://, rediss:// or unix:// address of the server.")
+    url: str = Field(
+        "redis://127.0.0.1:6379/0",
+        description="redis://, rediss:// or unix:// address of the server, or redis+sentinel:// with the Sentinels' "
+        "hosts and the master's name: redis+sentinel://:PASSWORD@HOST:26379,HOST:26379/MASTER/0.",
+    )
     allow_no_aof: bool = Field(False, description="Start on a server without AOF; a restart then loses live requests.")
     retention_s: int = Field(
         0,
@@ -48,6 +53,13 @@ class RedisSettings(BaseModel):
         description="Seconds that frames and state of an ended run stay readable, about 8 kB of memory a short run; "
         "0: what streams.yaml says of `reply`.",
     )
+
+    @field_validator("url")
+    @classmethod
+    def _readable(cls, given: str) -> str:
+        if "+sentinel://" in given:
+            Address.parse(given)
+        return given
 
 
 class RunSettings(BaseModel):
@@ -79,6 +91,7 @@ class Context:
     push: RedisPush
     scripts: RedisScripts
     runs: RedisRuns
+    sentinels: Sentinels | None = None
 
     @classmethod
     async def open(
@@ -93,9 +106,10 @@ class Context:
     ) -> Context:
         """Connect. Unavailable when the server is away."""
         address = Address.parse(settings.url)
-        redis = Client(address, clock, chance, name=consumer)
+        sentinels = Sentinels(address, clock) if address.guarded else None
+        redis = Client(address, clock, chance, name=consumer, sentinels=sentinels)
         await redis.connect()
-        push = RedisPush(address, clock, chance, consumer)
+        push = RedisPush(address, clock, chance, consumer, sentinels)
         await push.start()
         return cls(
             consumer=consumer,
@@ -109,6 +123,7 @@ class Context:
             push=push,
             scripts=RedisScripts(redis, settings.retention_s * 1000 or topology.reply_ttl_ms),
             runs=RedisRuns(redis),
+            sentinels=sentinels,
         )
 
     async def close(self) -> None:
@@ -126,7 +141,12 @@ class Context:
     async def reader(self, name: str) -> Client:
         """A connection that may block."""
         client = Client(
-            self.address, self.clock, self.chance, name=f"{self.consumer}:{name}", silence=_READER_SILENCE_S
+            self.address,
+            self.clock,
+            self.chance,
+            name=f"{self.consumer}:{name}",
+            silence=_READER_SILENCE_S,
+            sentinels=self.sentinels,
         )
         await client.connect()
         return client
