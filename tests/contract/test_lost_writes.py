@@ -209,8 +209,10 @@ async def test_client_of_a_run_that_was_lost_whole_is_told(
     assert (client.code, len(client.frames)) == (code, seen)
 
 
-async def test_owner_that_is_ahead_of_the_server_may_write_nothing_more(world: World, house: House) -> None:
-    """It has sent a frame that the server has no more; a hole in an answer is worse than its end."""
+@pytest.mark.parametrize("last", ["flush", "end"])
+async def test_owner_that_is_ahead_of_the_server_may_write_nothing_more(world: World, house: House, last: str) -> None:
+    """It has sent a frame that the server has no more; a hole in an answer is worse than its end, so that is what it
+    gets, billed for what the stream still holds."""
     steps = [asyncio.Event() for _ in range(4)]
     lost: list[str] = []
 
@@ -219,8 +221,9 @@ async def test_owner_that_is_ahead_of_the_server_may_write_nothing_more(world: W
             await lease.flush(b"words", 1)
             steps[place].set()
             await steps[place + 1].wait()
+        fact = RequestCompleted(run=lease.run, model="m", endpoint="e", usage=Usage())
         try:
-            await lease.flush(b"words", 1)
+            await (lease.flush(b"words", 1) if last == "flush" else lease.end(END, b"", 1, fact))
         except OwnerLost as error:
             lost.append(str(error))
             raise
@@ -234,7 +237,10 @@ async def test_owner_that_is_ahead_of_the_server_may_write_nothing_more(world: W
     await world.promote(replica)
     steps[3].set()
     await until(lambda: lost and engine.in_hand == 0)
-    assert lost[0].endswith("gap") and await Hands(world, run).field("seq") == "1"
+    hands = Hands(world, run)
+    assert lost and await hands.field("seq") == "2"
+    assert (await hands.state(), await hands.kinds()) == ("ended", ["RequestFailed"])
+    assert not await world.pending(LANE_KEY, "router")
 
 
 async def _cleared(house: House) -> str:
