@@ -15,6 +15,7 @@ from console.config import Settings
 from console.secrets import HOW_KEY, weak_password
 from runtime.address import SENTINEL_SHAPE
 from runtime.client import Address, Client
+from runtime.disk import promise_of
 from runtime.topology import server_facts, unsafe
 from schemas.errors import HeadraceError
 from storage.migrate import status
@@ -103,7 +104,9 @@ async def _told(name: str, look: Callable[[Settings], Awaitable[list[str]]], set
 async def redis_problems(settings: Settings) -> list[str]:
     """Of the server that carries the streams. Unavailable when it is away."""
     async with connected(settings) as client:
-        return unsafe(await server_facts(client), allow_no_aof=settings.redis.allow_no_aof)
+        found = unsafe(await server_facts(client), allow_no_aof=settings.redis.allow_no_aof)
+        strict = settings.runs.strict.missing(await promise_of(client))
+    return [*found, strict] if strict else found
 
 
 @asynccontextmanager

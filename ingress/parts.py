@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from base.clock import Clock
 from base.health import Health
 from ingress.settings import ServerSettings
 from ingress.stalls import Stalls
 from policy.api_keys import Ring
+from policy.durability import StrictRuns
 from schemas.errors import Code, Refusal
 from schemas.ports import Catalog, Door, Keys
 
@@ -19,7 +20,7 @@ DRAIN_RETRY_MS = 1000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """name: this ingress process, unique; it is the Door's too. families, topology: from streams.yaml, stamped into
-    every RequestAccepted. asyncapi: makes the document of the streams."""
+    every RequestAccepted. strict: which runs wait for the disk. asyncapi: makes the document of the streams."""
 
     name: str
     settings: ServerSettings
@@ -32,6 +33,7 @@ class Parts:
     stalls: Stalls
     families: tuple[str, ...]
     topology: int = 1
+    strict: StrictRuns = field(default_factory=StrictRuns)
     asyncapi: Callable[[], bytes]
 
     def refuse_if_draining(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -15,9 +16,11 @@ from base import logs, metrics
 from base.clock import Clock
 from base.crypto import KeyRing, Verifier
 from base.ids import Random
+from policy.durability import StrictRuns
 from runtime.acts import Acts
 from runtime.client import Address, Client
 from runtime.consume import Engine, Handler
+from runtime.disk import ALWAYS, Disk, promise_of
 from runtime.door import Bounds
 from runtime.group_spec import Counters
 from runtime.groups import RedisGroups
@@ -31,10 +34,16 @@ from runtime.scripts import RedisScripts
 from runtime.seals import Seals
 from runtime.sentinel import Sentinels
 from runtime.topology import Topology
+from schemas.errors import HeadraceError
 
 log = logs.room("runtime")
 
 _READER_SILENCE_S = 12.0  # above the blocking time of a read
+_DISK_GRACE_S = 2.0  # above the wait for a disk
+
+
+class StrictError(HeadraceError):
+    """The settings promise what this server cannot keep; says what to do."""
 
 
 class RedisSettings(BaseModel):
@@ -62,6 +71,46 @@ class RedisSettings(BaseModel):
         return given
 
 
+class StrictSettings(BaseModel):
+    """Section `runs.strict`: which runs are accepted only once they are on the server's disk. A request asks for it
+    with `x-headrace-durability: strict`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    lanes: tuple[Literal["interactive", "batch"], ...] = Field(
+        (), description="Lanes whose runs are strict; the lane is that of the caller's key."
+    )
+    models: tuple[str, ...] = Field((), description="Models whose runs are strict; names or patterns with *.")
+    keys: tuple[str, ...] = Field((), description="Ids of keys whose runs are strict; ids or patterns with *.")
+    wait_s: float = Field(
+        5.0,
+        gt=0,
+        le=60,
+        description="Seconds an acceptance waits for the disk; then the answer is 503 and it is undone.",
+    )
+    replicas: int = Field(
+        0, ge=0, le=5, description="Replicas that must have it on their disks too, so that it outlives a failover."
+    )
+
+    def rule(self) -> StrictRuns:
+        """As the door asks it."""
+        return StrictRuns(lanes=self.lanes, models=self.models, keys=self.keys)
+
+    def missing(self, promise: str) -> str:
+        """What keeps a server with this promise (runtime.disk.promise_of) from what is asked here; "" nothing."""
+        if not (self.lanes or self.models or self.keys or self.replicas):
+            return ""
+        if promise == ALWAYS and self.replicas:
+            return "runs.strict.replicas needs WAITAOF, from Valkey 7.2 and Redis 7.2 on; upgrade, or set it to 0"
+        return "" if promise else _NO_PROMISE
+
+
+_NO_PROMISE = (
+    "runs.strict asks for runs that are on disk, and this server cannot say when something is: it has no WAITAOF (from "
+    "Valkey 7.2 and Redis 7.2 on), and appendfsync is not always, or its login may not ask (CONFIG GET); upgrade the "
+    "server, set appendfsync always and let the login ask (ACL SETUSER ... +config|get), or empty runs.strict"
+)
+
+
 class RunSettings(BaseModel):
     """Section `runs`: what a partition takes in, and how long things may take."""
 
@@ -70,6 +119,9 @@ class RunSettings(BaseModel):
     most_bytes: int = Field(1_000_000_000, ge=1_000_000, description="Bytes of bodies of live runs of one partition.")
     checks_s: float = Field(30.0, gt=0, description="Seconds for authorization and guards to answer about a run.")
     drain_s: float = Field(30.0, gt=0, description="Seconds a stopping worker may take to finish what it has in hand.")
+    strict: StrictSettings = Field(
+        default_factory=StrictSettings, description="Which runs are accepted only once they are on disk."
+    )
 
     def bounds(self) -> Bounds:
         """As the door takes them."""
@@ -130,6 +182,22 @@ class Context:
         await self.push.stop()
         await self.redis.close()
 
+    async def disk(self, settings: StrictSettings, retention_s: int) -> Disk | None:
+        """For strict runs; None where the server cannot say what is on its disk. Unavailable; StrictError where the
+        settings ask for what the server cannot give."""
+        promise = await promise_of(self.redis)
+        if found := settings.missing(promise):
+            raise StrictError(found)
+        if not promise:
+            return None
+        retention_ms = retention_s * 1000 or self.topology.reply_ttl_ms
+        wait_ms = round(settings.wait_s * 1000)
+
+        async def connect() -> Client:
+            return await self._client("disk", settings.wait_s + _DISK_GRACE_S)
+
+        return Disk(connect, retention_ms, wait_ms, settings.replicas, at_once=promise == ALWAYS)
+
     def seals(self, publisher: str) -> Seals:
         """Hands that sign as `publisher`."""
         return Seals(self.ring, publisher, self.clock, self.chance)
@@ -140,12 +208,15 @@ class Context:
 
     async def reader(self, name: str) -> Client:
         """A connection that may block."""
+        return await self._client(name, _READER_SILENCE_S)
+
+    async def _client(self, name: str, silence: float) -> Client:
         client = Client(
             self.address,
             self.clock,
             self.chance,
             name=f"{self.consumer}:{name}",
-            silence=_READER_SILENCE_S,
+            silence=silence,
             sentinels=self.sentinels,
         )
         await client.connect()

@@ -14,6 +14,7 @@ from base.clock import Clock
 from base.ids import Random, mint_run_id, short_id
 from base.replies import time_ms
 from runtime import faults
+from runtime.disk import Disk
 from runtime.names import prefix
 from runtime.runs import Runs
 from runtime.scripts import Acceptance, Scripts
@@ -27,6 +28,11 @@ from schemas.ports import NewRun, Redis, RunStatus, Watch
 log = logs.room("runtime")
 
 _AWAY = (0.2, 1.0)  # seconds, jittered, between two tries of a farewell while Redis is away
+_NO_DISK = (
+    "The server under this gateway cannot say when a request is on its disk, so `strict` cannot be promised. Leave "
+    "x-headrace-durability out, or ask the operator for a server with WAITAOF (Valkey 7.2, Redis 7.2) or for "
+    "`appendfsync always`."
+)
 _CANCELLED = Failure(
     code=Code.cancelled, message="The request was cancelled before it was answered.", should_retry=False
 )
@@ -54,8 +60,11 @@ class StreamDoor:
         clock: Clock,
         chance: Random,
         bounds: Bounds,
+        disk: Disk | None = None,
     ) -> None:
+        """disk: for strict runs; None = the server cannot say what is on its disk."""
         self.name = name
+        self._disk = disk
         self._partitions, self._bounds = partitions, bounds
         self._scripts, self._runs, self._seals = scripts, runs, seals
         self._clock, self._chance = clock, chance
@@ -72,7 +81,7 @@ class StreamDoor:
     async def accept(self, new: NewRun) -> Watch:
         """See schemas.ports.Door.accept."""
         faults.hit("ingress", "P1")
-        accepted = new.accepted
+        accept, accepted = self._way_in(new.strict), new.accepted
         e = wire.encode(
             accepted,
             id=accepted.run,
@@ -86,7 +95,7 @@ class StreamDoor:
         watch = self.hub.watch(accepted.run, watcher)
         faults.hit("ingress", "P3")
         try:
-            fits, live = await self._scripts.accept(
+            fits, live = await accept(
                 Acceptance(
                     run=accepted.run,
                     signed=wire.sign(self._seals.signer, "requests", e),
@@ -112,6 +121,14 @@ class StreamDoor:
             raise self._overloaded(live)
         faults.hit("ingress", "P4")
         return watch
+
+    def _way_in(self, strict: bool) -> Callable[[Acceptance], Awaitable[tuple[bool, int]]]:
+        """Refusal for a promise that cannot be kept here."""
+        if not strict:
+            return self._scripts.accept
+        if self._disk is None:
+            raise Refusal.of(Code.invalid_request, _NO_DISK, param="x-headrace-durability")
+        return self._disk.accept
 
     async def beat(self, redis: Redis) -> None:
         """Tell the sweeper that this door lives; a silent one's watchers count as gone after a grace time."""

@@ -103,8 +103,8 @@ class Lease:
         return self._seals.frame(self.run, self.epoch, last, kind, events, payload, named)
 
     async def _break_off(self) -> None:
-        """The server may have lost frames that were sent: nothing can be added to them. If the run is still this owner's,
-        end it where it stands there."""
+        """The server may have lost frames that were sent: nothing can be added to them. A run that is still ours ends
+        where it stands there."""
         seen = await self._scripts.watch(self.run, "", add=False)  # a look: nobody has that name
         if (seen.state, seen.epoch) != ("running", self.epoch) or seen.sequence >= self.sequence:
             return

@@ -43,12 +43,14 @@ class Redis(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewRun:
-    """What acceptance needs. body: the normalised JSON. deadline_ms: the run's hard budget from now."""
+    """What acceptance needs. body: the normalised JSON. deadline_ms: the run's hard budget from now. strict: accepted
+    only once it is on disk."""
 
     accepted: RequestAccepted
     body: bytes
     deadline_ms: int
     trace: str = ""
+    strict: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ from ingress.body import ClientGone, read_body
 from ingress.credentials import credential_of
 from ingress.errors import INTERNAL, failure_of
 from ingress.exchange import Exchange
-from ingress.headers import client_request_id, deadline_ms, priority, traceparent
+from ingress.headers import client_request_id, deadline_ms, priority, traceparent, wants_strict
 from ingress.parts import Parts
 from ingress.presence import Presence, sign_off
 from ingress.sse import OVERDUE_S, Pace, RunFailed, collect, relay
@@ -60,9 +60,19 @@ class Work:
         self._parts.refuse_if_draining()
         credential = credential_of(headers, self._parts.ring)
         raw = await read_body(receive, headers, self._settings.body_limit, self._settings.body_timeout)
-        return self._new_run(out.run, self._parse(raw), credential, headers)
+        asked = self._parse(raw)
+        strict = wants_strict(headers) or await self._is_strict(credential.key_id, asked.model)
+        return self._new_run(out.run, asked, credential, headers, strict)
 
-    def _new_run(self, run: str, asked: Asked, who: Credential, headers: Mapping[bytes, bytes]) -> NewRun:
+    async def _is_strict(self, key_id: str, model: str) -> bool:
+        """Whether the operator wants it on disk. Only a rule about lanes needs the key's record."""
+        rule = self._parts.strict
+        if rule.covers(key_id, model) or not rule.lanes:
+            return rule.covers(key_id, model)
+        key = await self._parts.keys.find(key_id)
+        return key is not None and rule.covers_lane(key.lane)
+
+    def _new_run(self, run: str, asked: Asked, who: Credential, headers: Mapping[bytes, bytes], strict: bool) -> NewRun:
         settings = self._settings
         accepted = RequestAccepted(
             run=run,
@@ -84,7 +94,7 @@ class Work:
             priority=priority(headers),
         )
         budget = deadline_ms(headers, settings.deadline, settings.max_deadline)
-        return NewRun(accepted=accepted, body=asked.body, deadline_ms=budget, trace=traceparent(headers))
+        return NewRun(accepted=accepted, body=asked.body, deadline_ms=budget, trace=traceparent(headers), strict=strict)
 
     async def _follow(self, watch: Watch, receive: Receive, out: Exchange, new: NewRun) -> None:
         """Watch the run to its end, or until the client or this process goes."""
