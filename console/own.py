@@ -105,8 +105,23 @@ async def redis_problems(settings: Settings) -> list[str]:
     """Of the server that carries the streams. Unavailable when it is away."""
     async with connected(settings) as client:
         found = unsafe(await server_facts(client), allow_no_aof=settings.redis.allow_no_aof)
-        strict = settings.runs.strict.missing(await promise_of(client))
-    return [*found, strict] if strict else found
+        if not found and settings.runs.strict.is_asked:
+            found += await _strict_problems(settings, client)
+    return found
+
+
+async def _strict_problems(settings: Settings, client: Client) -> list[str]:
+    """Whether strict runs can be had here."""
+
+    async def another() -> Client:
+        made = Client(
+            Address.parse(settings.redis.url), SystemClock(), SystemRandom(), name="operator:disk", silence=12
+        )
+        await made.connect()
+        return made
+
+    problem = settings.runs.strict.missing(await promise_of(client, another))
+    return [problem] if problem else []
 
 
 @asynccontextmanager

@@ -24,7 +24,7 @@ from ingress.serve import IngressServer
 from ingress.stalls import Stalls
 from providers.http import HttpTransport
 from runtime.asyncapi import document
-from runtime.disk import Disk
+from runtime.disk import Disk, Strict
 from runtime.door import StreamDoor
 from runtime.inspect import Inspector
 from runtime.names import prefix, push_channel
@@ -119,7 +119,7 @@ def _sharing(house: House, router: Router) -> Callable[[], Awaitable[None]]:
     return start
 
 
-def make_door(house: House, publisher: str, disk: Disk | None = None) -> StreamDoor:
+def make_door(house: House, publisher: str, disk: Strict | None = None) -> StreamDoor:
     """A door of this process; without `open_door` it can ask and cancel, but hears no frames. disk: for strict runs."""
     c = house.context
     return StreamDoor(
@@ -147,8 +147,8 @@ async def open_door(house: House, door: StreamDoor) -> None:
 async def _ingress(house: House) -> None:
     c, settings = house.context, house.settings.server
     strict = house.settings.runs.strict
-    disk = await c.disk(strict, house.settings.redis.retention_s)
-    if disk is not None:
+    disk = await c.disk(strict)
+    if isinstance(disk, Disk):
         house.stops.add("strict runs", disk.close, 2.0)
     door = make_door(house, "ingress", disk)
     parts = Parts(

@@ -20,7 +20,7 @@ from policy.durability import StrictRuns
 from runtime.acts import Acts
 from runtime.client import Address, Client
 from runtime.consume import Engine, Handler
-from runtime.disk import ALWAYS, Disk, promise_of
+from runtime.disk import ALWAYS, WAITAOF, Disk, promise_of
 from runtime.door import Bounds
 from runtime.group_spec import Counters
 from runtime.groups import RedisGroups
@@ -56,6 +56,11 @@ class RedisSettings(BaseModel):
         "hosts and the master's name: redis+sentinel://:PASSWORD@HOST:26379,HOST:26379/MASTER/0.",
     )
     allow_no_aof: bool = Field(False, description="Start on a server without AOF; a restart then loses live requests.")
+    appendfsync: Literal["everysec", "always"] = Field(
+        "everysec",
+        description="When the embedded server writes to disk: once a second, or before it answers (own servers have "
+        "their own configuration).",
+    )
     retention_s: int = Field(
         0,
         ge=0,
@@ -95,19 +100,24 @@ class StrictSettings(BaseModel):
         """As the door asks it."""
         return StrictRuns(lanes=self.lanes, models=self.models, keys=self.keys)
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether anything here must be kept."""
+        return bool(self.lanes or self.models or self.keys or self.replicas)
+
     def missing(self, promise: str) -> str:
         """What keeps a server with this promise (runtime.disk.promise_of) from what is asked here; "" nothing."""
-        if not (self.lanes or self.models or self.keys or self.replicas):
+        if not self.is_asked:
             return ""
         if promise == ALWAYS and self.replicas:
-            return "runs.strict.replicas needs WAITAOF, from Valkey 7.2 and Redis 7.2 on; upgrade, or set it to 0"
+            return "runs.strict.replicas needs WAITAOF, which is not asked under appendfsync always; set it to 0"
         return "" if promise else _NO_PROMISE
 
 
 _NO_PROMISE = (
-    "runs.strict asks for runs that are on disk, and this server cannot say when something is: it has no WAITAOF (from "
-    "Valkey 7.2 and Redis 7.2 on), and appendfsync is not always, or its login may not ask (CONFIG GET); upgrade the "
-    "server, set appendfsync always and let the login ask (ACL SETUSER ... +config|get), or empty runs.strict"
+    "runs.strict asks for runs that are on disk, and this server cannot say when something is: set appendfsync always "
+    "(embedded: redis.appendfsync: always; own: CONFIG SET appendfsync always, and ACL SETUSER ... +config|get lets us "
+    "see it), or take a server whose WAITAOF waits (Redis 7.2 and 8), or empty runs.strict"
 )
 
 
@@ -182,21 +192,20 @@ class Context:
         await self.push.stop()
         await self.redis.close()
 
-    async def disk(self, settings: StrictSettings, retention_s: int) -> Disk | None:
+    async def disk(self, settings: StrictSettings) -> Disk | RedisScripts | None:
         """For strict runs; None where the server cannot say what is on its disk. Unavailable; StrictError where the
         settings ask for what the server cannot give."""
-        promise = await promise_of(self.redis)
+        silence = settings.wait_s + _DISK_GRACE_S
+        promise = await promise_of(self.redis, lambda: self._client("disk", _READER_SILENCE_S))
         if found := settings.missing(promise):
             raise StrictError(found)
-        if not promise:
-            return None
-        retention_ms = retention_s * 1000 or self.topology.reply_ttl_ms
-        wait_ms = round(settings.wait_s * 1000)
+        if promise != WAITAOF:
+            return self.scripts if promise else None  # it answers after its disk anyway
 
         async def connect() -> Client:
-            return await self._client("disk", settings.wait_s + _DISK_GRACE_S)
+            return await self._client("disk", silence)
 
-        return Disk(connect, retention_ms, wait_ms, settings.replicas, at_once=promise == ALWAYS)
+        return Disk(connect, self.scripts.retention_ms, round(settings.wait_s * 1000), settings.replicas)
 
     def seals(self, publisher: str) -> Seals:
         """Hands that sign as `publisher`."""

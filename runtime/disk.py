@@ -1,17 +1,18 @@
 """Acceptances that are answered once they cannot be lost with the server's memory: `durability: strict`.
 
-A server with WAITAOF (Valkey 7.2, Redis 7.2) says when the writes of a connection are on its disk. So the accept script
+A server with WAITAOF (Redis 7.2, Valkey 7.2) says when the writes of a connection are on its disk. So the accept script
 is sent on a connection of its own and WAITAOF after it. The connection is blocked until then (up to a second under
-`appendfsync everysec`), so what arrives meanwhile goes out together in the next round, on another one. A server without
-WAITAOF answers after the disk anyway if it runs with `appendfsync always`. With neither, nothing can be promised.
+`appendfsync everysec`), so what arrives meanwhile goes out together in the next round, on another one. A server with
+`appendfsync always` answers after the disk anyway. With neither, nothing can be promised; nor with a WAITAOF that
+answers too soon, which is looked for.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from runtime.client import Client, ServerError
 from runtime.scripts import Acceptance, RedisScripts
@@ -21,21 +22,60 @@ WAITAOF, ALWAYS = "WAITAOF", "appendfsync always"
 _ROUNDS = 16  # under way at most; each has a connection
 _GATHER_S = 0.05  # between the beginnings of two rounds: 16 of them span most of the second that everysec takes
 
+_PROBE = "{durable}:probe"
+_LOOKS = 2  # after a first sync
+_LOOK_MS = 5_000
+_TOO_SOON_S = 0.1
+
 #: A connection that may block, and the wait for its server's disk in milliseconds.
 Connect = Callable[[], Awaitable[Client]]
+#: What became of an acceptance.
+Answer = tuple[bool, int] | BaseException
 
 
-async def promise_of(redis: Any) -> str:
-    """How this server (schemas.ports.Redis) can tell what is on its disk: WAITAOF, ALWAYS, or "" not at all."""
+async def promise_of(redis: Any, connect: Connect) -> str:
+    """How this server (schemas.ports.Redis) can tell what is on its disk: ALWAYS, WAITAOF, or "" not at all.
+
+    connect: a connection of its own, for the look at whether WAITAOF may be believed."""
     if "aof_enabled:1" not in str(await redis.execute("INFO", "persistence")):
         return ""
-    if (await redis.execute("COMMAND", "INFO", "WAITAOF"))[0]:
-        return WAITAOF
-    try:
-        said = await redis.execute("CONFIG", "GET", "appendfsync")
-    except ServerError:  # the login may not ask
+    if await _syncs_always(redis):
+        return ALWAYS
+    if not (await redis.execute("COMMAND", "INFO", "WAITAOF"))[0]:
         return ""
-    return ALWAYS if "always" in str(said) else ""
+    client = await connect()
+    try:
+        return WAITAOF if await _waits(client) else ""
+    finally:
+        await client.close()
+
+
+async def _syncs_always(redis: Any) -> bool:
+    try:
+        return "always" in str(await redis.execute("CONFIG", "GET", "appendfsync"))
+    except ServerError:  # the login may not ask
+        return False
+
+
+async def _waits(client: Client) -> bool:
+    """Whether WAITAOF waits. Under everysec a write just after a sync must wait for most of a second; several releases
+    (Redis 7.4, Valkey up to 9.1 at least) say at once that it is on disk, long before they sync."""
+    loop = asyncio.get_running_loop()
+    for number in range(1 + _LOOKS):
+        await client.execute("SET", _PROBE, number, "EX", 60)
+        began = loop.time()
+        disks, _ = await client.execute("WAITAOF", 1, 0, _LOOK_MS)
+        if number and (disks < 1 or loop.time() - began < _TOO_SOON_S):
+            return False
+    return True
+
+
+class Strict(Protocol):
+    """Whoever accepts runs so that they are on disk when it answers."""
+
+    async def accept(self, new: Acceptance) -> tuple[bool, int]:
+        """As Scripts.accept. Unavailable: it is not on disk, or not known to be (it may come to be)."""
+        ...
 
 
 @dataclass(slots=True)
@@ -48,23 +88,21 @@ class _Asked:
 
 @dataclass(slots=True)
 class Disk:
-    """Strict acceptances of one process, over connections that are made when they are needed.
+    """Strict acceptances of one process by WAITAOF, over connections that are made when they are needed.
 
-    wait_ms: how long one may wait for the disk. replicas: how many must have it on theirs too. at_once: the server
-    answers after the disk anyway (ALWAYS), nothing is waited for."""
+    wait_ms: how long one may wait for the disk. replicas: how many must have it on theirs too."""
 
     connect: Connect
     retention_ms: int
     wait_ms: int
     replicas: int = 0
-    at_once: bool = False
     _idle: list[Client] = field(default_factory=list)
-    _rounds: set[asyncio.Task[None]] = field(default_factory=set)
+    _rounds: set[asyncio.Task[None] | None] = field(default_factory=set)
     _waiting: list[_Asked] = field(default_factory=list)
     _timer: asyncio.TimerHandle | None = None
 
     async def accept(self, new: Acceptance) -> tuple[bool, int]:
-        """As Scripts.accept, and it is on disk. Unavailable: it is not, or not known to be (it may come to be)."""
+        """See Strict.accept."""
         asked = _Asked(new, asyncio.get_running_loop().create_future())
         self._waiting.append(asked)
         self._schedule()
@@ -72,9 +110,10 @@ class Disk:
 
     async def close(self) -> None:
         """Wait for no disk any more."""
-        for task in self._rounds:
+        tasks = [task for task in self._rounds if task is not None]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._rounds, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(client.close() for client in self._idle))
 
     def _schedule(self) -> None:
@@ -100,46 +139,34 @@ class Disk:
     async def _round(self, batch: list[_Asked]) -> None:
         """Accept all, wait once, answer all."""
         client: Client | None = None
+        answers: Sequence[Answer] = [Unavailable("this process stops")] * len(batch)
         try:
             client = self._idle.pop() if self._idle else await self.connect()
-            await self._write(client, batch)
+            answers = await self._write(client, batch)
         except Exception as error:
-            _fail(batch, error)
+            answers = [error] * len(batch)
         finally:
-            _fail(batch, Unavailable("this process stops"))
+            self._rounds.discard(asyncio.current_task())
             if client is not None:
                 self._idle.append(client)
-
-    async def _write(self, client: Client, batch: list[_Asked]) -> None:
-        scripts, before = RedisScripts(client, self.retention_ms), client.client_id
-        said = await asyncio.gather(*(scripts.accept(asked.new) for asked in batch), return_exceptions=True)
-        disks, replicas = (1, 0) if self.at_once else await self._wait(client)
-        if client.client_id != before:
-            raise Unavailable("the connection was lost before the disk had answered")  # the new one waits for nothing
-        late = disks < 1 or replicas < self.replicas
-        for asked, one in zip(batch, said, strict=True):
-            if isinstance(one, BaseException):
-                _answer(asked, error=one)
-            elif late:
-                _answer(asked, error=Unavailable(f"not on disk within {self.wait_ms} ms"))
-            else:
+            for asked, one in zip(batch, answers, strict=True):
                 _answer(asked, one)
 
-    async def _wait(self, client: Client) -> Any:
-        """[whether the server has what this connection wrote on its disk, how many replicas have it on theirs]."""
-        return await client.execute("WAITAOF", 1, self.replicas, self.wait_ms)
+    async def _write(self, client: Client, batch: Sequence[_Asked]) -> Sequence[Answer]:
+        scripts, before = RedisScripts(client, self.retention_ms), client.client_id
+        said = await asyncio.gather(*(scripts.accept(asked.new) for asked in batch), return_exceptions=True)
+        disks, replicas = await client.execute("WAITAOF", 1, self.replicas, self.wait_ms)
+        if client.client_id != before:
+            raise Unavailable("the connection was lost before the disk had answered")  # the new one waits for nothing
+        if disks < 1 or replicas < self.replicas:
+            raise Unavailable(f"not on disk within {self.wait_ms} ms")
+        return said
 
 
-def _answer(asked: _Asked, said: tuple[bool, int] = (False, 0), error: BaseException | None = None) -> None:
+def _answer(asked: _Asked, said: Answer) -> None:
     if asked.answer.done():
         return
-    if error is None:
-        asked.answer.set_result(said)
+    if isinstance(said, BaseException):
+        asked.answer.set_exception(said)
     else:
-        asked.answer.set_exception(error)
-
-
-def _fail(batch: list[_Asked], error: Exception) -> None:
-    """Whoever has no answer yet gets this one."""
-    for asked in batch:
-        _answer(asked, error=error)
+        asked.answer.set_result(said)

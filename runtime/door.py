@@ -14,7 +14,7 @@ from base.clock import Clock
 from base.ids import Random, mint_run_id, short_id
 from base.replies import time_ms
 from runtime import faults
-from runtime.disk import Disk
+from runtime.disk import Strict
 from runtime.names import prefix
 from runtime.runs import Runs
 from runtime.scripts import Acceptance, Scripts
@@ -30,8 +30,7 @@ log = logs.room("runtime")
 _AWAY = (0.2, 1.0)  # seconds, jittered, between two tries of a farewell while Redis is away
 _NO_DISK = (
     "The server under this gateway cannot say when a request is on its disk, so `strict` cannot be promised. Leave "
-    "x-headrace-durability out, or ask the operator for a server with WAITAOF (Valkey 7.2, Redis 7.2) or for "
-    "`appendfsync always`."
+    "x-headrace-durability out, or ask the operator for `appendfsync always`."
 )
 _CANCELLED = Failure(
     code=Code.cancelled, message="The request was cancelled before it was answered.", should_retry=False
@@ -60,7 +59,7 @@ class StreamDoor:
         clock: Clock,
         chance: Random,
         bounds: Bounds,
-        disk: Disk | None = None,
+        disk: Strict | None = None,
     ) -> None:
         """disk: for strict runs; None = the server cannot say what is on its disk."""
         self.name = name

@@ -20,6 +20,7 @@
     {p}:gate:<pool>|<lane>:... zsets    who waits: tenants, tenant:<id>, waiting; passed: who was served more
     commands, control          streams  outside any partition
     {commands}:server          hash     as {p}:server, for the stream outside
+    {durable}:probe            string   whether WAITAOF waits is tried on it (runtime/disk.py); a minute
     {commands}:starts:<group>  hash     as {p}:starts, for the stream outside
     {commands}:dlq             stream   as {p}:dlq, for the stream outside
 

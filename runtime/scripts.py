@@ -231,7 +231,7 @@ class RedisScripts:
 
     def __init__(self, redis: Redis, retention_ms: int) -> None:
         self._redis = redis
-        self._retention = retention_ms
+        self.retention_ms = retention_ms
 
     async def accept(self, new: Acceptance) -> tuple[bool, int]:
         p = prefix_of(new.run)
@@ -277,7 +277,7 @@ class RedisScripts:
                 fact.kind if fact else "",
                 fact.signed.e if fact else "",
                 fact.signed.s if fact else "",
-                self._retention,
+                self.retention_ms,
                 answer.headers,
                 answer.policy,
                 *(answer.weight, answer.cost, answer.priority),
@@ -324,7 +324,7 @@ class RedisScripts:
                 frame.payload,
                 frame.headers,
                 *(ending.kind, ending.signed.e, ending.signed.s, ending.outcome),
-                self._retention,
+                self.retention_ms,
                 place,
                 "" if ending.tokens is None else ending.tokens,
             ),
@@ -393,7 +393,7 @@ class RedisScripts:
                 letter.run,
                 letter.frame,
                 *((fact.kind, fact.signed.e, fact.signed.s) if fact else ("", "", "")),
-                self._retention,
+                self.retention_ms,
                 letter.place,
             ),
         )
