@@ -59,6 +59,7 @@ class Control:
                 if self._reader.losses != losses:
                     losses = self._reader.losses
                     self._forget()
+                    last = earlier(last, await self._end()) if last else last  # the server may have lost entries
                 last = last or await self._end()
                 reply = await self._reader.send("XREAD", "BLOCK", _BLOCK_MS, "STREAMS", "control", last)
             except HeadraceError:
@@ -86,3 +87,8 @@ class Control:
                 self._hear(event)
             else:
                 log.warning("control entry ignored", reason=f"{envelope.by!r} may not publish {envelope.type}")
+
+
+def earlier(one: str, other: str) -> str:
+    """The earlier of two entry ids."""
+    return min(one, other, key=lambda id: tuple(map(int, id.split("-"))))
