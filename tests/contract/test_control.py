@@ -56,6 +56,11 @@ async def _blocked(world: RedisWorld) -> bool:
     return b"blocked_clients:1" in await world.redis.execute("INFO", "clients")
 
 
+async def _listens(world: RedisWorld, reader: Client) -> bool:
+    """Whether this very connection waits for entries."""
+    return b"cmd=xread " in await world.redis.execute("CLIENT", "LIST", "ID", reader.client_id)
+
+
 async def heard(ears: Ears, count: int) -> list[Any]:
     await until(lambda: _many(ears, count))
     return ears.heard
@@ -92,6 +97,6 @@ async def test_server_that_lost_entries_is_heard_from_where_it_stands(ears: Ears
     reader = ears.control._reader
     reader.interrupt()
     await until(lambda: reader.losses == 1 and reader.connected)
-    await until(lambda: _blocked(ears.world))
+    await until(lambda: _listens(ears.world, reader))
     await ears.say("console", "console", KeyChanged(key_id="k"))
     assert (await heard(ears, 2))[1:] == [KeyChanged(key_id="k")]
