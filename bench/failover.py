@@ -29,7 +29,7 @@ from tests.losses import losing_house, replicated_house
 TOKENS = 20
 ITL_MS = 25
 _RATE = 20.0  # requests a second
-_BEFORE_S, _AFTER_S = 2.0, 3.0
+_BEFORE_S, _AFTER_S = 2.0, 1.0
 _DEADLINE_S = 60.0
 _SETTLED_S = 60.0  # until nothing is pending any more, in the long form
 _SURE_S = 1.0  # an answer that was whole so long before the blow is on the record
@@ -56,7 +56,7 @@ class Row:
     """What came of one case. silent: ended without an answer and without a code, or never; doubled: words of two
     executions in one answer; overbilled: more tokens on the record than the engine sent; unrecorded: whole answers
     that are not on the record though they had been there for a second. away_s: until the server was in charge again;
-    served_s: from the blow until a request was answered whole."""
+    served_s: from there until a request was answered whole."""
 
     name: str
     runs: int
@@ -87,18 +87,16 @@ class _Load:
     said: list[Said] = field(default_factory=list)
     asking: list[asyncio.Task[None]] = field(default_factory=list)
 
-    async def run(self, seconds: float) -> None:
-        """Ask for that long; nothing is awaited."""
-        until = monotonic() + seconds
-        while monotonic() < until:
+    async def run(self) -> None:
+        """Ask until cancelled; nothing is awaited."""
+        while True:
             self.ask()
             await asyncio.sleep(1 / _RATE)
 
-    def ask(self) -> Said:
+    def ask(self) -> None:
         said = Said(f"{self.name}-{len(self.said)}", began=monotonic())
         self.said.append(said)
         self.asking.append(asyncio.create_task(self._ask(said, len(self.said) % 2 == 0)))
-        return said
 
     async def _ask(self, said: Said, stream: bool) -> None:
         prompt = [{"role": "user", "content": f"@@id={said.name}"}]
@@ -147,12 +145,13 @@ async def play(name: str, house: House, key: str, engine: Engine, blow: Blow, *,
     limits = httpx.Limits(max_connections=500, max_keepalive_connections=0)
     async with httpx.AsyncClient(timeout=_DEADLINE_S, limits=limits, trust_env=False) as http:
         load = _Load(name, house.base_url, key, http)
-        await load.run(_BEFORE_S)
+        running = asyncio.create_task(load.run())
+        await asyncio.sleep(_BEFORE_S)
         struck = monotonic()
-        (away_s, _), served_s = await asyncio.gather(
-            asyncio.gather(blow(), load.run(_AFTER_S)), _until_served(load, struck)
-        )
-        await load.run(1.0)
+        away_s = await blow()
+        served_s = await _until_served(load)
+        await asyncio.sleep(_AFTER_S)
+        running.cancel()
         await asyncio.wait(load.asking)
     if patient:
         await asyncio.to_thread(_settled, house)
@@ -161,12 +160,13 @@ async def play(name: str, house: House, key: str, engine: Engine, blow: Blow, *,
     return judge(name, load.said, ledger, billed, struck, away_s, served_s)
 
 
-async def _until_served(load: _Load, struck: float) -> float:
-    """Seconds from the blow until a request that was sent after it was answered whole."""
-    while monotonic() < struck + _DEADLINE_S:
-        done = [said.ended for said in load.said if said.began > struck + 0.5 and said.done]
+async def _until_served(load: _Load) -> float:
+    """Seconds from now, when the server is in charge again, until a request that was sent since was answered whole."""
+    back = monotonic()
+    while monotonic() < back + _DEADLINE_S:
+        done = [said.ended for said in load.said if said.began > back and said.done]
         if done:
-            return min(done) - struck
+            return min(done) - back
         await asyncio.sleep(0.05)
     return float("inf")
 
