@@ -164,7 +164,7 @@ async def _until_served(load: _Load) -> float:
     """Seconds from now, when the server is in charge again, until a request that was sent since was answered whole."""
     back = monotonic()
     while monotonic() < back + _DEADLINE_S:
-        done = [said.ended for said in load.said if said.began > back and said.done]
+        done = [said.ended for said in load.said if said.began > back and said.done and said.ended]
         if done:
             return min(done) - back
         await asyncio.sleep(0.05)
