@@ -55,7 +55,15 @@ class RedisSettings(BaseModel):
         description="redis://, rediss:// or unix:// address of the server, or redis+sentinel:// with the Sentinels' "
         "hosts and the master's name: redis+sentinel://:PASSWORD@HOST:26379,HOST:26379/MASTER/0.",
     )
+    urls: dict[str, str] = Field(
+        {},
+        description="Addresses with a user of its own for processes of these rooms (`rules`, or `rules,persons` for a "
+        "process with both); `headrace topology acl` writes the users. Others take `url`.",
+    )
     allow_no_aof: bool = Field(False, description="Start on a server without AOF; a restart then loses live requests.")
+    allow_plaintext: bool = Field(
+        False, description="Speak to a server on another machine without TLS, where the way to it is safe."
+    )
     appendfsync: Literal["everysec", "always"] = Field(
         "everysec",
         description="When the embedded server writes to disk: once a second, or before it answers (own servers have "
@@ -74,6 +82,10 @@ class RedisSettings(BaseModel):
         if "+sentinel://" in given:
             Address.parse(given)
         return given
+
+    def of(self, rooms: Sequence[str]) -> RedisSettings:
+        """As a process of these rooms connects."""
+        return self.model_copy(update={"url": self.urls.get(",".join(rooms), self.url)})
 
 
 class StrictSettings(BaseModel):
