@@ -41,11 +41,11 @@ async def promise_of(redis: Any, connect: Connect) -> str:
         return ""
     if await _syncs_always(redis):
         return ALWAYS
-    if not (await redis.execute("COMMAND", "INFO", "WAITAOF"))[0]:
-        return ""
     client = await connect()
     try:
         return WAITAOF if await _waits(client) else ""
+    except ServerError:  # there is none, or the login may not ask
+        return ""
     finally:
         await client.close()
 
