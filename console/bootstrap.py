@@ -82,6 +82,8 @@ async def opened_store(settings: Settings) -> AsyncIterator[Store]:
 async def _prepare(plan: Plan, settings: Settings, say: Say) -> None:
     if plan.own:
         await _check_own(settings, say)
+    elif settings.runs.strict.is_asked and (found := await own.redis_problems(settings)):
+        raise BootstrapError("; ".join(found))
     async with opened(settings) as context:
         allowed = settings.redis.allow_no_aof
         done = await make_ready(context.topology, settings.partitions, context.redis, allow_no_aof=allowed)

@@ -51,6 +51,7 @@ class Options:
     keyring: str = field(default="", repr=False)  # of the settings; "" takes the one in secrets.json
     own_servers: bool = False  # named by the settings; nothing embedded is started
     drain: tuple[float, float] = (DRAIN_SECONDS, DRAIN_SECONDS)
+    fsync: str = "everysec"  # redis.appendfsync, for the embedded server
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,13 +182,14 @@ def assemble(
         overrides["secrets.keyring"] = options.keyring or secrets.keyring
     shown = "127.0.0.1" if options.host in ("", "0.0.0.0", "::") else options.host
     plan = make_plan(options, source, f"http://{shown}:{port}", f"http://127.0.0.1:{admin}")
-    return Machine(options, supervisor, embedded_servers(options.data, secrets) if secrets else None, plan)
+    servers = embedded_servers(options.data, secrets, options.fsync) if secrets else None
+    return Machine(options, supervisor, servers, plan)
 
 
-def embedded_servers(data: Path, secrets: Secrets) -> tuple[EmbeddedValkey, EmbeddedPostgres]:
+def embedded_servers(data: Path, secrets: Secrets, fsync: str = "everysec") -> tuple[EmbeddedValkey, EmbeddedPostgres]:
     """The two servers of this folder, not running yet."""
     return (
-        EmbeddedValkey(data / "valkey", ValkeySettings(secrets.valkey_password)),
+        EmbeddedValkey(data / "valkey", ValkeySettings(secrets.valkey_password, fsync=fsync)),
         EmbeddedPostgres(data / "postgres", PostgresSettings(secrets.postgres_password)),
     )
 

@@ -14,7 +14,9 @@ from base.clock import SystemClock
 from base.ids import SystemRandom
 from console.config import Settings
 from console.secrets import HOW_KEY, weak_password
+from runtime.address import SENTINEL_SHAPE, Guarded
 from runtime.client import Address, Client
+from runtime.disk import promise_of
 from runtime.topology import server_facts, unsafe
 from schemas.errors import HeadraceError
 from storage.migrate import status
@@ -70,7 +72,7 @@ def _plain(settings: Settings) -> list[str]:
     r, p = settings.redis, settings.postgres
     found = []
     for name, url in (("redis.url", r.url), *((f"redis.urls.{rooms}", url) for rooms, url in r.urls.items())):
-        if url.startswith("redis://") and not _is_here(url) and not r.allow_plaintext:
+        if url.startswith(("redis://", "redis+sentinel://")) and not _is_here(url) and not r.allow_plaintext:
             found.append(
                 f"{name}: prompts and passwords would cross the network in the clear; write rediss:// (TLS), or set "
                 "redis.allow_plaintext: true where the way to the server is safe"
@@ -87,6 +89,8 @@ def _plain(settings: Settings) -> list[str]:
 def _is_here(url: str) -> bool:
     """Whether an address stays on this machine, or cannot be read (which another check says)."""
     try:
+        if (guarded := _guarded(url)) is not None:
+            return all(_is_here(f"redis://{sentinel}") for sentinel in guarded.sentinels)
         host = urlsplit(url).hostname or "localhost"
     except ValueError:
         return True
@@ -96,12 +100,18 @@ def _is_here(url: str) -> bool:
         return host == "localhost"
 
 
+def _guarded(url: str) -> Guarded | None:
+    """The Sentinels of an address that has some. ValueError."""
+    return Address.parse(url).guarded if "+sentinel://" in url else None
+
+
 def _redis_problem(name: str, url: str) -> str:
     """ "" for an address that can be read, with a password that is none of the first that anybody tries."""
     try:
         Address.parse(url)
     except ValueError:
-        return f"{name}: must read redis://user:password@host:port/0, rediss:// (TLS) or unix://{_SIGNS}"
+        shapes = f"redis://user:password@host:port/0, rediss:// (TLS), unix://, or {SENTINEL_SHAPE}"
+        return f"{name}: must read {shapes}{_SIGNS}"
     return weak_password(name, url)
 
 
@@ -138,7 +148,24 @@ async def _told(name: str, look: Callable[[Settings], Awaitable[list[str]]], set
 async def redis_problems(settings: Settings) -> list[str]:
     """Of the server that carries the streams. Unavailable when it is away."""
     async with connected(settings) as client:
-        return unsafe(await server_facts(client), allow_no_aof=settings.redis.allow_no_aof)
+        found = unsafe(await server_facts(client), allow_no_aof=settings.redis.allow_no_aof)
+        if not found and settings.runs.strict.is_asked:
+            found += await _strict_problems(settings, client)
+    return found
+
+
+async def _strict_problems(settings: Settings, client: Client) -> list[str]:
+    """Whether strict runs can be had here."""
+
+    async def another() -> Client:
+        made = Client(
+            Address.parse(settings.redis.url), SystemClock(), SystemRandom(), name="operator:disk", silence=12
+        )
+        await made.connect()
+        return made
+
+    problem = settings.runs.strict.missing(await promise_of(client, another))
+    return [problem] if problem else []
 
 
 @asynccontextmanager

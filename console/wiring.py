@@ -24,6 +24,7 @@ from ingress.serve import IngressServer
 from ingress.stalls import Stalls
 from providers.http import HttpTransport
 from runtime.asyncapi import document
+from runtime.disk import Disk, Strict
 from runtime.door import StreamDoor
 from runtime.inspect import Inspector
 from runtime.names import prefix, push_channel
@@ -118,8 +119,8 @@ def _sharing(house: House, router: Router) -> Callable[[], Awaitable[None]]:
     return start
 
 
-def make_door(house: House, publisher: str) -> StreamDoor:
-    """A door of this process; without `open_door` it can ask and cancel, but hears no frames."""
+def make_door(house: House, publisher: str, disk: Strict | None = None) -> StreamDoor:
+    """A door of this process; without `open_door` it can ask and cancel, but hears no frames. disk: for strict runs."""
     c = house.context
     return StreamDoor(
         c.consumer,
@@ -131,6 +132,7 @@ def make_door(house: House, publisher: str) -> StreamDoor:
         c.chance,
         house.settings.runs.bounds(),
         house.store.archive,
+        disk,
     )
 
 
@@ -145,7 +147,11 @@ async def open_door(house: House, door: StreamDoor) -> None:
 
 async def _ingress(house: House) -> None:
     c, settings = house.context, house.settings.server
-    door = make_door(house, "ingress")
+    strict = house.settings.runs.strict
+    disk = await c.disk(strict)
+    if isinstance(disk, Disk):
+        house.stops.add("strict runs", disk.close, 2.0)
+    door = make_door(house, "ingress", disk)
     parts = Parts(
         name=door.name,
         settings=settings,
@@ -158,6 +164,7 @@ async def _ingress(house: House) -> None:
         stalls=Stalls(c.clock, settings.stall_limit),
         families=tuple(c.topology.families),
         topology=c.topology.version,
+        strict=strict.rule(),
         asyncapi=lambda: document(c.topology),
         archive=house.store.archive,
     )

@@ -67,6 +67,16 @@ def priority(headers: Mapping[bytes, bytes]) -> int | None:
     return int(text)
 
 
+def wants_strict(headers: Mapping[bytes, bytes]) -> bool:
+    """x-headrace-durability: strict. It can ask for more than the operator decided, never for less, so that is its only
+    value; Refusal(invalid_request) for any other."""
+    text = headers.get(b"x-headrace-durability")
+    if text is not None and text.strip() != b"strict":
+        words = "Invalid value for header 'x-headrace-durability': it can only be `strict`; leave it out otherwise."
+        raise Refusal.of(Code.invalid_request, words, param="x-headrace-durability")
+    return text is not None
+
+
 def traceparent(headers: Mapping[bytes, bytes]) -> str:
     """The W3C trace context, or "" when there is none that is valid."""
     text = headers.get(b"traceparent", b"").decode("latin1")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from base.clock import Clock
 from base.health import Health
 from ingress.settings import ServerSettings
 from ingress.stalls import Stalls
 from policy.api_keys import Ring
+from policy.durability import StrictRuns
 from schemas.errors import Code, Refusal
 from schemas.ports import Archive, Catalog, Door, Keys
 
@@ -19,8 +20,8 @@ DRAIN_RETRY_MS = 1000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """name: this ingress process, unique; it is the Door's too. families, topology: from streams.yaml, stamped into
-    every RequestAccepted. asyncapi: makes the document of the streams. archive: where answers are kept after
-    their frames are gone."""
+    every RequestAccepted. strict: which runs wait for the disk. asyncapi: makes the document of the streams.
+    archive: where answers are kept after their frames are gone."""
 
     name: str
     settings: ServerSettings
@@ -33,6 +34,7 @@ class Parts:
     stalls: Stalls
     families: tuple[str, ...]
     topology: int = 1
+    strict: StrictRuns = field(default_factory=StrictRuns)
     asyncapi: Callable[[], bytes]
     archive: Archive | None = None
 

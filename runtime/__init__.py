@@ -1,7 +1,8 @@
 """Delivery: the only place that knows ack, claim, retry, heartbeat and dead letters.
 
 what there is   names (every Redis key), topology (streams.yaml, checked and applied), asyncapi (the same, a document)
-one server      client (pipelined), push (what it sends by itself), scripts (Lua, loaded once), groups (its groups)
+one server      address (its URL), sentinel (who is the master), wire (one connection), client (pipelined, reconnects),
+                push (what it sends by itself), scripts (Lua, loaded once), groups (its groups), disk (what is on it)
 a run           door (accept, watch), acceptance (what its script takes and says), repeats (the same request again),
                 keeping (frames for the archive), watch (frames in order), runs (read it), lease (own it),
                 seals (sign and seal)

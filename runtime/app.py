@@ -8,17 +8,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from base import logs, metrics
 from base.clock import Clock
 from base.crypto import KeyRing, Verifier
 from base.ids import Random
+from policy.durability import StrictRuns
 from runtime.acts import Acts
 from runtime.client import Address, Client
 from runtime.consume import Engine, Handler
+from runtime.disk import ALWAYS, WAITAOF, Disk, promise_of
 from runtime.door import Bounds
 from runtime.group_spec import Counters
 from runtime.groups import RedisGroups
@@ -30,18 +32,29 @@ from runtime.push import RedisPush
 from runtime.runs import RedisRuns
 from runtime.scripts import RedisScripts
 from runtime.seals import Seals
+from runtime.sentinel import Sentinels
 from runtime.topology import Topology
+from schemas.errors import HeadraceError
 
 log = logs.room("runtime")
 
 _READER_SILENCE_S = 12.0  # above the blocking time of a read
+_DISK_GRACE_S = 2.0  # above the wait for a disk
+
+
+class StrictError(HeadraceError):
+    """The settings promise what this server cannot keep; says what to do."""
 
 
 class RedisSettings(BaseModel):
     """Section `redis`: the server that carries the streams."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    url: str = Field("redis://127.0.0.1:6379/0", description="redis://, rediss:// or unix:// address of the server.")
+    url: str = Field(
+        "redis://127.0.0.1:6379/0",
+        description="redis://, rediss:// or unix:// address of the server, or redis+sentinel:// with the Sentinels' "
+        "hosts and the master's name: redis+sentinel://:PASSWORD@HOST:26379,HOST:26379/MASTER/0.",
+    )
     urls: dict[str, str] = Field(
         {},
         description="Addresses with a user of its own for processes of these rooms (`rules`, or `rules,persons` for a "
@@ -51,6 +64,11 @@ class RedisSettings(BaseModel):
     allow_plaintext: bool = Field(
         False, description="Speak to a server on another machine without TLS, where the way to it is safe."
     )
+    appendfsync: Literal["everysec", "always"] = Field(
+        "everysec",
+        description="When the embedded server writes to disk: once a second, or before it answers (own servers have "
+        "their own configuration).",
+    )
     retention_s: int = Field(
         0,
         ge=0,
@@ -58,9 +76,61 @@ class RedisSettings(BaseModel):
         "0: what streams.yaml says of `reply`.",
     )
 
+    @field_validator("url")
+    @classmethod
+    def _readable(cls, given: str) -> str:
+        if "+sentinel://" in given:
+            Address.parse(given)
+        return given
+
     def of(self, rooms: Sequence[str]) -> RedisSettings:
         """As a process of these rooms connects."""
         return self.model_copy(update={"url": self.urls.get(",".join(rooms), self.url)})
+
+
+class StrictSettings(BaseModel):
+    """Section `runs.strict`: which runs are accepted only once they are on the server's disk. A request asks for it
+    with `x-headrace-durability: strict`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    lanes: tuple[Literal["interactive", "batch"], ...] = Field(
+        (), description="Lanes whose runs are strict; the lane is that of the caller's key."
+    )
+    models: tuple[str, ...] = Field((), description="Models whose runs are strict; names or patterns with *.")
+    keys: tuple[str, ...] = Field((), description="Ids of keys whose runs are strict; ids or patterns with *.")
+    wait_s: float = Field(
+        5.0,
+        gt=0,
+        le=60,
+        description="Seconds an acceptance waits for the disk; then the answer is 503 and it is undone.",
+    )
+    replicas: int = Field(
+        0, ge=0, le=5, description="Replicas that must have it on their disks too, so that it outlives a failover."
+    )
+
+    def rule(self) -> StrictRuns:
+        """As the door asks it."""
+        return StrictRuns(lanes=self.lanes, models=self.models, keys=self.keys)
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether anything here must be kept."""
+        return bool(self.lanes or self.models or self.keys or self.replicas)
+
+    def missing(self, promise: str) -> str:
+        """What keeps a server with this promise (runtime.disk.promise_of) from what is asked here; "" nothing."""
+        if not self.is_asked:
+            return ""
+        if promise == ALWAYS and self.replicas:
+            return "runs.strict.replicas needs WAITAOF, which is not asked under appendfsync always; set it to 0"
+        return "" if promise else _NO_PROMISE
+
+
+_NO_PROMISE = (
+    "runs.strict asks for runs that are on disk, and this server cannot say when something is: set appendfsync always "
+    "(embedded: redis.appendfsync: always; own: CONFIG SET appendfsync always, and ACL SETUSER ... +config|get lets us "
+    "see it), or take a server whose WAITAOF waits (Redis 7.2 and 8), or empty runs.strict"
+)
 
 
 class RunSettings(BaseModel):
@@ -75,6 +145,9 @@ class RunSettings(BaseModel):
         default_factory=dict,
         description="Milliseconds of silence after which others take over what a worker holds, by group; the same in "
         "every process; else what streams.yaml says.",
+    )
+    strict: StrictSettings = Field(
+        default_factory=StrictSettings, description="Which runs are accepted only once they are on disk."
     )
 
     def bounds(self) -> Bounds:
@@ -97,6 +170,7 @@ class Context:
     push: RedisPush
     scripts: RedisScripts
     runs: RedisRuns
+    sentinels: Sentinels | None = None
 
     @classmethod
     async def open(
@@ -111,9 +185,10 @@ class Context:
     ) -> Context:
         """Connect. Unavailable when the server is away."""
         address = Address.parse(settings.url)
-        redis = Client(address, clock, chance, name=consumer)
+        sentinels = Sentinels(address, clock) if address.guarded else None
+        redis = Client(address, clock, chance, name=consumer, sentinels=sentinels)
         await redis.connect()
-        push = RedisPush(address, clock, chance, consumer)
+        push = RedisPush(address, clock, chance, consumer, sentinels)
         await push.start()
         return cls(
             consumer=consumer,
@@ -127,11 +202,27 @@ class Context:
             push=push,
             scripts=RedisScripts(redis, settings.retention_s * 1000 or topology.reply_ttl_ms),
             runs=RedisRuns(redis),
+            sentinels=sentinels,
         )
 
     async def close(self) -> None:
         await self.push.stop()
         await self.redis.close()
+
+    async def disk(self, settings: StrictSettings) -> Disk | RedisScripts | None:
+        """For strict runs; None where the server cannot say what is on its disk. Unavailable; StrictError where the
+        settings ask for what the server cannot give."""
+        silence = settings.wait_s + _DISK_GRACE_S
+        promise = await promise_of(self.redis, lambda: self._client("disk", _READER_SILENCE_S))
+        if found := settings.missing(promise):
+            raise StrictError(found)
+        if promise != WAITAOF:
+            return self.scripts if promise else None  # it answers after its disk anyway
+
+        async def connect() -> Client:
+            return await self._client("disk", silence)
+
+        return Disk(connect, self.scripts.retention_ms, round(settings.wait_s * 1000), settings.replicas)
 
     def seals(self, publisher: str) -> Seals:
         """Hands that sign as `publisher`."""
@@ -143,8 +234,16 @@ class Context:
 
     async def reader(self, name: str) -> Client:
         """A connection that may block."""
+        return await self._client(name, _READER_SILENCE_S)
+
+    async def _client(self, name: str, silence: float) -> Client:
         client = Client(
-            self.address, self.clock, self.chance, name=f"{self.consumer}:{name}", silence=_READER_SILENCE_S
+            self.address,
+            self.clock,
+            self.chance,
+            name=f"{self.consumer}:{name}",
+            silence=silence,
+            sentinels=self.sentinels,
         )
         await client.connect()
         return client

@@ -14,6 +14,7 @@ from typing import Any
 from faststream import AckPolicy, FastStream
 from faststream.redis import RedisBroker, StreamSub
 
+from runtime.address import Address
 from runtime.app import Stage, Workers
 from runtime.topology import Topology
 from schemas.envelope import message_classes
@@ -35,11 +36,17 @@ class Declarations(RedisBroker):
 
 
 def application(url: str, topology: Topology, workers: Workers, stages: list[Stage]) -> FastStream:
-    """The worker application of this process: every stage declared, one lifespan."""
-    broker = Declarations(url, workers)
+    """The worker application of this process: every stage declared, one lifespan. url: shown, never connected to."""
+    broker = Declarations(_shown(url), workers)
     for stage in stages:
         declare(broker, topology, stage.group)
     return FastStream(broker)
+
+
+def _shown(url: str) -> str:
+    """FastStream reads the address of one server."""
+    guarded = Address.parse(url).guarded
+    return url if guarded is None else f"redis://{guarded.sentinels[0]}"
 
 
 def declare(broker: RedisBroker, topology: Topology, group: str) -> None:

@@ -1,24 +1,33 @@
-"""Whether the silence of a consumer means anything: not within one idle limit of the server's start or of an outage."""
+"""Whether the silence of a consumer means anything: not within one idle limit of a restart, a failover or an outage.
+
+A promoted replica has been up for long and holds what the old primary last told it, so its uptime says nothing: what
+counts is how long this very server is known to be in charge (runtime/lua/tenure.lua), and that our own connection held.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from base.clock import Clock
-from runtime.groups import Groups
+from runtime.names import stream_prefix
+from runtime.scripts import Scripts
 
 
 class Calm:
     """After an outage nothing is taken over until one full idle limit has passed: live owners beat first."""
 
-    def __init__(self, groups: Groups, clock: Clock, idle_ms: int) -> None:
-        self._groups, self._clock, self._idle_s = groups, clock, idle_ms / 1000
-        self._since: tuple[float, int] | None = None  # (not before, losses seen)
+    def __init__(self, losses: Callable[[], Awaitable[int]], scripts: Scripts, clock: Clock, idle_ms: int) -> None:
+        """losses: how many connections to the server were lost so far; Unavailable."""
+        self._count, self._scripts = losses, scripts
+        self._clock, self._idle_s = clock, idle_ms / 1000
+        self._losses: int | None = None  # as last seen
+        self._not_before = 0.0
 
-    async def reached(self) -> bool:
-        """Whether entries of silent consumers may be taken over now. Unavailable."""
-        up, losses = await self._groups.calm()
-        now = self._clock.monotonic()
-        if self._since is None:
-            self._since = (now + max(0.0, self._idle_s - up), losses)
-        elif self._since[1] != losses:
-            self._since = (now + self._idle_s, losses)
-        return now >= self._since[0] and up >= self._idle_s
+    async def reached(self, stream: str) -> bool:
+        """Whether entries of silent consumers of this stream may be taken over now. Unavailable."""
+        losses = await self._count()
+        if self._losses not in (None, losses):
+            self._not_before = self._clock.monotonic() + self._idle_s
+        self._losses = losses
+        tenure = await self._scripts.tenure(stream_prefix(stream).rstrip(":"))
+        return tenure >= self._idle_s and self._clock.monotonic() >= self._not_before

@@ -9,6 +9,8 @@ addresses, hiredis the parser of replies.
   Unavailable too: it may or may not have been applied, which is why every script of ours can be run twice.
 - Refusals that mean "not now" (OOM, MISCONF, READONLY, LOADING, NOREPLICAS, CLUSTERDOWN, BUSY) are Unavailable;
   any other server error is ServerError.
+- Behind Sentinel it looks up the master before each connection, refuses a replica, and leaves a server that Sentinel
+  has replaced. Any server that turns out to be a replica (READONLY) is left and looked up again.
 - A blocked XREADGROUP needs a client of its own (`blocking=True`): nothing else may be written on that connection.
 """
 
@@ -16,142 +18,21 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import ssl
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
-
-import hiredis
-from redis.asyncio.connection import parse_url
+from typing import Any
 
 from base import metrics
 from base.clock import Clock
 from base.ids import Random
+from runtime.address import Address
+from runtime.sentinel import Sentinels
+from runtime.wire import ServerError, Wire, connect
 from schemas.errors import HeadraceError, Unavailable
 
-_NOT_NOW = ("OOM", "MISCONF", "READONLY", "LOADING", "NOREPLICAS", "CLUSTERDOWN", "BUSY ", "MASTERDOWN", "TRYAGAIN")
+__all__ = ["Address", "Client", "ServerError"]
+
 _BACKOFF = (0.05, 0.5)  # seconds, jittered
 _SILENCE = 5.0  # seconds without a reply to a waiting command before the connection is given up
-
-
-class ServerError(HeadraceError):
-    """The server refused a command for a reason that waiting does not mend."""
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a server is: TCP or unix socket, credentials, TLS."""
-
-    host: str
-    port: int
-    path: str
-    username: str
-    password: str
-    tls: bool
-    db: int
-
-    @classmethod
-    def parse(cls, url: str) -> Address:
-        """From redis://, rediss:// or unix:// as redis-py reads them. ValueError when it is none of them."""
-        found: dict[str, Any] = dict(parse_url(url))
-        return cls(
-            host=found.get("host", "127.0.0.1"),
-            port=int(found.get("port", 6379)),
-            path=found.get("path", ""),
-            username=found.get("username") or "",
-            password=found.get("password") or "",
-            tls=url.startswith("rediss://"),
-            db=int(found.get("db") or 0),
-        )
-
-
-class _Wire(asyncio.Protocol):
-    """One connection: packs, writes once per turn, matches replies."""
-
-    def __init__(self, lost: Callable[[], None], push: Callable[[list[Any]], None] | None) -> None:
-        self._reader = hiredis.Reader()
-        self._waiting: deque[asyncio.Future[Any]] = deque()
-        self._out: list[bytes] = []
-        self._lost, self._push = lost, push
-        self._transport: asyncio.Transport | None = None
-        self._loop = asyncio.get_running_loop()
-        self.progress = self._loop.time()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by isinstance
-
-    def data_received(self, data: bytes) -> None:
-        self.progress = self._loop.time()
-        self._reader.feed(data)
-        while (reply := self._reader.gets()) is not False:
-            if isinstance(reply, hiredis.PushNotification):
-                if self._push is not None:
-                    self._push(list(reply))
-                continue
-            future = self._waiting.popleft()
-            if future.done():
-                continue
-            if isinstance(reply, hiredis.ReplyError):
-                future.set_exception(_translate(str(reply)))
-            else:
-                future.set_result(reply)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
-        for future in self._waiting:
-            if not future.done():
-                future.set_exception(Unavailable("the connection to Redis was lost"))
-                future.exception()  # a caller that is gone need not be told
-        self._waiting.clear()
-        self._lost()
-
-    def send(self, parts: tuple[Any, ...]) -> asyncio.Future[Any]:
-        if self._transport is None:
-            raise Unavailable("Redis is not connected")
-        if not self._out:
-            self._loop.call_soon(self._flush)
-        if not self._waiting:
-            self.progress = self._loop.time()
-        self._out.append(hiredis.pack_command(parts))
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self._waiting.append(future)
-        return future
-
-    def post(self, parts: tuple[Any, ...]) -> None:
-        """A command whose answer is a push message: nothing is awaited in its place."""
-        if not self._out:
-            self._loop.call_soon(self._flush)
-        self._out.append(hiredis.pack_command(parts))
-
-    def _flush(self) -> None:
-        if self._transport is not None and self._out:
-            self._transport.write(b"".join(self._out))
-        self._out.clear()
-
-    def silent_for(self) -> float:
-        """Seconds since the last sign of life, 0 when nothing is awaited."""
-        return self._loop.time() - self.progress if self._waiting else 0.0
-
-    def abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
-
-    def close(self) -> None:
-        self._flush()
-        if self._transport is not None:
-            self._transport.close()
-
-
-def _translate(text: str) -> HeadraceError:
-    """A server's error as one of ours."""
-    if text.startswith(_NOT_NOW):
-        return Unavailable(f"Redis refuses for now: {text}")
-    if text.startswith("NOPERM"):
-        return ServerError(
-            f"the user of redis.url may do too little ({text}); `headrace topology acl` writes its rights"
-        )
-    return ServerError(text)
 
 
 class Client:
@@ -166,15 +47,19 @@ class Client:
         name: str = "headrace",
         silence: float = _SILENCE,
         push: Callable[[list[Any]], None] | None = None,
+        sentinels: Sentinels | None = None,
     ) -> None:
+        """sentinels: of an address that has some, shared by the clients of a process; made here when not given."""
         self._address, self._clock, self._chance = address, clock, chance
+        self._sentinels = sentinels or (Sentinels(address, clock) if address.guarded else None)
         self._name, self._silence, self._push = name, silence, push
-        self._wire: _Wire | None = None
+        self._wire: Wire | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._dropped = asyncio.Event()
         self._hooks: list[Callable[[], Any]] = []
         self._digests: dict[str, str] = {}
         self.client_id = 0
+        self.place = address  # where it is connected, or was last
         self.losses = 0  # connections lost so far
 
     async def connect(self) -> None:
@@ -232,26 +117,29 @@ class Client:
             self._wire.abort()
 
     async def _open(self) -> None:
-        loop = asyncio.get_running_loop()
-        a = self._address
         self._dropped.clear()
-        wire = _Wire(self._on_lost, self._push)
+        wire = Wire(self._on_lost, self._push)
         try:
             async with asyncio.timeout(self._silence):
-                if a.path:
-                    await loop.create_unix_connection(lambda: wire, a.path)
-                else:
-                    tls = ssl.create_default_context() if a.tls else None
-                    await loop.create_connection(lambda: wire, a.host, a.port, ssl=tls)
-                hello = ["HELLO", "3", *(["AUTH", a.username or "default", a.password] if a.password else [])]
-                greeting = await wire.send((*hello, "SETNAME", self._name))
-                if a.db:
-                    await wire.send(("SELECT", a.db))
+                self.place = await self._sentinels.master() if self._sentinels else self._address
+                await connect(self.place, wire)
+                greeting = await self._greet(wire)
         except (OSError, TimeoutError, HeadraceError) as error:
             wire.abort()
-            raise Unavailable(f"Redis at {a.path or f'{a.host}:{a.port}'} does not answer: {error}") from None
+            raise Unavailable(f"Redis at {self.place} does not answer: {error}") from None
         self._wire = wire
         self.client_id = int(greeting[b"id"])
+
+    async def _greet(self, wire: Wire) -> Any:
+        """Say who we are; the server's answer. Unavailable when Sentinel has sent us to a replica."""
+        a = self._address
+        hello = ["HELLO", "3", *(["AUTH", a.username or "default", a.password] if a.password else [])]
+        greeting = await wire.send((*hello, "SETNAME", self._name))
+        if a.db:
+            await wire.send(("SELECT", a.db))
+        if self._sentinels and "role:master" not in str(await wire.send(("INFO", "replication"))):
+            raise Unavailable("it is a replica")
+        return greeting
 
     def _on_lost(self) -> None:
         self._wire = None
@@ -265,8 +153,7 @@ class Client:
             try:
                 await asyncio.wait_for(self._dropped.wait(), timeout=1.0)
             except TimeoutError:
-                if self._wire is not None and self._wire.silent_for() > self._silence:
-                    self._wire.abort()
+                await self._look()
                 continue
             await self._clock.sleep(self._chance.uniform(*_BACKOFF))
             try:
@@ -275,3 +162,16 @@ class Client:
                 self._dropped.set()
                 continue
             await asyncio.gather(*(hook() for hook in self._hooks), return_exceptions=True)
+
+    async def _look(self) -> None:
+        """Give a connection up that is silent, or whose server Sentinel has replaced."""
+        if self._wire is None:
+            return
+        if self._wire.silent_for() > self._silence or await self._is_replaced():
+            self.interrupt()
+
+    async def _is_replaced(self) -> bool:
+        try:
+            return self._sentinels is not None and await self._sentinels.master() != self.place
+        except Unavailable:
+            return False  # without a Sentinel nobody can have been promoted

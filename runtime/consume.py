@@ -10,7 +10,7 @@ What it promises
 - Poison (undecodable, wrongly signed) is dead at once; an unknown newer version is given back until its deadline.
 - A store that is away (Unavailable) is nobody's fault: the entry waits and its count stays as it was.
 - What a consumer holds that is known to be dead (`heir_of`) is taken over without waiting for its silence.
-- After an outage nothing is taken over until one full idle limit has passed, so that live owners beat first.
+- After an outage or a failover nothing is taken over until one full idle limit has passed: live owners beat first.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Engine:
 
     def __post_init__(self) -> None:
         self._reading = Reading(self.spec, self.streams, self.groups, self.consumer, self.clock, self.places)
-        self._calm = Calm(self.groups, self.clock, self.spec.idle_ms)
+        self._calm = Calm(self.groups.losses, self.scripts, self.clock, self.spec.idle_ms)
         self._heir = Heir(self.heir_of, self.spec, self.scripts)
 
     # --- life -----------------------------------------------------------------------------------------------------
@@ -185,10 +185,21 @@ class Engine:
             return None
         delivery = delivery_of(row, envelope, event, starts)
         item = Item(row, delivery, counted=starts > 0)
+        if (before := self._items.get(item.key)) is not None and not self._supersede(before):
+            return None
         self._items[item.key] = item
         if self.places is not None:
             self.places.take(row.stream)
         return item
+
+    def _supersede(self, before: Item) -> bool:
+        """An entry that is in hand was delivered anew: the server lost its last writes, this delivery among them. Work
+        that has claimed its run is void, since the claim came after the delivery; any other goes on and acknowledges
+        the new delivery."""
+        if before.on_state is None:
+            return False
+        self._hear(before, "lost")
+        return True
 
     def _start(self, items: list[Item]) -> asyncio.Task[None]:
         task = asyncio.create_task(self._guarded(items), name=f"{self.spec.group}:work")
@@ -296,7 +307,7 @@ class Engine:
         """Keep the entries, wait, run again; nothing is counted."""
         log.warning("a store is away", group=self.spec.group, entries=len(items), reason=reason)
         await self.clock.sleep(self.chance.uniform(0.2, 1.0))
-        items = [item for item in items if item.key in self._items]
+        items = [item for item in items if self._has(item)]
         if items:
             await self._work(items)
 
@@ -316,9 +327,15 @@ class Engine:
 
     def _forget(self, items: Sequence[Item]) -> None:
         for item in items:
-            if self._items.pop(item.key, None) is not None and self.places is not None:
-                self.places.give(item.row.stream)
+            if self._has(item):
+                del self._items[item.key]
+                if self.places is not None:
+                    self.places.give(item.row.stream)
         self._slot.set()
+
+    def _has(self, item: Item) -> bool:
+        """Whether it is still in hand, and not the same entry delivered anew."""
+        return self._items.get(item.key) is item
 
     # --- keeping and taking over ----------------------------------------------------------------------------------
 
@@ -338,7 +355,7 @@ class Engine:
                 self._hear(item, state)
 
     def _hear(self, item: Item, state: str) -> None:
-        if state == "ok" or item.key not in self._items:
+        if state == "ok" or not self._has(item):
             return
         if item.on_state is not None:
             item.on_state(state)
@@ -359,7 +376,7 @@ class Engine:
 
     async def _after(self, task: asyncio.Task[None], items: list[Item]) -> None:
         await asyncio.wait({task})
-        mine = [item for item in items if item.key in self._items]
+        mine = [item for item in items if self._has(item)]
         if mine:
             await self._guarded(mine)
 
@@ -367,8 +384,9 @@ class Engine:
         while not self._stopping:
             try:
                 await self._heir.look(self._reading.ensured)
-                if await self._calm.reached():
-                    for stream in self.streams():
+                streams = self.streams()
+                if streams and await self._calm.reached(streams[0]):
+                    for stream in streams:
                         await self._take_from(stream)
             except GroupLost:
                 self._reading.ensured.clear()

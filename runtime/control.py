@@ -57,8 +57,10 @@ class Control:
         while True:
             try:
                 if self._reader.losses != losses:
-                    losses = self._reader.losses
+                    seen = self._reader.losses
                     self._forget()
+                    last = earlier(last, await self._end()) if last else last  # the server may have lost entries
+                    losses = seen
                 last = last or await self._end()
                 reply = await self._reader.send("XREAD", "BLOCK", _BLOCK_MS, "STREAMS", "control", last)
             except HeadraceError:
@@ -83,3 +85,8 @@ class Control:
             log.warning("control entry ignored", reason=str(error))
         else:
             self._hear(event)
+
+
+def earlier(one: str, other: str) -> str:
+    """The earlier of two entry ids."""
+    return min(one, other, key=lambda id: tuple(map(int, id.split("-"))))

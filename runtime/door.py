@@ -15,6 +15,7 @@ from base.ids import Random, mint_run_id, short_id
 from base.replies import time_ms
 from runtime import faults
 from runtime.acceptance import Acceptance
+from runtime.disk import Strict
 from runtime.names import prefix
 from runtime.repeats import Repeats, replay
 from runtime.runs import Runs
@@ -30,6 +31,10 @@ from schemas.records import ArchiveRecord
 log = logs.room("runtime")
 
 _AWAY = (0.2, 1.0)  # seconds, jittered, between two tries of a farewell while Redis is away
+_NO_DISK = (
+    "The server under this gateway cannot say when a request is on its disk, so `strict` cannot be promised. Leave "
+    "x-headrace-durability out, or ask the operator for `appendfsync always`."
+)
 _CANCELLED = Failure(
     code=Code.cancelled, message="The request was cancelled before it was answered.", should_retry=False
 )
@@ -58,8 +63,11 @@ class StreamDoor:
         chance: Random,
         bounds: Bounds,
         archive: Archive | None = None,
+        disk: Strict | None = None,
     ) -> None:
+        """disk: for strict runs; None = the server cannot say what is on its disk."""
         self.name = name
+        self._disk = disk
         self._partitions, self._bounds = partitions, bounds
         self._scripts, self._runs, self._seals = scripts, runs, seals
         self._clock, self._chance = clock, chance
@@ -67,7 +75,7 @@ class StreamDoor:
         self._ended: deque[float] = deque(maxlen=256)
         self._side: set[asyncio.Task[None]] = set()
         self.hub = Hub(runs, seals, self._left, self.ended)
-        self._repeats = Repeats(self, scripts, archive, partitions, clock)
+        self._repeats = Repeats(self, archive, partitions, clock)
 
     def mint(self) -> str:
         """A new run id; partitions in turn."""
@@ -83,7 +91,7 @@ class StreamDoor:
         acceptance = self.acceptance(new, watch.watcher)
         faults.hit("ingress", "P3")
         try:
-            fits, live = await self._scripts.accept(acceptance)
+            fits, live = await self.way_in(new.strict).accept(acceptance)
         except BaseException as error:
             self.undone(watch, error)
             raise
@@ -130,6 +138,14 @@ class StreamDoor:
         watch.close()
         if isinstance(error, Unavailable):
             self._aside(self._insist(lambda: self._withdraw(watch.run, watch.watcher)))
+
+    def way_in(self, strict: bool) -> Strict:
+        """Who accepts it. Refusal for a promise that cannot be kept here."""
+        if not strict:
+            return self._scripts
+        if self._disk is None:
+            raise Refusal.of(Code.invalid_request, _NO_DISK, param="x-headrace-durability")
+        return self._disk
 
     async def beat(self, redis: Redis) -> None:
         """Tell the sweeper that this door lives; a silent one's watchers count as gone after a grace time."""

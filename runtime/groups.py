@@ -57,8 +57,8 @@ class Groups(Protocol):
         """Ids of entries whose holder was silent for idle_ms."""
         ...
 
-    async def calm(self) -> tuple[float, int]:
-        """(seconds the server is up, connections lost so far): when either changes, idle times mean nothing yet."""
+    async def losses(self) -> int:
+        """Connections lost so far; Unavailable while there is none."""
         ...
 
 
@@ -114,10 +114,7 @@ class RedisGroups:
             raise
         return [row[0].decode() for row in rows]
 
-    async def calm(self) -> tuple[float, int]:
+    async def losses(self) -> int:
         if not self._reader.connected:
             raise Unavailable("Redis is not connected")
-        info: Any = await self._writer.execute("INFO", "server")
-        text = (info if isinstance(info, bytes) else str(info).encode()).decode()
-        up = next(line for line in text.splitlines() if line.startswith("uptime_in_seconds:"))
-        return float(up.partition(":")[2]), self._reader.losses
+        return self._reader.losses

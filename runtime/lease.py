@@ -17,12 +17,13 @@ from base.crypto import CryptoError
 from base.ids import Random, short_id
 from runtime import faults
 from runtime.consume import Engine, Handler
-from runtime.runs import Runs
-from runtime.scripts import Claim, Scripts
+from runtime.runs import Runs, cut_short
+from runtime.scripts import Claim, Scripts, SealedFrame
 from runtime.seals import Seals
 from schemas import envelope as wire
-from schemas.errors import DecodeError, OwnerLost, SignatureError, Unavailable
+from schemas.errors import Code, DecodeError, Failure, OwnerLost, SignatureError, Unavailable
 from schemas.events import RequestAccepted, Terminal
+from schemas.frames import DATA, OWNER
 from schemas.outcomes import Dead, Delivery, Outcome, Settled
 from schemas.ports import RunLease
 
@@ -30,6 +31,10 @@ RunHandler = Callable[[Delivery, RunLease], Awaitable[None]]
 
 _BACKOFF = (0.05, 0.5)  # seconds, jittered, while Redis is away
 _PAGE = 256  # frames of one read of what was sent
+_BROKEN = Failure(
+    code=Code.upstream_interrupted,
+    message="The store lost a part of this answer; it ends here. Send the request again.",
+)
 T = TypeVar("T")
 
 
@@ -50,6 +55,7 @@ class Lease:
         fields = claim.fields
         self.run, self.epoch, self.sequence = run, claim.epoch, claim.sequence
         signed = wire.Signed(fields.get("a", b""), fields.get("as", b""))
+        self._signed = signed
         _, accepted = wire.verify(seals.verifier, "requests", {"ingress": ("RequestAccepted",)}, signed)
         self.accepted: RequestAccepted = accepted
         self.body = seals.open_body(run, claim.body)
@@ -74,10 +80,12 @@ class Lease:
         """Store one data frame and push it to the watchers. OwnerLost when the run is another's."""
         self._refuse_if_lost()
         last = self.sequence + events
-        frame = self._seals.frame(self.run, self.epoch, last, "data", events, payload, headers)
+        frame = self._frame(last, DATA, events, payload, headers)
         state = await self._insist(lambda: self._scripts.flush(self.run, self._owner, last, frame))
         if state in ("lost", "gap", "expired"):
             self.hear("lost")
+            if state == "gap":
+                await self._break_off()
             raise OwnerLost(f"flush of {self.run} at {self.epoch}-{last}: {state}")
         self.sequence = last
         self.hear(state)
@@ -105,13 +113,33 @@ class Lease:
         self._refuse_if_lost()
         faults.hit("router", "P3")
         place, last = f"{self.epoch}-{self.sequence}", self.sequence + events
-        frame = self._seals.frame(self.run, self.epoch, last, kind, events, payload, headers)
+        frame = self._frame(last, kind, events, payload, headers)
         ending = self._seals.ending(fact, self.epoch)
         state = await self._insist(lambda: self._scripts.end(self.run, "owner", self._owner, place, frame, ending))
         if state == "lost":
+            await self._break_off()
             raise OwnerLost(f"end of {self.run}")
         self.sequence, self.ended = last, True
         faults.hit("router", "P4")
+
+    def _frame(
+        self, last: int, kind: str, events: int, payload: bytes, headers: Mapping[str, str] | None
+    ) -> SealedFrame:
+        """A frame of this owner's, who is named in it: see schemas.frames.OWNER."""
+        named = {**(headers or {}), OWNER: self._owner.rpartition(":")[2]}
+        return self._seals.frame(self.run, self.epoch, last, kind, events, payload, named)
+
+    async def _break_off(self) -> None:
+        """The server may have lost frames that were sent: nothing can be added to them. A run that is still ours ends
+        where it stands there."""
+        seen = await self._scripts.watch(self.run, "", add=False)  # a look: nobody has that name
+        if (seen.state, seen.epoch) != ("running", self.epoch) or seen.sequence >= self.sequence:
+            return
+        frame = self._seals.error(self.run, seen.epoch, seen.sequence + 1, _BROKEN)
+        told = {"a": self._signed.e, "seq": str(seen.sequence).encode()}
+        ending = self._seals.ending(cut_short(self.run, told, _BROKEN), seen.epoch)
+        place = f"{seen.epoch}-{seen.sequence}"
+        self.ended = await self._scripts.end(self.run, "owner", self._owner, place, frame, ending) == "ok"
 
     def _refuse_if_lost(self) -> None:
         """Between the take-over of its entry and the claim of the new holder the hash still names this owner."""
@@ -181,7 +209,8 @@ class Leases:
         try:
             await self._handler(delivery, lease)
         finally:
-            self._live.pop(delivery.run, None)
+            if self._live.get(delivery.run) is lease:
+                del self._live[delivery.run]
         if not lease.ended:  # another's by now: its entry must not be acknowledged here
             raise OwnerLost(f"{delivery.run} was left before its end")
         return Settled()

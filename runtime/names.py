@@ -14,12 +14,15 @@
     {p}:dlq                    stream   dead letters, kept until the operator removes them
     {p}:starts:<group>         hash     entry -> starts, for redelivered entries only; the field goes with the ack
     {p}:doors                  zset     ingress process -> last heartbeat (server clock); a lost one drops out
+    {p}:server                 hash     run id of the server in charge (id), since when that is known (since, its clock)
     {p}:push:<name>            channel  frames for an ingress, cancels for an owner (sharded publish)
     {p}:routers                zset     router -> until when its announcement holds (server clock)
     {p}:gate:<pool>            hash     announced slots and virtual times of a pool (see runtime/lua/gate.lua)
     {p}:gate:<pool>|slots      hash     router -> its slots and until when; gone seconds after the last announcement
     {p}:gate:<pool>|<lane>:... zsets    who waits: tenants, tenant:<id>, waiting; passed: who was served more
     commands, control          streams  outside any partition
+    {commands}:server          hash     as {p}:server, for the stream outside
+    {durable}:probe            string   whether WAITAOF waits is tried on it (runtime/disk.py); a minute
     {commands}:starts:<group>  hash     as {p}:starts, for the stream outside
     {commands}:dlq             stream   as {p}:dlq, for the stream outside
 

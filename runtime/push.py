@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from base.clock import Clock
 from base.ids import Random
 from runtime.client import Address, Client
+from runtime.sentinel import Sentinels
 
 Listener = Callable[[bytes], None]
 
@@ -27,8 +28,10 @@ class Push(Protocol):
 class RedisPush:
     """One connection that only listens (RESP3 push messages)."""
 
-    def __init__(self, address: Address, clock: Clock, chance: Random, name: str) -> None:
-        self._client = Client(address, clock, chance, name=f"{name}:push", push=self._hear)
+    def __init__(
+        self, address: Address, clock: Clock, chance: Random, name: str, sentinels: Sentinels | None = None
+    ) -> None:
+        self._client = Client(address, clock, chance, name=f"{name}:push", push=self._hear, sentinels=sentinels)
         self._listeners: dict[bytes, Listener] = {}
         self._missed: list[Callable[[], None]] = []
         self._client.on_connect(self._again)

@@ -22,7 +22,7 @@ from base.clock import Clock
 from base.ids import derive_run_id
 from runtime import faults
 from runtime.acceptance import Acceptance, Accepted, Repeat
-from runtime.scripts import Scripts
+from runtime.disk import Strict
 from runtime.seals import Seals
 from runtime.watch import Hub, StreamWatch
 from schemas.errors import Code, Failure, Refusal, Unavailable
@@ -53,6 +53,8 @@ class Entrance(Protocol):
 
     def undone(self, watch: StreamWatch, error: BaseException) -> None: ...
 
+    def way_in(self, strict: bool) -> Strict: ...
+
     def overloaded(self, live: int) -> Refusal: ...
 
     def replay(self, kept: ArchiveRecord, after: int) -> StreamWatch: ...
@@ -61,10 +63,8 @@ class Entrance(Protocol):
 class Repeats:
     """Acceptance under an Idempotency-Key, for one door."""
 
-    def __init__(
-        self, door: Entrance, scripts: Scripts, archive: Archive | None, partitions: int, clock: Clock
-    ) -> None:
-        self._door, self._scripts, self._archive = door, scripts, archive
+    def __init__(self, door: Entrance, archive: Archive | None, partitions: int, clock: Clock) -> None:
+        self._door, self._archive = door, archive
         self._partitions, self._clock = partitions, clock
 
     async def accept(self, new: NewRun, once: Once) -> StreamWatch:
@@ -103,7 +103,7 @@ class Repeats:
         acceptance = self._door.acceptance(new, watch.watcher)
         faults.hit("ingress", "P3")
         try:
-            seen = await self._scripts.accept_once(acceptance, repeat)
+            seen = await self._door.way_in(new.strict).accept_once(acceptance, repeat)
         except BaseException as error:
             self._door.undone(watch, error)
             raise

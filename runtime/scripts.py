@@ -36,6 +36,7 @@ _ALLOW_OOM = frozenset(
         "disown",
         "announce",
         "regate",
+        "tenure",
         "archived",
     }
 )
@@ -221,6 +222,11 @@ class Scripts(Protocol):
         """What a dead consumer holds may be taken over at once, by whoever's limit is idle_ms; how many entries."""
         ...
 
+    async def tenure(self, p: str) -> float:
+        """Seconds for which the server that holds `p` (a partition's prefix, or a stream's) is known to be in charge:
+        from 0 again after a restart and after a failover."""
+        ...
+
     async def announce(self, p: str, router: str, holds_ms: int, slots: Mapping[str, int], most: int) -> Seat:
         """Slots by pool, for holds_ms (0 = the router leaves); at most `most` waiting runs are let in."""
         ...
@@ -235,7 +241,7 @@ class RedisScripts:
 
     def __init__(self, redis: Redis, retention_ms: int) -> None:
         self._redis = redis
-        self._retention = retention_ms
+        self.retention_ms = retention_ms
 
     async def accept(self, new: Acceptance) -> tuple[bool, int]:
         reply = await self._redis.script(source("accept"), keys_of(new), args_of(new))
@@ -247,7 +253,7 @@ class RedisScripts:
     async def archived(self, run: str) -> bool:
         p = prefix_of(run)
         keys = (f"{p}:run:{run}", f"{p}:reply:{run}")
-        return bool(await self._redis.script(source("archived"), keys, (self._retention,)))
+        return bool(await self._redis.script(source("archived"), keys, (self.retention_ms,)))
 
     async def verdict(self, answer: Answer) -> tuple[bool, str]:
         p = prefix_of(answer.run)
@@ -269,7 +275,7 @@ class RedisScripts:
                 fact.kind if fact else "",
                 fact.signed.e if fact else "",
                 fact.signed.s if fact else "",
-                self._retention,
+                self.retention_ms,
                 answer.headers,
                 answer.policy,
                 *(answer.weight, answer.cost, answer.priority),
@@ -316,7 +322,7 @@ class RedisScripts:
                 frame.payload,
                 frame.headers,
                 *(ending.kind, ending.signed.e, ending.signed.s, ending.outcome),
-                self._retention,
+                self.retention_ms,
                 place,
                 "" if ending.tokens is None else ending.tokens,
             ),
@@ -385,7 +391,7 @@ class RedisScripts:
                 letter.run,
                 letter.frame,
                 *((fact.kind, fact.signed.e, fact.signed.s) if fact else ("", "", "")),
-                self._retention,
+                self.retention_ms,
                 letter.place,
             ),
         )
@@ -399,6 +405,9 @@ class RedisScripts:
 
     async def disown(self, stream: str, group: str, consumer: str, idle_ms: int) -> int:
         return int(await self._redis.script(source("disown"), (stream,), (group, consumer, idle_ms)))
+
+    async def tenure(self, p: str) -> float:
+        return int(await self._redis.script(source("tenure"), (f"{p}:server",), ())) / 1000
 
     async def announce(self, p: str, router: str, holds_ms: int, slots: Mapping[str, int], most: int) -> Seat:
         pairs = [part for pair in slots.items() for part in pair]

@@ -2,8 +2,8 @@
 between two steps back to the gate, trims what everyone acknowledged.
 
 Any process may run it; every step is idempotent. What to do with a run is decided by `judge`, a pure function; the end
-script then checks that the run still stands where it was seen. After its start and after an outage nobody is late for
-`calm_s`: doors beat and families answer first; only runs past their own deadline are ended meanwhile.
+script then checks that the run still stands where it was seen. After its start, an outage or a failover nobody is late
+for `calm_s`: doors beat and families answer first; only runs past their own deadline are ended meanwhile.
 """
 
 from __future__ import annotations
@@ -142,8 +142,9 @@ class Sweeper:
         moved = 0
         for number in range(self._partitions):
             p = prefix(number)
-            moved += await self._all_overdue(p, now, calm)
-            if calm:
+            settled = calm and await self._scripts.tenure(p) >= self._calm_s
+            moved += await self._all_overdue(p, now, settled)
+            if settled:
                 await self._lost_doors(p, now)
                 moved += await self._astray(p, now)
         for stream, groups in self._trims.items():

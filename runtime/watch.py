@@ -3,25 +3,31 @@
 A push that fits is handed on as it is. On a gap, on silence, after a reconnection, or when a slow reader has fallen
 behind, the watch reads the reply stream from its last sequence instead; the stream is the truth. Memory per watch is
 bounded: past `_BUFFER` bytes what is queued is dropped and read again at the reader's own pace.
+
+A server that lost its last writes (a power cut, a failover) may show a run as it was before frames that a reader has
+had, or not at all, and may let another owner begin it anew under the same epoch. A reader must never be given the end
+of one answer after the beginning of another, so whatever does not continue what it was given ends it with an error:
+frames of another owner under the same epoch, a run that stands below the reader's place, a run that is gone.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from base import metrics
 from runtime import faults
 from runtime.runs import Runs
 from runtime.seals import Seals
 from schemas.errors import Code, Refusal, Unavailable
-from schemas.frames import DATA, Frame, StoredFrame
+from schemas.frames import DATA, OWNER, Frame, StoredFrame
 
 _BUFFER = 256 * 1024  # bytes queued for one reader
 _SILENCE_S = 3.0  # after this long without a push the stream is asked
 _PAGE = 64  # frames per catch-up read
 _AWAY_S = 0.1  # between two tries while Redis is away
+_LOST_RETRY_MS = 1_000  # what a client is told whose request the store lost
 
 Leave = Callable[[str, str, str], Awaitable[None]]
 
@@ -36,26 +42,27 @@ class StreamWatch:
         self._queue: deque[StoredFrame] = deque()
         self._queued = 0
         self._epoch, self._sequence = 0, 0  # the place of the last frame handed out
+        self._owner = ""  # who wrote that frame
         self._after = after  # events the reader has already
-        self._behind = behind
+        self._behind, self._attached = behind, behind
         self._finished = False
         self._ring = asyncio.Event()
 
     def offer(self, frame: StoredFrame) -> None:
         """A push came. Anything that doesn't continue what is queued sends the reader to the stream."""
+        self._ring.set()
         if self._behind:
-            self._ring.set()
             return
         epoch, sequence = self._tail()
-        if frame.sequence - frame.events != sequence or frame.epoch < epoch:
-            if frame.sequence > sequence or frame.epoch > epoch:
+        if frame.sequence - frame.events == sequence and frame.epoch >= epoch:
+            self._queue.append(frame)
+            self._queued += len(frame.payload)
+            if self._queued > _BUFFER:
                 self.miss()
-            return
-        self._queue.append(frame)
-        self._queued += len(frame.payload)
-        if self._queued > _BUFFER:
+        elif frame.sequence > sequence or frame.epoch > epoch:
             self.miss()
-        self._ring.set()
+        else:
+            self._behind = True  # pushed twice, or the run fell back: the stream tells
 
     def miss(self) -> None:
         """Something may be missing: forget what is queued and read the stream."""
@@ -93,13 +100,14 @@ class StreamWatch:
         self._queued -= len(stored.payload)
         first = stored.sequence - stored.events + 1
         if stored.epoch > self._epoch and first <= self._sequence:
-            raise Refusal.of(
-                Code.upstream_interrupted, "The answer was started again elsewhere; this stream ends here."
-            )
-        self._epoch, self._sequence = stored.epoch, stored.sequence
+            raise _started_again()
+        frame = self._hub.seals.open_stored(self.run, stored)
+        owner = frame.headers.get(OWNER, "")
+        if stored.epoch == self._epoch and self._is_other(owner):
+            raise _started_again()
+        self._epoch, self._sequence, self._owner = stored.epoch, stored.sequence, owner or self._owner
         if stored.sequence <= self._after and stored.kind == DATA:
             return None  # the last frame is told to whoever asks for what lies behind it
-        frame = self._hub.seals.open_stored(self.run, stored)
         faults.hit("ingress", "P2")
         if frame.terminal:
             self._finished = True
@@ -121,8 +129,8 @@ class StreamWatch:
         self._ring.clear()
         try:
             page = await self._hub.runs.frames(self.run, self._epoch, self._sequence, _PAGE)
-            if not page and not await self._hub.runs.fields(self.run):
-                raise Refusal.of(Code.not_found, f"The stream of {self.run} is no longer kept.")
+            if not page:
+                self._check(await self._hub.runs.fields(self.run))
         except Unavailable:
             if asyncio.get_running_loop().time() >= until:
                 raise
@@ -134,6 +142,29 @@ class StreamWatch:
         self._queue.extend(page)
         self._queued += sum(len(frame.payload) for frame in page)
 
+    def _check(self, fields: Mapping[str, bytes]) -> None:
+        """No frame lies behind this reader's place: the run must still stand there. Refusal when it does not."""
+        if not fields:
+            raise self._gone()
+        place = int(fields["epoch"]), int(fields["seq"])
+        same = place[0] == self._epoch and self._sequence > 0
+        other = same and self._is_other(fields.get("owner", b"").decode().rpartition(":")[2])
+        if other or place[0] < self._epoch or place[1] < self._sequence:
+            raise _started_again()
+
+    def _is_other(self, owner: str) -> bool:
+        """Whether this is another owner than that of the frames so far; "" = unknown (an older version wrote it)."""
+        return bool(owner and self._owner and owner != self._owner)
+
+    def _gone(self) -> Refusal:
+        """The run is not there. One that this process accepted is watched to its end, so it was lost."""
+        if self._attached:
+            return Refusal.of(Code.not_found, f"The stream of {self.run} is no longer kept.")
+        if self._sequence:
+            return Refusal.of(Code.upstream_interrupted, "The store lost this answer; it ends here.")
+        words = "The store lost this request before it was answered. Send it again."
+        return Refusal.of(Code.store_unavailable, words, retry_after_ms=_LOST_RETRY_MS)
+
     async def leave(self, reason: str = "left") -> None:
         """See schemas.ports.Watch.leave."""
         if not self._finished:
@@ -144,6 +175,10 @@ class StreamWatch:
     def close(self) -> None:
         """See schemas.ports.Watch.close."""
         self._hub.drop(self)
+
+
+def _started_again() -> Refusal:
+    return Refusal.of(Code.upstream_interrupted, "The answer was started again elsewhere; this stream ends here.")
 
 
 class Hub:

@@ -2,7 +2,8 @@
 
 The sequence counts the SSE data events sent to the client, from 1; a frame holds one or more whole events and its id
 is that of its last one. A unary answer is one event. Entry fields: `k` kind, `n` events in it, `d` sealed payload,
-`h` (first and last frame only) public headers as JSON. The same fields go out on the push channel of each watching
+`h` headers as JSON: public ones in the first and the last frame, and who wrote it (OWNER) in every frame of a router.
+The same fields go out on the push channel of each watching
 ingress, behind a line that names run, epoch, sequence.
 
     kind   payload                                                   after it
@@ -21,6 +22,9 @@ import msgspec
 from schemas.errors import UNREADABLE, DecodeError, Failure
 
 DATA, END, ERROR = "data", "end", "error"
+#: Header of a frame: the nonce of the claim under which it was written. A server that lost writes may give an epoch
+#: away twice; frames of one epoch with two nonces belong to two answers. Never shown outside.
+OWNER = "owner"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

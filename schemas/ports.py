@@ -64,13 +64,14 @@ class Once:
 class NewRun:
     """What acceptance needs. body: the normalised JSON. deadline_ms: the run's hard budget from now. once: it came with
     an Idempotency-Key; the run that it becomes then has an id of its own making, not the one in `accepted`, and is kept
-    for a time (accepted.keep_ms > 0)."""
+    for a time (accepted.keep_ms > 0). strict: accepted only once it is on disk."""
 
     accepted: RequestAccepted
     body: bytes
     deadline_ms: int
     trace: str = ""
     once: Once | None = None
+    strict: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

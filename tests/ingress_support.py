@@ -20,6 +20,7 @@ from ingress.serve import IngressServer
 from ingress.settings import ServerSettings
 from ingress.stalls import Stalls
 from policy.api_keys import ENTROPY_BYTES, Minted, mint
+from policy.durability import StrictRuns
 from runtime.asyncapi import document
 from runtime.topology import load
 from schemas.errors import Code, Failure, Refusal
@@ -227,7 +228,14 @@ def new_key(ring: KeyRing, **changes: object) -> tuple[Minted, KeyRecord]:
     return minted, KeyRecord(**fields)  # type: ignore[arg-type]
 
 
-def new_parts(door: Door, settings: ServerSettings, keys: MemoryKeys, ring: KeyRing, name: str = "door-1") -> Parts:
+def new_parts(
+    door: Door,
+    settings: ServerSettings,
+    keys: MemoryKeys,
+    ring: KeyRing,
+    name: str = "door-1",
+    strict: StrictRuns | None = None,
+) -> Parts:
     clock = SystemClock()
     models = (ModelRecord(name="tiny", pool="tiny", created=7), ModelRecord(name="org/big:1", pool="big"))
     return Parts(
@@ -242,17 +250,20 @@ def new_parts(door: Door, settings: ServerSettings, keys: MemoryKeys, ring: KeyR
         health=Health("ingress"),
         stalls=Stalls(clock, settings.stall_limit),
         families=("authorization", "rules"),
+        strict=strict or StrictRuns(),
     )
 
 
 @contextlib.asynccontextmanager
-async def gateway(script: Script | None = None, **changes: object) -> AsyncIterator[Gateway]:
-    """A door on a free port, stopped at the end."""
+async def gateway(
+    script: Script | None = None, strict: StrictRuns | None = None, **changes: object
+) -> AsyncIterator[Gateway]:
+    """A door on a free port, stopped at the end. changes: of its settings."""
     settings = ServerSettings(**{"port": 0, "drain_limit": 1, "idle_timeout": 5, **changes})
     ring = KeyRing([RingKey("k1", b"1" * 32)])
     minted, record = new_key(ring)
     door, keys = PlayedDoor(script), MemoryKeys([record])
-    parts = new_parts(door, settings, keys, ring)
+    parts = new_parts(door, settings, keys, ring, strict=strict)
     app = Ingress(parts)
     server = IngressServer(app, settings, parts.health, parts.clock)
     await server.start()

@@ -69,6 +69,14 @@ class World(Protocol):
 
     async def flush_all(self) -> None: ...
 
+    async def replica(self) -> Any:
+        """What a replica has that stops to follow now."""
+        ...
+
+    async def promote(self, replica: Any) -> None:
+        """A failover to it: whatever was written since is lost, and another server is in charge."""
+        ...
+
 
 class MemoryWorld:
     """The twin. clock: bends its time."""
@@ -129,6 +137,12 @@ class MemoryWorld:
 
     async def flush_all(self) -> None:
         self.server.clear()
+
+    async def replica(self) -> Any:
+        return self.server.replica()
+
+    async def promote(self, replica: Any) -> None:
+        self.server.promote(replica)
 
 
 class RedisWorld:
@@ -214,6 +228,21 @@ class RedisWorld:
 
     async def flush_all(self) -> None:
         await self.redis.execute("FLUSHALL")
+
+    async def replica(self) -> Any:
+        """Every key as DUMP writes it (a stream with its groups), with its time to live."""
+        keys = await self.redis.execute("KEYS", "*")
+        dumps = await asyncio.gather(*(self.redis.execute("DUMP", key) for key in keys))
+        lives = await asyncio.gather(*(self.redis.execute("PTTL", key) for key in keys))
+        return {key: (max(0, life), dump) for key, life, dump in zip(keys, lives, dumps, strict=True)}
+
+    async def promote(self, replica: Any) -> None:
+        """The same server takes the keys back, and the word for who is in charge is another's."""
+        gone = [key for key in await self.redis.execute("KEYS", "*") if key not in replica]
+        steps = [self.redis.execute("DEL", key) for key in gone]
+        steps += [self.redis.execute("RESTORE", key, life, dump, "REPLACE") for key, (life, dump) in replica.items()]
+        steps += [self.redis.execute("HSET", key, "id", "old") for key in replica if key.endswith(b":server")]
+        await asyncio.gather(*steps)
 
 
 @asynccontextmanager

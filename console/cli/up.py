@@ -82,6 +82,7 @@ def choose(
         keyring=settings.secrets.keyring.get_secret_value(),
         own_servers=are_named(settings),
         drain=(settings.server.drain_limit + 10, settings.runs.drain_s + 15),
+        fsync=settings.redis.appendfsync,
     )
 
 

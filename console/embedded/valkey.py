@@ -88,6 +88,7 @@ class EmbeddedValkey:
         self._identity = processes.read_record(self.folder / "server.json")
         self.adopted = self._identity is not None and self.is_ready()
         if self.adopted:
+            self.ask("CONFIG", "SET", "appendfsync", self.settings.fsync)  # the settings may have changed
             return
         self._end_strays()
         self._spawn()

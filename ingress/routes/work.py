@@ -21,7 +21,7 @@ from ingress.body import ClientGone, read_body
 from ingress.credentials import allow, credential_of
 from ingress.errors import INTERNAL, failure_of
 from ingress.exchange import Exchange
-from ingress.headers import client_request_id, deadline_ms, priority, traceparent
+from ingress.headers import client_request_id, deadline_ms, priority, traceparent, wants_strict
 from ingress.once import once_key, once_of
 from ingress.parts import Parts
 from ingress.presence import Presence, sign_off
@@ -64,7 +64,9 @@ class Work:
         credential = credential_of(headers, self._parts.ring)
         key = once_key(headers)
         raw = await read_body(receive, headers, self._settings.body_limit, self._settings.body_timeout)
-        new = self._new_run(out.run, self._parse(raw), credential, headers)
+        asked = self._parse(raw)
+        strict = wants_strict(headers) or await self._is_strict(credential.key_id, asked.model)
+        new = self._new_run(out.run, asked, credential, headers, strict)
         return new if key is None else await self._once(new, key, headers)
 
     async def _once(self, new: NewRun, key: bytes, headers: Mapping[bytes, bytes]) -> NewRun:
@@ -82,7 +84,15 @@ class Work:
         once = once_of(self._parts.ring, who.tenant, who.key_id, self._path, key, new.body)
         return replace(new, accepted=accepted, once=once)
 
-    def _new_run(self, run: str, asked: Asked, who: Credential, headers: Mapping[bytes, bytes]) -> NewRun:
+    async def _is_strict(self, key_id: str, model: str) -> bool:
+        """Whether the operator wants it on disk. Only a rule about lanes needs the key's record."""
+        rule = self._parts.strict
+        if rule.covers(key_id, model) or not rule.lanes:
+            return rule.covers(key_id, model)
+        key = await self._parts.keys.find(key_id)
+        return key is not None and rule.covers_lane(key.lane)
+
+    def _new_run(self, run: str, asked: Asked, who: Credential, headers: Mapping[bytes, bytes], strict: bool) -> NewRun:
         settings = self._settings
         accepted = RequestAccepted(
             run=run,
@@ -105,7 +115,7 @@ class Work:
             keep_ms=round(settings.keep * 1000) if asked.store and settings.allow_store else 0,
         )
         budget = deadline_ms(headers, settings.deadline, settings.max_deadline)
-        return NewRun(accepted=accepted, body=asked.body, deadline_ms=budget, trace=traceparent(headers))
+        return NewRun(accepted=accepted, body=asked.body, deadline_ms=budget, trace=traceparent(headers), strict=strict)
 
     async def _follow(self, watch: Watch, receive: Receive, out: Exchange, new: NewRun) -> None:
         """Watch the run to its end, or until the client or this process goes."""

@@ -81,9 +81,9 @@ class MemoryGroups:
         pending = sorted(self._group(stream, group).pending.items())
         return [text_of(id) for id, row in pending if row.since_ms <= since][:count]
 
-    async def calm(self) -> tuple[float, int]:
+    async def losses(self) -> int:
         await self._server.turn()
-        return self._server.clock.monotonic() - self._server.started, 0
+        return 0
 
 
 class MemoryRuns:

@@ -265,6 +265,15 @@ class MemoryScripts:
         self._gates.pump(p, rest.rpartition(":")[0], 1)
         self._server.ack(lane, "router", entry)
 
+    async def tenure(self, p: str) -> float:
+        await self._server.turn()
+        s, now = self._server, self._server.now()
+        id, since = s.servers.get(p, ("", 0))
+        if id == s.run_id and since <= now:
+            return (now - since) / 1000
+        s.servers[p] = (s.run_id, now)
+        return 0.0
+
     async def announce(self, p: str, router: str, holds_ms: int, slots: Mapping[str, int], most: int) -> Seat:
         await self._server.turn()
         now, left = self._server.now(), most

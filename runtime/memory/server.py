@@ -7,6 +7,7 @@ raises Unavailable while `away` is set.
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,13 +65,20 @@ class Stream:
         return ((key, fields) for key, fields in self.entries.items() if key > id)
 
 
+#: Attributes of MemoryServer that a real one would keep on disk and send to its replicas.
+_STORED = (
+    *("streams", "hashes", "bodies", "live", "bytes", "lanes", "starts"),
+    *("gates", "routers", "servers", "_expires"),
+)
+
+
 class MemoryServer:
     """One server. `clock` is its TIME."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.away = False
-        self.started = clock.monotonic()
+        self.run_id = "1"  # another one after a restart or a failover
         self.arrived = asyncio.Event()  # set by whatever may end a blocked read, replaced after
         self._listeners: dict[str, list[Callable[[bytes], None]]] = {}
         self.clear()
@@ -87,7 +95,19 @@ class MemoryServer:
         self.once: dict[str, int] = {}  # {p}:once
         self.gates: dict[Any, Any] = {}  # runtime.memory.gate
         self.routers: dict[str, dict[str, int]] = {}
+        self.servers: dict[str, tuple[str, int]] = {}  # runtime/lua/tenure.lua: prefix -> run id, since
         self._expires: dict[str, int] = {}
+        self.wake()
+
+    def replica(self) -> Mapping[str, Any]:
+        """What a replica has that stops to follow now: a copy of everything that is stored."""
+        return copy.deepcopy({name: getattr(self, name) for name in _STORED})
+
+    def promote(self, replica: Mapping[str, Any]) -> None:
+        """A failover: what was written since that replica stopped to follow is gone; another server is in charge."""
+        for name, value in copy.deepcopy(dict(replica)).items():
+            setattr(self, name, value)
+        self.run_id = str(int(self.run_id) + 1)
         self.wake()
 
     async def turn(self) -> None:

@@ -56,6 +56,11 @@ async def _blocked(world: RedisWorld) -> bool:
     return b"blocked_clients:1" in await world.redis.execute("INFO", "clients")
 
 
+async def _listens(world: RedisWorld, reader: Client) -> bool:
+    """Whether this very connection waits for entries."""
+    return b"cmd=xread " in await world.redis.execute("CLIENT", "LIST", "ID", reader.client_id)
+
+
 async def heard(ears: Ears, count: int) -> list[Any]:
     await until(lambda: _many(ears, count))
     return ears.heard
@@ -79,3 +84,19 @@ async def test_nobody_else_may(ears: Ears, by: str) -> None:
     await ears.say("provisioner", "provisioner", CatalogChanged(pool="p"))
     await ears.say("console", "console", KeyChanged(key_id="k"))
     assert await heard(ears, 2) == [CatalogChanged(pool="p"), KeyChanged(key_id="k")]
+
+
+async def test_server_that_lost_entries_is_heard_from_where_it_stands(ears: Ears) -> None:
+    """A promoted replica whose clock is behind gives out ids that the listener has passed."""
+    later = wire.encode(CatalogChanged(pool="lost"), id="x", by="console")
+    signed = wire.sign(Seals(RING, "console", CLOCK, CHANCE).signer, "control", later)
+    await ears.world.redis.execute("XADD", "control", "99999999999999-0", "e", signed.e, "s", signed.s)
+    assert await heard(ears, 1) == [CatalogChanged(pool="lost")]
+    await ears.world.redis.execute("DEL", "control")
+    await ears.world.redis.execute("XADD", "control", "2-0", "e", b"{}", "s", b"")
+    reader = ears.control._reader
+    reader.interrupt()
+    await until(lambda: reader.losses == 1 and reader.connected)
+    await until(lambda: _listens(ears.world, reader))
+    await ears.say("console", "console", KeyChanged(key_id="k"))
+    assert (await heard(ears, 2))[1:] == [KeyChanged(key_id="k")]

@@ -12,7 +12,7 @@ from runtime.door import Bounds, StreamDoor
 from runtime.names import push_channel
 from schemas.errors import Code, Failure, OwnerLost, Refusal
 from schemas.events import RequestCompleted, RequestFailed, Usage
-from schemas.frames import END, ERROR, decode_failure
+from schemas.frames import END, ERROR, OWNER, decode_failure
 from schemas.outcomes import Decided, Delivery, Outcome
 from schemas.ports import NewRun, RunLease, Watch
 from schemas.verdicts import PASS, REFUSE, Grant, Verdict
@@ -57,7 +57,7 @@ async def test_lease_carries_what_was_accepted_and_decided(world: World, house: 
     assert await world.entries(LANE_KEY) == [] and await world.pending(LANE_KEY, "router") == {}
     frames = await world.runs.frames(run, 0, 0, 10)
     opened = seals("ingress").open_frame(run, 1, 1, "data", 1, frames[0].payload, frames[0].headers)
-    assert opened.payload == b"data: a\n\n" and opened.headers == {"x": "y"}
+    assert opened.payload == b"data: a\n\n" and opened.headers.keys() == {"x", OWNER} and opened.headers["x"] == "y"
     assert frames[0].payload != opened.payload
 
 

@@ -36,7 +36,8 @@ async def server(valkey_cluster: str) -> AsyncIterator[RedisWorld]:
 
 
 def _sweeper(world: RedisWorld, trims: dict[str, tuple[str, ...]] | None = None) -> Sweeper:
-    return Sweeper(world.redis, world.scripts, world.runs, seals("sweeper"), CLOCK, CHANCE, PARTITIONS, trims or {})
+    hands = seals("sweeper")
+    return Sweeper(world.redis, world.scripts, world.runs, hands, CLOCK, CHANCE, PARTITIONS, trims or {}, calm_s=0.0)
 
 
 async def _failure(world: RedisWorld, hands: Hands, place: tuple[int, int]) -> str:

@@ -208,10 +208,10 @@ async def test_attach_to_an_unknown_run_is_not_found(world: World, door: StreamD
 async def test_expired_stream_is_not_found_under_its_reader(world: World) -> None:
     door = await _make_door(world, "deaf", deaf=True)
     owner = await _owned(world, door)
+    watch = await door.attach(owner.run, 0)
     await world.forget(owner.hands.hash)
-    door.hub.missed()
     with pytest.raises(Refusal) as caught:
-        await owner.watch.next(20.0)
+        await watch.next(20.0)
     assert caught.value.failure.code == "not_found"
 
 

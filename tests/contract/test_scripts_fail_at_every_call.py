@@ -379,6 +379,12 @@ async def _regate(world: RedisWorld) -> Stage:
 
 
 @stage
+async def _tenure(world: RedisWorld) -> Stage:
+    hands = Hands(world)
+    return Stage(hands, lambda s: s.tenure(hands.p))
+
+
+@stage
 async def _end_of_a_waiting_run(world: RedisWorld) -> Stage:
     hands = await _waiting(world)
     return Stage(hands, _end(hands, "state", "queued", "0-0"))

@@ -9,6 +9,7 @@ import orjson
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
+from policy.durability import StrictRuns
 from schemas.errors import Code, Failure, Refusal, Unavailable
 from schemas.frames import END
 from tests.ingress_support import (
@@ -319,3 +320,24 @@ async def test_fifty_streams_at_once_each_get_their_own() -> None:
             return "".join([piece.choices[0].delta.content or "" async for piece in stream])
 
         assert await asyncio.gather(*(one(n) for n in range(50))) == [f"number {n}" for n in range(50)]
+
+
+@pytest.mark.parametrize(
+    ("rule", "line", "strict"),
+    [
+        (StrictRuns(), "", False),
+        (StrictRuns(), "x-headrace-durability: strict", True),
+        (StrictRuns(models=("ti*",)), "", True),
+        (StrictRuns(models=("big",)), "", False),
+        (StrictRuns(keys=("*",)), "", True),
+        (StrictRuns(keys=("other",)), "", False),
+        (StrictRuns(lanes=("interactive",)), "", True),
+        (StrictRuns(lanes=("batch",)), "", False),
+        (StrictRuns(lanes=("batch",)), "x-headrace-durability: strict", True),
+    ],
+    ids=str,
+)
+async def test_run_is_strict_by_rule_or_by_request(rule: StrictRuns, line: str, strict: bool) -> None:
+    async with gateway(answer_hello, strict=rule) as up:
+        assert (await raw(up.port, post(up.token, chat_body(), *([line] if line else [])))).status == 200
+        assert next(iter(up.door.runs.values())).new.strict is strict

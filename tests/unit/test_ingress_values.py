@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from ingress.headers import client_request_id, deadline_ms, frame_headers, own_headers, priority, traceparent
+from ingress.headers import (
+    client_request_id,
+    deadline_ms,
+    frame_headers,
+    own_headers,
+    priority,
+    traceparent,
+    wants_strict,
+)
 from ingress.replay import events_of, numbered
 from ingress.routes.streams import belongs
 from ingress.routes.work import outcome_of
@@ -152,3 +160,11 @@ def test_a_run_belongs_to_its_key_and_its_tenant_only() -> None:
     assert belongs(status("acme"), key("other", "acme"))
     assert not belongs(status("acme"), key("other", "rival"))
     assert not belongs(status(""), key("other", ""))
+
+
+def test_durability_can_only_be_asked_to_be_strict() -> None:
+    assert not wants_strict({}) and wants_strict({b"x-headrace-durability": b" strict "})
+    for wrong in (b"", b"default", b"strict, default", b"\xff"):
+        with pytest.raises(Refusal) as caught:
+            wants_strict({b"x-headrace-durability": wrong})
+        assert caught.value.failure.param == "x-headrace-durability"

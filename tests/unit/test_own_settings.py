@@ -31,6 +31,10 @@ GOOD = environment_of("redis://:long-and-own@127.0.0.1:1/0", "postgresql://gate:
         ({"DATABASE_URL": "mysql://a:b@127.0.0.1/c"}, "must read postgresql://"),
         ({"REDIS_URL": "redis://:long-and-own@redis.example:6379/0"}, "redis.url: prompts and passwords would cross"),
         ({"REDIS_URL": "redis://:long-and-own@10.0.0.7:6379/0"}, "write rediss:// (TLS), or set redis.allow_plaintext"),
+        (
+            {"REDIS_URL": "redis+sentinel://:long-and-own@127.0.0.1,10.0.0.7/m"},
+            "redis.url: prompts and passwords would cross",
+        ),
         ({"DATABASE_URL": "postgresql://gate:long-and-own@pg.example/gate"}, "add ?sslmode=verify-full (TLS)"),
         ({"DATABASE_URL": "postgresql://gate:long-and-own@[2001:db8::1]/gate?sslmode=prefer"}, "in the clear"),
     ],
