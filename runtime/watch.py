@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from base import metrics
 from runtime import faults
@@ -22,6 +22,7 @@ _BUFFER = 256 * 1024  # bytes queued for one reader
 _SILENCE_S = 3.0  # after this long without a push the stream is asked
 _PAGE = 64  # frames per catch-up read
 _AWAY_S = 0.1  # between two tries while Redis is away
+_NONCE = 48  # bytes of a sealed payload that hold its nonce, whatever the length of the key's name
 
 Leave = Callable[[str, str, str], Awaitable[None]]
 
@@ -35,6 +36,7 @@ class StreamWatch:
         self._queue: deque[StoredFrame] = deque()
         self._queued = 0
         self._epoch, self._sequence = 0, 0  # the place of the last frame handed out
+        self._last = b""  # how its sealed payload begins: no other frame begins like that
         self._after = after  # events the reader has already
         self._behind = behind
         self._finished = False
@@ -92,10 +94,8 @@ class StreamWatch:
         self._queued -= len(stored.payload)
         first = stored.sequence - stored.events + 1
         if stored.epoch > self._epoch and first <= self._sequence:
-            raise Refusal.of(
-                Code.upstream_interrupted, "The answer was started again elsewhere; this stream ends here."
-            )
-        self._epoch, self._sequence = stored.epoch, stored.sequence
+            raise _started_again()
+        self._epoch, self._sequence, self._last = stored.epoch, stored.sequence, stored.payload[:_NONCE]
         if stored.sequence <= self._after and stored.kind == DATA:
             return None  # the last frame is told to whoever asks for what lies behind it
         frame = self._hub.seals.open_frame(
@@ -121,7 +121,7 @@ class StreamWatch:
         while it was read (its frame may be younger than the page)."""
         self._ring.clear()
         try:
-            page = await self._hub.runs.frames(self.run, self._epoch, self._sequence, _PAGE)
+            page = await self._hub.runs.frames(self.run, self._epoch, max(self._sequence - 1, 0), _PAGE)
             if not page and not await self._hub.runs.fields(self.run):
                 raise Refusal.of(Code.not_found, f"The stream of {self.run} is no longer kept.")
         except Unavailable:
@@ -129,11 +129,23 @@ class StreamWatch:
                 raise
             await self._wait(_AWAY_S)
             return
+        page = self._behind_last(page)
         if not page:
             self._behind = self._ring.is_set()
             return
         self._queue.extend(page)
         self._queued += sum(len(frame.payload) for frame in page)
+
+    def _behind_last(self, page: Sequence[StoredFrame]) -> Sequence[StoredFrame]:
+        """A page without its first frame, which is the last one handed out. A server that lost it (a failover can) may
+        have given its place to another answer by now, or will."""
+        if not self._sequence:
+            return page
+        if not page or (page[0].epoch, page[0].sequence) != (self._epoch, self._sequence):
+            raise _started_again()
+        if page[0].payload[:_NONCE] != self._last:
+            raise _started_again()
+        return page[1:]
 
     async def leave(self, reason: str = "left") -> None:
         """See schemas.ports.Watch.leave."""
@@ -145,6 +157,10 @@ class StreamWatch:
     def close(self) -> None:
         """See schemas.ports.Watch.close."""
         self._hub.drop(self)
+
+
+def _started_again() -> Refusal:
+    return Refusal.of(Code.upstream_interrupted, "The answer was started again elsewhere; this stream ends here.")
 
 
 class Hub:

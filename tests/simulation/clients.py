@@ -25,7 +25,12 @@ class Seen:
     ended: bool = False
     cut: bool = False
     left: bool = False
+    left_at: float = 0.0
     events: list[bytes] = field(default_factory=list)
+
+    def leave(self, now: float) -> None:
+        """Hang up. now: loop seconds."""
+        raise NotImplementedError
 
     @property
     def over(self) -> bool:
@@ -54,9 +59,10 @@ class Asker(Seen):
     raw: bytes = b""
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def leave(self) -> None:
+    def leave(self, now: float) -> None:
         """Hang up."""
-        self.left = self.left or not self.over
+        if not self.over:
+            self.left, self.left_at = True, now
         self.gone.set()
 
     async def ask(self, door: Door, token: str, prompt: str) -> None:
@@ -128,10 +134,10 @@ class Resumer(Seen):
             if not self.over:
                 self._hear(event)
 
-    def leave(self) -> None:
+    def leave(self, now: float) -> None:
         """Hang up."""
         if not self.over:
-            self.left = True
+            self.left, self.left_at = True, now
             self.hang_up()
 
     def _hear(self, event: bytes) -> None:

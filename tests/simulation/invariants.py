@@ -18,13 +18,16 @@ from collections.abc import Iterator
 from runtime.memory.gate import PoolGate
 from schemas.errors import Code
 from schemas.records import RequestRecord
+from tests.simulation import settings
 from tests.simulation.chance import EPOCH_MS
 from tests.simulation.clients import Asker, Resumer, Seen, error_of
-from tests.simulation.fleet import words_in
+from tests.simulation.fleet import calls_in, words_in
 from tests.simulation.world import Accepted, P, World
 
 _SWEEP_S = 3.0  # two rounds of a sweeper, and what its calls take
-_GRACE_S = 60.5  # reservations outlive their run's deadline by this at most
+_GRACE_S = 60.0  # reservations outlive the time of their run by this, counted from when they were made
+_STOP_S = 0.5  # from a client's leaving to the end of its run
+_HINDRANCES = ("crashes", "pauses", "drains", "outages", "failovers", "lost replies")
 #: What a door says by itself about a run that may have ended otherwise.
 _DOOR_SAYS = frozenset(
     {"upstream_interrupted", "deadline_exceeded", "store_unavailable", "not_found", "server_error", "internal_error"}
@@ -111,6 +114,19 @@ def _run(world: World, known: Accepted) -> Iterator[str]:
     if row.unverified:
         yield f"I5 run {known.tag}: {row.unverified} not proven"
     yield from _bill(world, known, row)
+    yield from _unwatched(world, known, row)
+
+
+def _unwatched(world: World, known: Accepted, row: RequestRecord) -> Iterator[str]:
+    """A run that nobody watches any more stops at once, where that is its policy and no process was hindered."""
+    asker, counts = world.askers[known.tag], world.happened.counts
+    alone = all(resumer.run != known.run for resumer in world.resumers)
+    hindered = any(counts[name] for name in _HINDRANCES)
+    if world.policy != "cancel" or not asker.left or not alone or hindered:
+        return
+    late = (row.ended_ms - EPOCH_MS) / 1000 - max(asker.left_at, known.at)
+    if late > _STOP_S:
+        yield f"I6 run {known.tag} went on for {late:.1f} s after its client had left"
 
 
 def _bill(world: World, known: Accepted, row: RequestRecord) -> Iterator[str]:
@@ -183,10 +199,11 @@ def _one_execution(who: str, seen: Seen, tag: int, *, from_start: bool) -> Itera
     words = _words(seen)
     numbers = [number for _, _, number in words]
     first = 0 if from_start or not numbers else numbers[0]
-    if len({call for _, call, _ in words}) > 1:
-        yield f"I2 {who} saw words of several calls: {words}"
-    if any(run != tag for run, _, _ in words):
-        yield f"I2 {who} saw words of another run: {words}"
+    calls = calls_in(b"".join(seen.events))
+    if len(calls) > 1:
+        yield f"I2 {who} saw events of several calls: {sorted(calls)}"
+    if any(run != tag for run, _ in calls):
+        yield f"I2 {who} saw events of another run: {sorted(calls)}"
     if numbers != list(range(first, first + len(numbers))):
         yield f"I2 {who} saw words out of order: {numbers}"
 
@@ -234,5 +251,5 @@ def _reservations(world: World) -> Iterator[str]:
             proven = row is not None and row.tenant
             if known is None or (proven and not world.redis.lost):
                 yield f"I6 {tenant} {scope}: {known.tag if known else run} is held after its end"
-            elif (until - EPOCH_MS) / 1000 > known.deadline + _GRACE_S + 1:
+            elif (until - EPOCH_MS) / 1000 > world.loop.time() + settings.DEADLINE_S + _GRACE_S:
                 yield f"I6 {tenant} {scope}: held for too long"

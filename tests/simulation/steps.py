@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tests.simulation import settings, wire
+from tests.simulation.clients import Seen
 from tests.simulation.fleet import PLANS
 from tests.simulation.world import P, World
 
@@ -146,10 +147,11 @@ class Leave:
     client: int
 
     def play(self, world: World) -> None:
-        clients = [one for one in (*world.askers, *world.resumers) if not one.over]
+        everyone: list[Seen] = [*world.askers, *world.resumers]
+        clients = [one for one in everyone if not one.over]
         if clients:
             world.happened.counts["leaves"] += 1
-            clients[self.client % len(clients)].leave()
+            clients[self.client % len(clients)].leave(world.loop.time())
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,15 +215,15 @@ def compose(pick: Pick) -> Schedule:
     """A schedule, as `pick` decides: requests first, then whatever happens to them."""
     seed = pick(0, 2**32 - 1)
     policy = ("cancel", "cancel", "finish", "grace:1")[pick(0, 3)]
-    steps: list[Step] = [_publish(pick)]
+    steps, known = [*_publish(pick)], _STEPS if pick(0, 7) else _CALM
     for _ in range(pick(2, 24)):
-        steps.append(_STEPS[pick(0, len(_STEPS) - 1)](pick))
+        steps += known[pick(0, len(known) - 1)](pick)
     return Schedule(seed, policy, tuple(steps))
 
 
-def _publish(pick: Pick) -> Step:
+def _publish(pick: Pick) -> list[Step]:
     plan = ",".join(_PLANS[pick(0, len(_PLANS) - 1)] for _ in range(pick(1, 2)))
-    return Publish(
+    said = Publish(
         door=pick(0, 1),
         key=(0, 0, 0, 1, 1, 1, 1, 2)[pick(0, 7)],
         stream=pick(0, 3) > 0,
@@ -230,38 +232,47 @@ def _publish(pick: Pick) -> Step:
         gap_ms=(0, 0, 5, 50, 500)[pick(0, 4)],
         extra=_EXTRAS[pick(0, len(_EXTRAS) - 1)],
     )
+    return [said]
 
 
-def _trap(pick: Pick) -> Step:
+def _trap(pick: Pick) -> list[Step]:
     what: tuple[wire.What, ...] = ("crash", "crash", "pause", "lose_reply")
-    return Trap(pick(0, 3), _CALLS[pick(0, len(_CALLS) - 1)], pick(1, 3), what[pick(0, 3)], pick(0, 1) == 1)
+    return [Trap(pick(0, 3), _CALLS[pick(0, len(_CALLS) - 1)], pick(1, 3), what[pick(0, 3)], pick(0, 1) == 1)]
 
 
-def _advance(pick: Pick) -> Step:
-    return Advance(_WAITS_MS[pick(0, len(_WAITS_MS) - 1)])
+def _advance(pick: Pick) -> list[Step]:
+    return [Advance(_WAITS_MS[pick(0, len(_WAITS_MS) - 1)])]
+
+
+def _sleepwalk(pick: Pick) -> list[Step]:
+    """A process stops for about as long as it takes until others take its work, and goes on with it."""
+    process = pick(2, 3)
+    return [Pause(process), Advance(pick(14, 70) * 100), GoOn(process)]
 
 
 _PLANS = (*(["good"] * 8), *PLANS)
-_STEPS: tuple[Callable[[Pick], Step], ...] = (
-    *([_publish] * 7),
-    *([_advance] * 10),
+#: What clients do, and what happens in the best of houses.
+_CALM: tuple[Callable[[Pick], list[Step]], ...] = (
+    *([_publish] * 6),
+    *([_advance] * 8),
+    lambda pick: [Skew(pick(0, 3), pick(-600, 600))],
+    *([lambda pick: [Leave(pick(0, 7))]] * 2),
+    lambda pick: [Cancel(pick(0, 7), pick(0, 1))],
+    *([lambda pick: [Resume(pick(0, 7), pick(0, 1), pick(0, 5))]] * 2),
+)
+#: And what else can happen.
+_STEPS: tuple[Callable[[Pick], list[Step]], ...] = (
+    *_CALM,
     *([_trap] * 5),
-    lambda pick: Crash(pick(0, 3)),
-    lambda pick: Crash(pick(2, 3)),
-    lambda pick: Pause(pick(0, 3)),
-    lambda pick: Pause(pick(2, 3)),
-    lambda pick: GoOn(pick(0, 3)),
-    lambda pick: GoOn(pick(0, 3)),
-    lambda pick: Drain(pick(0, 3)),
-    lambda pick: Skew(pick(0, 3), pick(-600, 600)),
-    lambda pick: Outage(pick(1, 30) * 100),
-    lambda pick: Failover(pick(0, 12)),
-    lambda pick: RecordOutage(pick(1, 50) * 100),
-    lambda pick: Leave(pick(0, 7)),
-    lambda pick: Leave(pick(0, 7)),
-    lambda pick: Cancel(pick(0, 7), pick(0, 1)),
-    lambda pick: Resume(pick(0, 7), pick(0, 1), pick(0, 5)),
-    lambda pick: Resume(pick(0, 7), pick(0, 1), pick(0, 5)),
-    lambda pick: Duplicate(_STREAMS[pick(0, 2)]),
-    lambda pick: Poison(_STREAMS[pick(0, 2)]),
+    *([_sleepwalk] * 2),
+    lambda pick: [Crash(pick(0, 3))],
+    lambda pick: [Crash(pick(2, 3))],
+    lambda pick: [Pause(pick(0, 3))],
+    *([lambda pick: [GoOn(pick(0, 3))]] * 2),
+    lambda pick: [Drain(pick(0, 3))],
+    lambda pick: [Outage(pick(1, 30) * 100)],
+    lambda pick: [Failover(pick(0, 12))],
+    lambda pick: [RecordOutage(pick(1, 50) * 100)],
+    lambda pick: [Duplicate(_STREAMS[pick(0, 2)])],
+    lambda pick: [Poison(_STREAMS[pick(0, 2)])],
 )

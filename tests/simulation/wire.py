@@ -102,10 +102,9 @@ class Wire:
             error = raised
         self._tell(self.home.name, f"{part}.{name} {brief(result, error)}")
         if trap is not None and trap.after:
+            self._strike(trap.what)
             if trap.what == "lose_reply":
                 result, error = None, Unavailable("the reply was lost")
-            else:
-                self._strike(trap.what)
         self._answer(reply, result, error)
 
     def _answer(self, reply: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
@@ -186,14 +185,15 @@ class Wire:
                 trap.nth -= 1
                 if trap.nth <= 0:
                     self.traps.remove(trap)
+                    self._tell(self.home.name, f"trap {trap.call} {trap.what}")
                     return trap
         return None
 
     async def _struck(self, what: What) -> None:
         """Before the call is sent. A dead process is never heard of again; a stopped one goes on some day."""
+        self._strike(what)
         if what == "lose_reply":
             raise Unavailable("the connection was lost")
-        self._strike(what)
         await asyncio.sleep(0)
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -127,10 +128,13 @@ class World:
         )
 
     def _strike(self, process: Process, what: What) -> None:
-        if what == "crash":
-            self.kill(process)
-        else:
-            self.stop(process)
+        match what:
+            case "crash":
+                self.kill(process)
+            case "pause":
+                self.stop(process)
+            case "lose_reply":
+                self.happened.counts["lost replies"] += 1
 
     def kill(self, process: Process) -> None:
         """SIGKILL; a supervisor starts another in its place."""
@@ -242,7 +246,7 @@ class World:
             process = serving[door % len(serving)]
             assert isinstance(process, Door)
             self.happened.counts["cancels"] += 1
-            process.spawn(_quietly(process.door.cancel(runs[run % len(runs)], "operator")))
+            process.spawn(_cancel(process, runs[run % len(runs)]))
 
     # --- time and traces ------------------------------------------------------------------------------------------
 
@@ -291,8 +295,7 @@ def tasks_of(loop: VirtualLoop) -> set[asyncio.Task[Any]]:
     return asyncio.all_tasks(loop)
 
 
-async def _quietly(work: Awaitable[object]) -> None:
-    try:
-        await work
-    except HeadraceError:
-        return
+async def _cancel(door: Door, run: str) -> None:
+    """As DELETE on the admin API."""
+    with suppress(HeadraceError):
+        await door.door.cancel(run, "operator")
