@@ -39,7 +39,7 @@ class StreamWatch:
         self._last = b""  # how its sealed payload begins: no other frame begins like that
         self._after = after  # events the reader has already
         self._behind = behind
-        self._finished = False
+        self._finished = self._left = False
         self._ring = asyncio.Event()
 
     def offer(self, frame: StoredFrame) -> None:
@@ -86,6 +86,8 @@ class StreamWatch:
             if left <= 0:
                 return None
             await self._wait(min(left, _SILENCE_S))
+        if self._left:  # whoever still asks in a loop must not find None for ever: nothing else would get its turn
+            raise Refusal.of(Code.cancelled, "This reader has left.")
         return None
 
     def _pop(self) -> Frame | None:
@@ -150,7 +152,8 @@ class StreamWatch:
     async def leave(self, reason: str = "left") -> None:
         """See schemas.ports.Watch.leave."""
         if not self._finished:
-            self._finished = True
+            self._finished = self._left = True
+            self._ring.set()
             self.close()
             await self._hub.leave(self.run, self.watcher, reason)
 

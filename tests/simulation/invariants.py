@@ -27,7 +27,7 @@ from tests.simulation.world import Accepted, P, World
 _SWEEP_S = 3.0  # two rounds of a sweeper, and what its calls take
 _GRACE_S = 60.0  # reservations outlive the time of their run by this, counted from when they were made
 _STOP_S = 0.5  # from a client's leaving to the end of its run
-_HINDRANCES = ("crashes", "pauses", "drains", "outages", "failovers", "lost replies")
+_HINDRANCES = ("pauses", "drains", "outages", "failovers", "lost replies")
 #: What a door says by itself about a run that may have ended otherwise.
 _DOOR_SAYS = frozenset(
     {"upstream_interrupted", "deadline_exceeded", "store_unavailable", "not_found", "server_error", "internal_error"}
@@ -115,13 +115,21 @@ def _run(world: World, known: Accepted) -> Iterator[str]:
         yield f"I5 run {known.tag}: {row.unverified} not proven"
     yield from _bill(world, known, row)
     yield from _unwatched(world, known, row)
+    unchecked = row.code in ("guardrail_unavailable", "deadline_exceeded") and not row.cleared_ms
+    if unchecked and world.happened.counts["crashes"] < 2 and not _hindered(world):
+        yield f"I1 run {known.tag}: nobody took a check over, {row.code}"
+
+
+def _hindered(world: World) -> bool:
+    """Whether anything but a crash kept a process from its work."""
+    return any(world.happened.counts[name] for name in _HINDRANCES)
 
 
 def _unwatched(world: World, known: Accepted, row: RequestRecord) -> Iterator[str]:
     """A run that nobody watches any more stops at once, where that is its policy and no process was hindered."""
-    asker, counts = world.askers[known.tag], world.happened.counts
+    asker = world.askers[known.tag]
     alone = all(resumer.run != known.run for resumer in world.resumers)
-    hindered = any(counts[name] for name in _HINDRANCES)
+    hindered = world.happened.counts["crashes"] or _hindered(world)
     if world.policy != "cancel" or not asker.left or not alone or hindered:
         return
     late = (row.ended_ms - EPOCH_MS) / 1000 - max(asker.left_at, known.at)

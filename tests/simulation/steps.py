@@ -7,7 +7,7 @@ Advance                         time              Duplicate Poison              
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,9 +19,10 @@ from tests.simulation.world import P, World
 #: Gives a whole number in [low, high]: a seeded generator's, or Hypothesis'.
 Pick = Callable[[int, int], int]
 
-_CALLS = (
-    *("accept", "verdict", "claim", "flush", "flush", "end", "end", "beat", "take", "watch", "cancel", "dead"),
-    *("ack", "mark", "read", "reserve", "settle", "write", "announce", "frames", "fields", "checking_body", "release"),
+_DOOR_CALLS = ("accept", "accept", "frames", "fields", "watch", "cancel", "end")
+_WORKER_CALLS = (
+    *("verdict", "verdict", "claim", "claim", "flush", "flush", "flush", "end", "end", "end", "beat", "take", "dead"),
+    *("ack", "mark", "read", "read", "reserve", "settle", "write", "announce", "checking_body", "release", "fields"),
 )
 _WAITS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 4000)
 _STREAMS = ("requests", "facts", "cleared:pool:interactive")
@@ -215,7 +216,8 @@ def compose(pick: Pick) -> Schedule:
     """A schedule, as `pick` decides: requests first, then whatever happens to them."""
     seed = pick(0, 2**32 - 1)
     policy = ("cancel", "cancel", "finish", "grace:1")[pick(0, 3)]
-    steps, known = [*_publish(pick)], _STEPS if pick(0, 7) else _CALM
+    steps: list[Step] = [*_publish(pick)]
+    known = _STEPS if pick(0, 7) else _CALM
     for _ in range(pick(2, 24)):
         steps += known[pick(0, len(known) - 1)](pick)
     return Schedule(seed, policy, tuple(steps))
@@ -236,8 +238,12 @@ def _publish(pick: Pick) -> list[Step]:
 
 
 def _trap(pick: Pick) -> list[Step]:
-    what: tuple[wire.What, ...] = ("crash", "crash", "pause", "lose_reply")
-    return [Trap(pick(0, 3), _CALLS[pick(0, len(_CALLS) - 1)], pick(1, 3), what[pick(0, 3)], pick(0, 1) == 1)]
+    """A fault at the next calls of a process, and mostly something that makes it call."""
+    process = pick(0, 4)  # three times in five a worker
+    known = _DOOR_CALLS if process < 2 else _WORKER_CALLS
+    what: tuple[wire.What, ...] = ("crash", "crash", "pause", "lose_reply", "lose_reply")
+    trap = Trap(min(process, 3), known[pick(0, len(known) - 1)], pick(1, 3), what[pick(0, 4)], pick(0, 1) == 1)
+    return [trap, *(_publish(pick) if pick(0, 3) else [])]
 
 
 def _advance(pick: Pick) -> list[Step]:
@@ -245,14 +251,18 @@ def _advance(pick: Pick) -> list[Step]:
 
 
 def _sleepwalk(pick: Pick) -> list[Step]:
-    """A process stops for about as long as it takes until others take its work, and goes on with it."""
+    """A process stops for about as long as it takes until others take its work, and goes on with it; mostly while it
+    waits for an engine's first word."""
     process = pick(2, 3)
-    return [Pause(process), Advance(pick(14, 70) * 100), GoOn(process)]
+    slow = Publish(pick(0, 1), 0, True, "slow", pick(1, 4), 0, "")
+    asked: list[Step] = [slow, Advance(pick(1, 20) * 100)] if pick(0, 3) else []
+    return [*asked, Pause(process), Advance(pick(14, 75) * 100), GoOn(process)]
 
 
 _PLANS = (*(["good"] * 8), *PLANS)
+Maker = Callable[[Pick], Sequence[Step]]
 #: What clients do, and what happens in the best of houses.
-_CALM: tuple[Callable[[Pick], list[Step]], ...] = (
+_CALM: tuple[Maker, ...] = (
     *([_publish] * 6),
     *([_advance] * 8),
     lambda pick: [Skew(pick(0, 3), pick(-600, 600))],
@@ -261,7 +271,7 @@ _CALM: tuple[Callable[[Pick], list[Step]], ...] = (
     *([lambda pick: [Resume(pick(0, 7), pick(0, 1), pick(0, 5))]] * 2),
 )
 #: And what else can happen.
-_STEPS: tuple[Callable[[Pick], list[Step]], ...] = (
+_STEPS: tuple[Maker, ...] = (
     *_CALM,
     *([_trap] * 5),
     *([_sleepwalk] * 2),
