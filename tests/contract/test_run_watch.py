@@ -14,7 +14,7 @@ from base.ids import mint_run_id
 from runtime.door import Bounds, StreamDoor
 from runtime.names import prefix, push_channel
 from runtime.watch import StreamWatch
-from schemas.errors import Refusal
+from schemas.errors import Code, Refusal
 from schemas.events import RequestCompleted, Usage
 from schemas.frames import Frame
 from schemas.ports import NewRun, Watch
@@ -265,6 +265,17 @@ async def test_last_watcher_that_leaves_cancels_a_running_run(world: World, door
     await second.leave()
     await second.leave()
     assert await owner.hands.field("cancel") == "client" and door.hub.live == 0
+
+
+async def test_reader_that_has_left_is_told_so_at_once_and_not_with_silence(world: World, door: StreamDoor) -> None:
+    owner = await _owned(world, door)
+    asking = asyncio.ensure_future(owner.watch.next(60))
+    await asyncio.sleep(0.02)
+    await owner.watch.leave()
+    for ask in (asking, owner.watch.next(60)):
+        with pytest.raises(Refusal) as told:
+            await asyncio.wait_for(ask, 2)
+        assert told.value.failure.code == Code.cancelled
 
 
 @pytest.mark.parametrize("cleared", [False, True])

@@ -168,9 +168,13 @@ def _asker(world: World, asker: Asker) -> Iterator[str]:
         yield f"I1 {who}: status {asker.status} ended without being whole and without a code"
     if whole:
         yield from _whole(world, who, asker, row)
-    elif row is not None and row.outcome == "completed" and asker.code not in _DOOR_SAYS:
+    elif row is None or world.redis.lost:
+        return
+    elif asker.code == Code.internal_error and row.code != Code.internal_error:
+        yield f"I5 {who} saw an internal error, the record says {row.code or row.outcome}"
+    elif row.outcome == "completed" and asker.code not in _DOOR_SAYS:
         yield f"I5 {who} saw {asker.code}, the record says completed"
-    elif row is not None and row.outcome != "completed" and not _same(asker.code, row.code):
+    elif row.outcome != "completed" and not _same(asker.code, row.code):
         yield f"I5 {who} saw {asker.code}, the record says {row.code}"
     if row is not None and not world.redis.lost and len(_words(asker)) > row.completion_tokens:
         yield f"I3 {who} saw {len(_words(asker))} words, the record has {row.completion_tokens}"
