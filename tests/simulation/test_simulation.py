@@ -34,6 +34,7 @@ def schedules(draw: st.DrawFn) -> Schedule:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @settings(
     max_examples=1000,
     derandomize=True,
