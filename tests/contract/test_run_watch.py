@@ -267,6 +267,20 @@ async def test_last_watcher_that_leaves_cancels_a_running_run(world: World, door
     assert await owner.hands.field("cancel") == "client" and door.hub.live == 0
 
 
+async def test_reader_of_a_frame_that_a_failover_lost_is_shown_no_other_answer(world: World, door: StreamDoor) -> None:
+    """The new server gives the same epoch and place to the frame of another owner."""
+    owner = await _owned(world, door)
+    await owner.flush()
+    assert (await _next(owner.watch)).sequence == 1
+    await world.forget(owner.hands.reply)
+    for sequence in (1, 2):
+        await _store(world, owner.run, (1, sequence))
+    door.hub.missed()
+    with pytest.raises(Refusal) as caught:
+        await owner.watch.next(20.0)
+    assert caught.value.failure.code == "upstream_interrupted"
+
+
 async def test_reader_that_has_left_is_told_so_at_once_and_not_with_silence(world: World, door: StreamDoor) -> None:
     owner = await _owned(world, door)
     asking = asyncio.ensure_future(owner.watch.next(60))
