@@ -20,7 +20,6 @@ from schemas import commands, events
 from schemas.envelope import message_classes
 from schemas.errors import HeadraceError
 
-SCRIPT = "script"
 _SPOKEN = (events, commands)  # imported so that their messages are known by name
 _UNSIGNED = {"Frame", "DeadLetter", "RequestCleared"}
 _STRICT = ConfigDict(extra="forbid", frozen=True)
@@ -106,7 +105,7 @@ class Topology(BaseModel):
         return Spec(
             stream=stream,
             group=group,
-            allowed=frozenset(of.publishers),
+            publishers=of.publishers,
             batch=found.batch,
             concurrency=found.concurrency,
             idle_ms=found.idle_limit,
@@ -191,11 +190,13 @@ def _lines(node: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerFacts:
-    """What a server says of itself. policy: maxmemory-policy. aof: appendonly. version: of the Redis command set."""
+    """What a server says of itself. policy: maxmemory-policy. aof: appendonly. version: of the Redis command set.
+    replica: it follows another server and takes no writes."""
 
     version: tuple[int, ...]
     policy: str
     aof: bool
+    replica: bool = False
 
 
 def unsafe(server: ServerFacts, *, allow_no_aof: bool = False) -> list[str]:
@@ -204,6 +205,8 @@ def unsafe(server: ServerFacts, *, allow_no_aof: bool = False) -> list[str]:
     if server.version < (7, 0):
         shown = ".".join(map(str, server.version))
         problems.append(f"the server speaks Redis {shown}; Headrace needs Redis 7.0 or Valkey 7.2: upgrade it")
+    if server.replica:
+        problems.append("the server is a replica and takes no writes; name the primary, or run REPLICAOF NO ONE there")
     if server.policy != "noeviction":
         problems.append(
             f"maxmemory-policy is {server.policy}: it deletes live streams without an error; "
@@ -224,6 +227,7 @@ async def server_facts(redis: Any) -> ServerFacts:
         version=tuple(int(part) for part in info["redis_version"].split(".")[:2]),
         policy=info.get("maxmemory_policy", "unknown"),
         aof=info.get("aof_enabled") == "1",
+        replica=info.get("role") == "slave",
     )
 
 

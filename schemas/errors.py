@@ -19,6 +19,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
+import msgspec
+
+#: What decoding bytes that somebody else wrote may raise: besides msgspec's own errors, those of text that is no UTF-8
+#: and of values nested too deeply.
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
 
 class Code(StrEnum):
     """Stable names of failures; each has a page docs/errors/<code>. Never renamed, only added."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from schemas.errors import DecodeError, Failure
+from schemas.errors import UNREADABLE, DecodeError, Failure
 
 DATA, END, ERROR = "data", "end", "error"
 
@@ -56,7 +56,7 @@ def decode_failure(payload: bytes) -> Failure:
     """The failure an error frame carries. DecodeError."""
     try:
         return _failures.decode(payload)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise DecodeError(f"not a failure: {error}", payload) from None
 
 

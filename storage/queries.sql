@@ -194,7 +194,7 @@ SELECT current_setting('server_version_num')::int AS version, current_user AS lo
     app.rolname IS NOT NULL AS has_role, COALESCE(app.rolsuper OR app.rolbypassrls, false) AS role_mighty,
     COALESCE(pg_has_role(current_user, app.oid,
         CASE WHEN current_setting('server_version_num')::int < 160000 THEN 'MEMBER' ELSE 'SET' END), false) AS member,
-    has_schema_privilege(current_user, 'public', 'CREATE') AS makes_tables
+    has_schema_privilege(current_user, 'public', 'CREATE') AS makes_tables, pg_is_in_recovery() AS standby
 FROM pg_roles AS me LEFT JOIN pg_roles AS app ON app.rolname = $1
 WHERE me.rolname = current_user;
 

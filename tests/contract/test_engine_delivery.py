@@ -109,6 +109,23 @@ async def test_handler_that_raises_is_retried_alone_while_neighbours_flow(world:
     assert seen.starts[late] == [0]
 
 
+async def test_neighbours_do_not_wait_for_the_retries_of_what_stood_before_them(world: World, house: House) -> None:
+    poison = await house.accept()
+    good = [await house.accept() for _ in range(3)]
+    done: list[str] = []
+
+    async def handle(deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
+        if any(delivery.run == poison for delivery in deliveries):
+            done.extend(delivery.run for delivery in deliveries if len(deliveries) == 1)
+            raise RuntimeError("no such luck")
+        done.extend(delivery.run for delivery in deliveries)
+        return [Done() for _ in deliveries]
+
+    await house.engine(handle)
+    await until(house.settled)
+    assert sorted(done[:4]) == sorted([poison, *good]) and done[4:] == [poison]
+
+
 async def test_again_is_a_counted_start(world: World, house: House) -> None:
     starts: list[int] = []
 

@@ -102,9 +102,7 @@ async def test_replayed_command_is_handled_again_as_it_was_signed(house: House) 
         seen.extend(delivery.event.deployment for delivery in deliveries)
         return [Dead("not now") for _ in deliveries]
 
-    engine = await house.engine(
-        handle, stream="commands", group="provisioner", keys=("commands",), allowed=frozenset({"console"})
-    )
+    engine = await house.engine(handle, stream="commands", group="provisioner", keys=("commands",))
     e = wire.encode(StopDeployment(command_id="c", deployment="d1"), id="c", by="console")
     await server.add("commands", {"e": e, "s": wire.sign(seals("console").signer, "commands", e).s})
     letters = DeadLetters(server.redis, seals("console"), PARTITIONS)
