@@ -128,6 +128,8 @@ class World:
         )
 
     def _strike(self, process: Process, what: What) -> None:
+        if self.quiet_at:  # a trap that was under way when everything came to rest
+            return
         match what:
             case "crash":
                 self.kill(process)
@@ -280,6 +282,7 @@ class World:
             for process in self.everybody:
                 process.home.dead = False
                 process.go_on()
+            self.advance(0.0)  # what has not begun yet begins, so that it can end
             for _ in range(_CLOSING):
                 for task in tasks_of(self.loop):
                     task.cancel()
