@@ -12,7 +12,7 @@ from typing import Protocol
 from bench import wire
 from bench.engine_state import Attempt, Engine
 from bench.script import Script
-from bench.stamps import token
+from bench.stamps import TOKEN_HEAD, encode, token
 
 #: Tokens written in one go when no time lies between them.
 BURST = 64
@@ -37,7 +37,7 @@ class Answer:
         self._client, self._engine, self._script, self._attempt = client, engine, asked, attempt
         self._loop = asyncio.get_running_loop()
         self._ident = f"chatcmpl-mock{engine.stats.requests}"
-        self._total, self._sent = asked.tokens or engine.settings.tokens, 0
+        self._total, self._sent = asked.tokens or max(engine.settings.tokens - asked.said, 1), 0
         self._timer: asyncio.Handle | None = None
         self.over = False
         ttft, self._itl = _pace(engine.settings.ttft_ms, engine.settings.itl_ms, asked.slow)
@@ -94,12 +94,16 @@ class Answer:
         self._timer = self._loop.call_soon(self._write_tokens)
 
     def _write_token(self) -> None:
-        text = token()
+        text = self._token(self._sent)
         self._client.send(self._bytes.before + text + self._bytes.after)
         self._sent += 1
         self._engine.stats.tokens += 1
         if self._script.ledger_id:
             self._attempt.text += text.decode()
+
+    def _token(self, place: int) -> bytes:
+        """The token at a place of this answer; what was said before stands in front of it."""
+        return TOKEN_HEAD + encode(self._script.said + place) if self._script.counted else token()
 
     def _struck(self) -> bool:
         """Carry out the fault asked for at this token: True when nothing more is to be written now."""
@@ -127,7 +131,7 @@ class Answer:
         if self._script.hang is not None:
             self._attempt.state = "hang"
             return
-        text = (token() * self._total).decode()
+        text = b"".join(self._token(place) for place in range(self._total)).decode()
         usage = wire.usage_of(self._script.prompt_tokens, self._total)
         whole = wire.completion(self._ident, self._script.model, text, self._reason(), usage, plain=self._script.text)
         if self._script.cut is not None:

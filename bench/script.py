@@ -6,6 +6,10 @@ Pure. Faults stand in the prompt because that is what every gateway passes on:
     @@hang=3     fall silent after 3 tokens     @@slow     ten times slower, at least 100 ms a token
     @@times=1    the fault strikes only the first time this id is seen (a retry then succeeds)
     @@id=WORD    the name of the request in the ledger (or the header x-mock-id)
+    @@count      token k carries k instead of the moment: the same answer every time
+
+An answer that stands in the request (a last message of the assistant, or the end of a completion's prompt) is gone on
+with: its tokens are not said again.
 """
 
 import re
@@ -13,7 +17,9 @@ from dataclasses import dataclass, replace
 
 import orjson
 
-_MARK = re.compile(rb"@@(err|cut|hang|slow|times|id)(?:=([A-Za-z0-9_.-]{1,64}))?")
+from bench.stamps import TOKEN
+
+_MARK = re.compile(rb"@@(err|cut|hang|slow|times|id|count)(?:=([A-Za-z0-9_.-]{1,64}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,9 @@ class Script:
     ledger_id: str = ""
     #: A completion (choices[].text), not a chat.
     text: bool = False
+    #: Tokens of the answer that the request has already.
+    said: int = 0
+    counted: bool = False
 
 
 def read(body: bytes, ledger_id: str = "") -> Script:
@@ -57,6 +66,8 @@ def read(body: bytes, ledger_id: str = "") -> Script:
         slow="slow" in marks,
         times=_number(marks, "times"),
         ledger_id=ledger_id or marks.get("id", ""),
+        said=_said_before(said[-1]) if said else 0,
+        counted="count" in marks,
     )
 
 
@@ -87,6 +98,14 @@ def _said(request: object) -> list[object]:
     if not isinstance(request.get("messages"), list):
         raise ValueError("messages must be a list")
     return list(request["messages"])
+
+
+def _said_before(last: object) -> int:
+    """Tokens of ours in the last message, if it is the assistant's, or in a completion's prompt."""
+    if not isinstance(last, dict) or last.get("role", "assistant") != "assistant":
+        return 0
+    content = last.get("content")
+    return len(TOKEN.findall(content.encode())) if isinstance(content, str) else 0
 
 
 def _words(message: object) -> int:

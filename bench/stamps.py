@@ -13,6 +13,8 @@ _TO_HEX = bytes.maketrans(_LETTERS, _HEX)
 
 #: Letters in a stamp: 64 bits, four a letter.
 STAMP_LETTERS = 16
+#: What stands before a stamp in a token.
+TOKEN_HEAD = b" x"
 #: One token of the mock engine: a blank, an x, the stamp. The group is the stamp.
 TOKEN = re.compile(rb" x([a-p]{16})")
 
@@ -31,4 +33,4 @@ def decode(letters: bytes) -> int:
 
 def token() -> bytes:
     """One token stamped with this moment."""
-    return b" x" + encode(monotonic_ns())
+    return TOKEN_HEAD + encode(monotonic_ns())

@@ -59,6 +59,11 @@ class ModelEntry(Section):
     restart: Literal["always", "on-failure", "never"] = Field(
         "always", description="For command: what follows when the engine ends by itself; exit code 0 is no failure."
     )
+    continues: Literal["", "continue_final_message", "prefill"] = Field(
+        "",
+        description="How the engine goes on with an answer that broke off: continue_final_message (vLLM, SGLang), "
+        "prefill (llama.cpp); empty: it does not.",
+    )
 
     @model_validator(mode="after")
     def _one_place(self) -> ModelEntry:
@@ -104,6 +109,7 @@ def deploy(entry: ModelEntry, known: DeploymentRecord | None, ring: KeyRing, sea
         command=entry.command,
         replicas=_replicas(entry, known),
         restart=entry.restart,
+        continues=entry.continues,
     )
 
 
@@ -138,7 +144,8 @@ def _stands(entry: ModelEntry, known: DeploymentRecord, sealer: Sealer) -> bool:
     stands = (known.name, known.url, known.command, known.upstream_model, known.pool)
     figures = (entry.slots, entry.weight, entry.private or _says_private(entry.url), _replicas(entry, known))
     same = wanted == stands and figures == (known.slots, known.weight, known.private, known.replicas)
-    return same and entry.restart == known.restart and credential == entry.api_key.get_secret_value()
+    habits = (entry.restart, entry.continues) == (known.restart, known.continues)
+    return same and habits and credential == entry.api_key.get_secret_value()
 
 
 def _generation(known: DeploymentRecord | None) -> str:

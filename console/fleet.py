@@ -23,7 +23,7 @@ class ScaleError(ValueError):
 class RoomProcess:
     """One process and the rooms in it. name: of its log and its record, unique. beside: another process begins with
     the same room, so ports that are fixed for it are taken. planned: it is part of the layout. due: when to start it
-    (monotonic), None while it runs. leaving: it was asked to go."""
+    (monotonic), None while it runs. leaving: it was asked to go. heir_of: the consumer that died here last."""
 
     rooms: tuple[str, ...]
     name: str
@@ -34,6 +34,7 @@ class RoomProcess:
     lines: forks.Lines | None = None
     health: dict[str, int] = field(default_factory=dict)
     consumer: str = ""
+    heir_of: str = ""
     deaths: int = 0
     started: float = 0.0
     due: float | None = 0.0

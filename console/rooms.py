@@ -91,21 +91,23 @@ class House:
     after: list[Callable[[], Awaitable[None]]] = field(default_factory=list)  # started once the stages run
     pools: tuple[str, ...] = ()
     catalog_changed: Callable[[], None] = lambda: None
+    heir_of: str = ""
     addresses: dict[str, str] = field(default_factory=dict)  # room -> base URL, of the rooms that listen
 
 
 def run(rooms: list[str], source: Source, ready_fd: int) -> None:
     """Serve `rooms` until SIGTERM. Implements console.stack.RunRooms; what hinders the start is one line, exit 2."""
     settings = load_settings(source.file, overrides=source.overrides)
-    serve(rooms, settings, lambda message: write_message(ready_fd, message))
+    serve(rooms, settings, lambda message: write_message(ready_fd, message), source.heir_of)
 
 
-def serve(rooms: Sequence[str], settings: Settings, say_ready: Callable[[Message], None]) -> None:
-    """Serve `rooms` in this process until it is told to stop; say_ready hears one message, see RunRooms."""
+def serve(rooms: Sequence[str], settings: Settings, say_ready: Callable[[Message], None], heir_of: str = "") -> None:
+    """Serve `rooms` in this process until it is told to stop; say_ready hears one message, see RunRooms. heir_of: see
+    Source."""
     logs.setup(settings.log.level, form=settings.log.form, process=_title(rooms))
     settings = settings.model_copy(update={"redis": settings.redis.of(rooms)})
     try:
-        uvloop.run(_serve(list(rooms), settings, say_ready))
+        uvloop.run(_serve(list(rooms), settings, say_ready, heir_of))
     except (HeadraceError, OSError, ValueError) as error:
         log.error("cannot start", reason=str(error))
         raise SystemExit(2) from None
@@ -115,7 +117,7 @@ def _title(rooms: Sequence[str]) -> str:
     return rooms[0] if len(rooms) == 1 else "workers"
 
 
-async def _serve(rooms: list[str], settings: Settings, say_ready: Callable[[Message], None]) -> None:
+async def _serve(rooms: list[str], settings: Settings, say_ready: Callable[[Message], None], heir_of: str) -> None:
     stops = Stops(SystemClock())
     farewell = Farewell()
     loop = asyncio.get_running_loop()
@@ -123,6 +125,7 @@ async def _serve(rooms: list[str], settings: Settings, say_ready: Callable[[Mess
         loop.add_signal_handler(number, farewell.stop)
     loop.add_signal_handler(DRAIN, farewell.drain)
     house = await _open(rooms, settings, stops, farewell)
+    house.heir_of = heir_of
     try:
         await _start(house, rooms)
         await _announce(house, rooms)
@@ -148,7 +151,7 @@ async def _open(rooms: list[str], settings: Settings, stops: Stops, farewell: Fa
 
     clock, chance = SystemClock(), SystemRandom()
     ring = KeyRing.parse(settings.secrets.keyring.get_secret_value())
-    topology = load()
+    topology = load().with_idle_limits(settings.runs.idle_limits)
     consumer = f"{_title(rooms)}-{os.getpid()}-{short_id(chance, 3)}"
     context = await Context.open(settings.redis, consumer, clock, chance, ring, topology, settings.partitions)
     stops.add("connections", context.close, 5.0)
@@ -218,7 +221,7 @@ async def _follow_control(house: House, reader: Client) -> None:
 async def _start_stages(house: House) -> None:
     """All stages of this process as one FastStream application, the sweeper beside them."""
     c = house.context
-    workers = Workers(c, house.stages)
+    workers = Workers(c, house.stages, heir_of=house.heir_of)
     app = application(house.settings.redis.url, c.topology, workers, house.stages)
     await _look_at_pools(house, workers)
     await app.start()

@@ -18,7 +18,7 @@ DRAIN = signal.SIGUSR1
 #: Rooms that listen on a port of the settings: one process of each on a machine.
 LISTENING = ("ingress", "console")
 #: Groups that are not named like the room that serves them.
-_ROOM_OF_GROUP = {"ledger": "audit"}
+_ROOM_OF_GROUP = {"ledger": "audit", "archive": "audit"}
 
 #: `processes:` by name. merged, the default: `ingress | workers`; split: one process per room.
 LAYOUTS: Mapping[str, tuple[tuple[str, ...], ...]] = {
@@ -82,11 +82,14 @@ def _expand(room: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a process reads its settings: arguments of base.settings.load. `overrides`: dotted key -> value."""
+    """Where a process reads its settings: arguments of base.settings.load. `overrides`: dotted key -> value.
+
+    heir_of: the consumer in whose place it was started after that one's death, "" = nobody's."""
 
     file: Path | None
     dotenv: Path | None
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    heir_of: str = ""
 
 
 class RunRooms(Protocol):

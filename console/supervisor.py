@@ -266,7 +266,7 @@ class Supervisor:
         open_pipes = [other.lines.descriptor for other in self.rooms if other.lines]
         asking = self._desk.descriptors if self._desk else []
         closing = [*self._closing, *self._signals.descriptors, *open_pipes, *asking, ours]
-        source = _beside(self._source) if process.beside else self._source
+        source = replace(_beside(self._source) if process.beside else self._source, heir_of=process.heir_of)
 
         def work() -> None:
             self._run(list(process.rooms), source, theirs)
@@ -297,6 +297,7 @@ class Supervisor:
     def _died(self, process: RoomProcess, status: int) -> None:
         """Plan the next start: at once after a long life, else after a pause that doubles with each death."""
         lived = self._clock.monotonic() - process.started
+        process.heir_of = process.consumer or process.heir_of
         process.deaths = 1 if lived > STEADY_SECONDS else process.deaths + 1
         pause = min(_PAUSE[1], _PAUSE[0] * 2 ** (process.deaths - 1)) * self._chance.uniform(0.5, 1.0)
         process.due = self._clock.monotonic() + pause

@@ -6,6 +6,7 @@
     http           the transport (aiohttp, for now; nothing else knows it)
     sse            a byte stream into whole server-sent events
     openai_openai  an OpenAI chat request to an OpenAI-compatible engine
+    openai_continue  the same for the rest of an answer that broke off
     openai_errors  what an engine's error answer means
     fake           a scripted transport for tests, examples and simulations
 

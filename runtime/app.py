@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -70,6 +71,11 @@ class RunSettings(BaseModel):
     most_bytes: int = Field(1_000_000_000, ge=1_000_000, description="Bytes of bodies of live runs of one partition.")
     checks_s: float = Field(30.0, gt=0, description="Seconds for authorization and guards to answer about a run.")
     drain_s: float = Field(30.0, gt=0, description="Seconds a stopping worker may take to finish what it has in hand.")
+    idle_limits: dict[str, Annotated[int, Field(ge=500, le=600_000)]] = Field(
+        default_factory=dict,
+        description="Milliseconds of silence after which others take over what a worker holds, by group; the same in "
+        "every process; else what streams.yaml says.",
+    )
 
     def bounds(self) -> Bounds:
         """As the door takes them."""
@@ -184,11 +190,12 @@ class Stage:
 
 @dataclass(slots=True)
 class Workers:
-    """The engines of all stages of a process, one per group and partition."""
+    """The engines of all stages of a process, one per group and partition. heir_of: see Engine."""
 
     context: Context
     stages: Sequence[Stage]
     grace_s: float = 20.0
+    heir_of: str = ""
     engines: list[Engine] = field(default_factory=list)
     announcers: list[Announcer] = field(default_factory=list)
 
@@ -265,6 +272,7 @@ class Workers:
             clock=c.clock,
             chance=c.chance,
             places=places,
+            heir_of=self.heir_of,
         )
         if leases is not None:
             leases.engine = engine
@@ -273,7 +281,7 @@ class Workers:
     async def _leases(self, stage: Stage, seals: Seals, number: int) -> Leases:
         c = self.context
         assert stage.run_handler is not None
-        leases = Leases(c.consumer, stage.run_handler, c.scripts, seals, c.clock, c.chance)
+        leases = Leases(c.consumer, stage.run_handler, c.scripts, c.runs, seals, c.clock, c.chance)
         await c.push.listen([push_channel(prefix(number), c.consumer)], leases.hear, lambda: None)
         return leases
 

@@ -9,6 +9,7 @@ What it promises
   started max_starts times goes to the dead letters with its reason, and its run ends in the same step.
 - Poison (undecodable, wrongly signed) is dead at once; an unknown newer version is given back until its deadline.
 - A store that is away (Unavailable) is nobody's fault: the entry waits and its count stays as it was.
+- What a consumer holds that is known to be dead (`heir_of`) is taken over without waiting for its silence.
 - After an outage nothing is taken over until one full idle limit has passed, so that live owners beat first.
 """
 
@@ -17,7 +18,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from base import logs
 from base.clock import Clock
@@ -26,7 +26,8 @@ from runtime import faults
 from runtime.calm import Calm
 from runtime.group_spec import Counters, Spec
 from runtime.groups import GroupLost, Groups, Row
-from runtime.item import Item, delivery_of
+from runtime.heir import Heir
+from runtime.item import Acts, Item, delivery_of
 from runtime.places import Places
 from runtime.reading import Reading
 from runtime.scripts import Held, Scripts
@@ -39,25 +40,19 @@ log = logs.room("runtime")
 Handler = Callable[[Sequence[Delivery]], Awaitable[Sequence[Outcome]]]
 
 _BACKOFF = (0.05, 0.5)  # seconds, jittered, after any failure of the server
-_ONE_BY_ONE_S = 0.25  # how long a taken-over entry may run before the next one is started beside it
+_ONE_BY_ONE_S = (0.01, 0.25)  # how long a taken-over entry may run before the next one: the first time, and later
+_TAKEN_AT_ONCE = 16  # entries of one look at what is idle
 _NO_ROOM_S = 0.2  # how long a reader without a stream waits before it looks again
 _LAST_READ_S = 0.5  # how long a stopping engine waits for its last read, whose entries are its own already
 _UNKNOWN_LIFE_MS = 86_400_000  # an entry of unknown version without a deadline lives a day
-
-
-class Acts(Protocol):
-    """What the engine cannot do by itself: carrying out verdicts and writing dead letters."""
-
-    async def decided(self, delivery: Delivery, outcome: Decided) -> None: ...
-
-    async def dead(self, row: Row, spec: Spec, consumer: str, starts: int, reason: str) -> None: ...
 
 
 @dataclass(slots=True)
 class Engine:
     """One consumer of one group over the streams that `streams()` names (all in one slot).
 
-    places: where runs have places by pool, only streams with room are read."""
+    places: where runs have places by pool, only streams with room are read. heir_of: the consumer that this one was
+    started in place of, "" = none; it must be dead."""
 
     spec: Spec
     streams: Callable[[], Sequence[str]]
@@ -70,6 +65,7 @@ class Engine:
     clock: Clock
     chance: Random
     places: Places | None = None
+    heir_of: str = ""
     counters: Counters = field(default_factory=Counters)
     _items: dict[tuple[str, str], Item] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -78,10 +74,12 @@ class Engine:
     _stopping: bool = False
     _reading: Reading = field(init=False)
     _calm: Calm = field(init=False)
+    _heir: Heir = field(init=False)
 
     def __post_init__(self) -> None:
         self._reading = Reading(self.spec, self.streams, self.groups, self.consumer, self.clock, self.places)
         self._calm = Calm(self.groups, self.clock, self.spec.idle_ms)
+        self._heir = Heir(self.heir_of, self.spec, self.scripts)
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -367,8 +365,8 @@ class Engine:
 
     async def _take_loop(self) -> None:
         while not self._stopping:
-            await self.clock.sleep(self.spec.idle_ms / 5000 * self.chance.uniform(0.8, 1.2))
             try:
+                await self._heir.look(self._reading.ensured)
                 if await self._calm.reached():
                     for stream in self.streams():
                         await self._take_from(stream)
@@ -378,14 +376,24 @@ class Engine:
                 log.warning("taking over failed", group=self.spec.group, reason=str(error))
             except Exception:
                 await self._stumbled("taking over")
+            await self.clock.sleep(self.spec.idle_ms / 10_000 * self.chance.uniform(0.8, 1.2))
 
     async def _take_from(self, stream: str) -> None:
+        """Take over what is idle, a few at a time until there is no more or no room."""
+        while await self._take_some(stream) == _TAKEN_AT_ONCE:
+            pass
+
+    async def _take_some(self, stream: str) -> int:
         free = self.spec.concurrency - len(self._items)
-        for entry in await self.groups.idle(stream, self.spec.group, self.spec.idle_ms, max(0, min(free, 16)) or 1):
+        count = max(0, min(free, _TAKEN_AT_ONCE)) or 1
+        taken = 0
+        for entry in await self.groups.idle(stream, self.spec.group, self.spec.idle_ms, count):
             full = len(self._items) >= self.spec.concurrency or (self.places and self.places.room(stream) <= 0)
             if self._stopping or (stream, entry) in self._items or full:
-                return
+                break
             await self._take(stream, entry)
+            taken += 1
+        return taken
 
     async def _take(self, stream: str, entry: str) -> None:
         taken = await self.scripts.take(stream, self.spec.group, self.consumer, self.spec.idle_ms, entry)
@@ -400,7 +408,7 @@ class Engine:
             return
         item = self._open(row, taken.starts)
         if item is not None:
-            await asyncio.wait({self._start([item])}, timeout=_ONE_BY_ONE_S)
+            await asyncio.wait({self._start([item])}, timeout=_ONE_BY_ONE_S[taken.starts > 1])
 
     # --- helpers --------------------------------------------------------------------------------------------------
 

@@ -5,8 +5,9 @@
                                                       removes the file, so it strikes once over all processes
 
 Points: P1 after an entry was read, P2 after the handler's side effect, P3 before the acknowledging script, P4 after it;
-a stage is a group's name, or `ingress` (P1 a request was read, P3 before it is accepted, P4 after that, P2 a frame is
-in hand that no client has seen). Without the variables every call is one comparison.
+a stage is a group's name, `claim` (P4 after a router's claim), or `ingress` (P1 a request was read, P3 before it is
+accepted, P4 after that, P2 a frame is in hand that no client has seen). Without the variables every call is one
+comparison.
 """
 
 from __future__ import annotations

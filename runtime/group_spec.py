@@ -17,6 +17,7 @@ class Spec:
     `script` = unsigned.
 
     single: every entry is a task of its own (long work); else the handler gets what was read as one batch.
+    marked: a field; entries without it are acknowledged unopened.
     pace_ms: pause after a read that brought something, so that a group which nobody waits for works in larger batches.
     """
 
@@ -29,6 +30,7 @@ class Spec:
     max_starts: int = 3
     single: bool = False
     pace_ms: int = 0
+    marked: str = ""
 
     def with_concurrency(self, most: int) -> Spec:
         """The same group taking at most `most` entries at once."""

@@ -1,15 +1,25 @@
-"""An entry in hand of an engine."""
+"""An entry in hand of an engine, and what becomes of it."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
+from runtime.group_spec import Spec
 from runtime.groups import Row
 from runtime.scripts import Held
 from schemas.envelope import Envelope
-from schemas.outcomes import Delivery
+from schemas.outcomes import Decided, Delivery
+
+
+class Acts(Protocol):
+    """What the engine cannot do by itself: carrying out verdicts and writing dead letters."""
+
+    async def decided(self, delivery: Delivery, outcome: Decided) -> None: ...
+
+    async def dead(self, row: Row, spec: Spec, consumer: str, starts: int, reason: str) -> None: ...
 
 
 @dataclass(slots=True)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
 
 from base import metrics
 from base.clock import Clock
@@ -15,6 +17,7 @@ from base.crypto import CryptoError
 from base.ids import Random, short_id
 from runtime import faults
 from runtime.consume import Engine, Handler
+from runtime.runs import Runs
 from runtime.scripts import Claim, Scripts
 from runtime.seals import Seals
 from schemas import envelope as wire
@@ -26,13 +29,23 @@ from schemas.ports import RunLease
 RunHandler = Callable[[Delivery, RunLease], Awaitable[None]]
 
 _BACKOFF = (0.05, 0.5)  # seconds, jittered, while Redis is away
+_PAGE = 256  # frames of one read of what was sent
+T = TypeVar("T")
 
 
 class Lease:
     """One claimed run in the hands of one router."""
 
     def __init__(
-        self, run: str, owner: str, claim: Claim, scripts: Scripts, seals: Seals, clock: Clock, chance: Random
+        self,
+        run: str,
+        owner: str,
+        claim: Claim,
+        scripts: Scripts,
+        runs: Runs,
+        seals: Seals,
+        clock: Clock,
+        chance: Random,
     ) -> None:
         fields = claim.fields
         self.run, self.epoch, self.sequence = run, claim.epoch, claim.sequence
@@ -46,7 +59,7 @@ class Lease:
         self.by = "client"
         self.ended = False
         self._lost = False
-        self._owner, self._scripts, self._seals = owner, scripts, seals
+        self._owner, self._scripts, self._runs, self._seals = owner, scripts, runs, seals
         self._clock, self._chance = clock, chance
         if "cancel" in fields:
             self.hear("cancel")
@@ -70,6 +83,21 @@ class Lease:
         self.hear(state)
         faults.hit("router", "P2")
 
+    async def delivered(self) -> bytes | None:
+        """The events that were sent so far, by any owner; None when the stream does not hold them all."""
+        parts: list[bytes] = []
+        epoch = sequence = 0
+        while sequence < self.sequence:
+            page = await self._insist(partial(self._runs.frames, self.run, epoch, sequence, _PAGE))
+            if not page:
+                return None
+            for one in page:
+                if one.sequence - one.events != sequence:
+                    return None
+                epoch, sequence = one.epoch, one.sequence
+                parts.append(self._seals.open_stored(self.run, one).payload)
+        return b"".join(parts)
+
     async def end(
         self, kind: str, payload: bytes, events: int, fact: Terminal, headers: Mapping[str, str] | None = None
     ) -> None:
@@ -90,7 +118,7 @@ class Lease:
         if self._lost:
             raise OwnerLost(f"{self.run} was taken over")
 
-    async def _insist(self, call: Callable[[], Awaitable[str]]) -> str:
+    async def _insist(self, call: Callable[[], Awaitable[T]]) -> T:
         while True:
             try:
                 return await call()
@@ -102,9 +130,16 @@ class Leases:
     """Turns deliveries of cleared runs into owned runs for a room's handler, one task each."""
 
     def __init__(
-        self, consumer: str, handler: RunHandler, scripts: Scripts, seals: Seals, clock: Clock, chance: Random
+        self,
+        consumer: str,
+        handler: RunHandler,
+        scripts: Scripts,
+        runs: Runs,
+        seals: Seals,
+        clock: Clock,
+        chance: Random,
     ) -> None:
-        self._consumer, self._handler, self._scripts = consumer, handler, scripts
+        self._consumer, self._handler, self._scripts, self._runs = consumer, handler, scripts, runs
         self._seals, self._clock, self._chance = seals, clock, chance
         self._live: dict[str, Lease] = {}
         self.engine: Engine | None = None
@@ -128,12 +163,13 @@ class Leases:
         """Claim, hand over, forget. The nonce is fixed per start, so a repeated claim is the same claim."""
         owner = f"{self._consumer}:{short_id(self._chance)}"
         claim = await self._claim(delivery, owner)
+        faults.hit("claim", "P4")
         if claim.state == "gone":
             return Settled()
         if claim.state == "lost":
             raise OwnerLost(f"claim of {delivery.run}")
         try:
-            lease = Lease(delivery.run, owner, claim, self._scripts, self._seals, self._clock, self._chance)
+            lease = Lease(delivery.run, owner, claim, self._scripts, self._runs, self._seals, self._clock, self._chance)
         except CryptoError as error:
             return Dead(f"the body does not open: {error}")
         except (DecodeError, SignatureError) as error:

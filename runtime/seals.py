@@ -16,7 +16,7 @@ from runtime.scripts import Ending, SealedFrame
 from schemas import envelope as wire
 from schemas.errors import DecodeError, Failure
 from schemas.events import RequestCancelled, RequestCompleted, RequestFailed, RequestRefused, Terminal
-from schemas.frames import ERROR, Frame, encode_failure, place
+from schemas.frames import ERROR, Frame, StoredFrame, encode_failure, place
 
 _OUTCOME = {
     RequestCompleted: "completed",
@@ -68,6 +68,12 @@ class Seals:
             raise DecodeError(str(error)) from None
         public = msgspec.json.decode(headers, type=dict[str, str]) if headers else {}
         return Frame(epoch=epoch, sequence=last, kind=kind, events=events, payload=payload, headers=public)
+
+    def open_stored(self, run: str, stored: StoredFrame) -> Frame:
+        """The same for a frame as it was read."""
+        return self.open_frame(
+            run, stored.epoch, stored.sequence, stored.kind, stored.events, stored.payload, stored.headers
+        )
 
     def ending(self, fact: Terminal, attempt: int) -> Ending:
         """A terminal fact, enveloped and signed. Its id is the same however often it is said."""

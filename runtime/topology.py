@@ -35,7 +35,8 @@ class UnsafeServer(HeadraceError):
 
 class Group(BaseModel):
     """One consumer group. idle_limit in ms: how long a silent consumer keeps its entries. pace in ms: pause between
-    reads, for larger batches where nobody waits."""
+    reads, for larger batches where nobody waits. marked: a field; entries without it are of no concern to the group and
+    are acknowledged unopened."""
 
     model_config = _STRICT
     room: str
@@ -45,6 +46,7 @@ class Group(BaseModel):
     idle_limit: int = Field(ge=100, le=600_000)
     max_starts: int = Field(ge=1, le=20)
     pace: int = Field(default=0, ge=0, le=10_000)
+    marked: str = Field(default="", pattern=r"^[a-z]*$")
 
 
 class Stream(BaseModel):
@@ -112,7 +114,19 @@ class Topology(BaseModel):
             max_starts=found.max_starts,
             single=stream == "cleared",
             pace_ms=found.pace,
+            marked=found.marked,
         )
+
+    def with_idle_limits(self, limits: Mapping[str, int]) -> Topology:
+        """The same with other idle limits, ms by group. TopologyError for a group that is not declared."""
+        known = {name for stream in self.streams.values() for name in stream.groups}
+        if unknown := sorted(set(limits) - known):
+            raise TopologyError(f"runs.idle_limits: no group {', '.join(unknown)}; groups: {', '.join(sorted(known))}")
+        data = self.model_dump()
+        for stream in data["streams"].values():
+            for name, group in stream["groups"].items():
+                group["idle_limit"] = limits.get(name, group["idle_limit"])
+        return Topology.model_validate(data)
 
     def group_stream(self, group: str) -> str:
         """The stream that a group reads. LookupError when no stream has it."""

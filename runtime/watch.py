@@ -13,10 +13,10 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from base import metrics
 from runtime import faults
-from runtime.runs import Runs, StoredFrame
+from runtime.runs import Runs
 from runtime.seals import Seals
 from schemas.errors import Code, Refusal, Unavailable
-from schemas.frames import DATA, Frame
+from schemas.frames import DATA, Frame, StoredFrame
 
 _BUFFER = 256 * 1024  # bytes queued for one reader
 _SILENCE_S = 3.0  # after this long without a push the stream is asked
@@ -32,6 +32,7 @@ class StreamWatch:
 
     def __init__(self, hub: Hub, run: str, watcher: str, after: int, behind: bool) -> None:
         self.run, self.watcher = run, watcher
+        self.replayed = False
         self._hub = hub
         self._queue: deque[StoredFrame] = deque()
         self._queued = 0
@@ -100,9 +101,7 @@ class StreamWatch:
         self._epoch, self._sequence, self._last = stored.epoch, stored.sequence, stored.payload[:_NONCE]
         if stored.sequence <= self._after and stored.kind == DATA:
             return None  # the last frame is told to whoever asks for what lies behind it
-        frame = self._hub.seals.open_frame(
-            self.run, stored.epoch, stored.sequence, stored.kind, stored.events, stored.payload, stored.headers
-        )
+        frame = self._hub.seals.open_stored(self.run, stored)
         faults.hit("ingress", "P2")
         if frame.terminal:
             self._finished = True

@@ -6,6 +6,12 @@ from dataclasses import dataclass, field
 
 INFERENCE, ADMIN = "inference", "admin"
 
+#: How an engine goes on with an answer that broke off, by the words of its own API; "" = it cannot, or shall not.
+#: continue_final_message: the request's flags of that name and add_generation_prompt=false (vLLM, SGLang, TGI).
+#: prefill: a last message of the assistant is continued by itself (llama.cpp, LMDeploy).
+CONTINUE_FINAL_MESSAGE, PREFILL = "continue_final_message", "prefill"
+CONTINUES = ("", CONTINUE_FINAL_MESSAGE, PREFILL)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRecord:
@@ -53,7 +59,7 @@ class EndpointRecord:
     """One place that serves a pool. url: base address incl. /v1. upstream_model: what the engine calls it.
 
     credential: provider key sealed by base.crypto ("" = none); only the router opens it. slots: parallel requests.
-    private: a loopback or private address is meant.
+    private: a loopback or private address is meant. continues: one of CONTINUES.
     """
 
     endpoint: str
@@ -67,6 +73,7 @@ class EndpointRecord:
     weight: int = 1
     up: bool = True
     private: bool = False
+    continues: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +81,7 @@ class DeploymentRecord:
     """What was asked for and how it stands. state: pending | starting | ready | paused | failed | stopping | stopped.
 
     command_id: the last command about it. pid: of the first replica. replicas: engines wanted. restart: always |
-    on-failure | never. drain: when it goes, running requests may finish first."""
+    on-failure | never. drain: when it goes, running requests may finish first. continues: one of CONTINUES."""
 
     deployment: str
     command_id: str
@@ -96,6 +103,7 @@ class DeploymentRecord:
     replicas: int = 1
     restart: str = "always"
     drain: bool = True
+    continues: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +176,22 @@ class FactRecord:
     by: str
     at_ms: int
     detail: object
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveRecord:
+    """The answer of an ended run, kept. frames: schemas.frames.pack, each sealed under the key ring for its place in
+    this run. once, asked: see schemas.events.RequestAccepted. Times: ms since the epoch."""
+
+    run: str
+    tenant: str
+    key_id: str
+    once: str
+    asked: str
+    stream: bool
+    frames: bytes
+    ended_ms: int
+    expires_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

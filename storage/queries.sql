@@ -48,30 +48,30 @@ RETURNING key_id, tenant, name, secret_mac, mac_kid, scopes, models, requests_pe
 -- put_deployment: what is asked for and how it stands, new or replaced
 INSERT INTO deployments (
     deployment, command_id, name, target, pool, state, reason, url, upstream_model, credential, slots, weight, private,
-    command, pid, created_ms, updated_ms, replicas, restart, drain
-) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
+    command, pid, created_ms, updated_ms, replicas, restart, drain, continues
+) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
 ON CONFLICT (deployment) DO UPDATE SET
     command_id = excluded.command_id, name = excluded.name, target = excluded.target, pool = excluded.pool,
     state = excluded.state, reason = excluded.reason, url = excluded.url, upstream_model = excluded.upstream_model,
     credential = excluded.credential, slots = excluded.slots, weight = excluded.weight, private = excluded.private,
     command = excluded.command, pid = excluded.pid, updated_ms = excluded.updated_ms, replicas = excluded.replicas,
-    restart = excluded.restart, drain = excluded.drain;
+    restart = excluded.restart, drain = excluded.drain, continues = excluded.continues;
 
 -- find_deployment: one deployment by its id
 SELECT deployment, command_id, name, target, pool, state, reason, url, upstream_model, credential, slots, weight,
-    private, command, pid, created_ms, updated_ms, replicas, restart, drain
+    private, command, pid, created_ms, updated_ms, replicas, restart, drain, continues
 FROM deployments WHERE deployment = $1;
 
 -- list_deployments: all of them, oldest first
 SELECT deployment, command_id, name, target, pool, state, reason, url, upstream_model, credential, slots, weight,
-    private, command, pid, created_ms, updated_ms, replicas, restart, drain
+    private, command, pid, created_ms, updated_ms, replicas, restart, drain, continues
 FROM deployments ORDER BY created_ms, deployment COLLATE "C";
 
 -- set_deployment_state: move a deployment on, with the reason and its process; $6: only while this is its last command
 UPDATE deployments SET state = $2, reason = $3, pid = $4, updated_ms = $5
 WHERE deployment = $1 AND ($6::text IS NULL OR command_id = $6)
 RETURNING deployment, command_id, name, target, pool, state, reason, url, upstream_model, credential, slots, weight,
-    private, command, pid, created_ms, updated_ms, replicas, restart, drain;
+    private, command, pid, created_ms, updated_ms, replicas, restart, drain, continues;
 
 -- put_replica: how one engine of a deployment stands, new or replaced; nothing when the deployment is gone
 INSERT INTO replicas (deployment, replica, command_id, state, reason, url, pid, restarts, updated_ms)
@@ -114,15 +114,16 @@ DELETE FROM models WHERE name = ANY($1::text[]);
 
 -- put_endpoint: a place that serves a pool, new or replaced
 INSERT INTO endpoints (endpoint, deployment, pool, model, url, upstream_model, credential, slots, weight, up,
-    private)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+    private, continues)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 ON CONFLICT (endpoint) DO UPDATE SET
     deployment = excluded.deployment, pool = excluded.pool, model = excluded.model, url = excluded.url,
     upstream_model = excluded.upstream_model, credential = excluded.credential, slots = excluded.slots,
-    weight = excluded.weight, up = excluded.up, private = excluded.private;
+    weight = excluded.weight, up = excluded.up, private = excluded.private,
+    continues = excluded.continues;
 
 -- list_endpoints: the places of a pool, or all when $1 is null
-SELECT endpoint, deployment, pool, model, url, upstream_model, credential, slots, weight, up, private
+SELECT endpoint, deployment, pool, model, url, upstream_model, credential, slots, weight, up, private, continues
 FROM endpoints WHERE ($1::text IS NULL OR pool = $1)
 ORDER BY endpoint COLLATE "C";
 
@@ -187,6 +188,31 @@ FROM requests
 WHERE ($1::text IS NULL OR tenant = $1) AND ended_ms >= $2 AND ended_ms < $3
 GROUP BY 1
 ORDER BY sum(cost_micros) DESC, 1;
+
+-- drop_expired_once: make room for a new answer under an Idempotency-Key whose old one is not kept any more
+DELETE FROM archives WHERE once = $1 AND once <> '' AND expires_ms <= $2;
+
+-- keep_answer: an answer, once; what is there stays
+INSERT INTO archives (run, tenant, key_id, once, asked, stream, frames, ended_ms, expires_ms)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING
+RETURNING run;
+
+-- find_kept: the kept answer of a run
+SELECT run, tenant, key_id, once, asked, stream, frames, ended_ms, expires_ms
+FROM archives WHERE run = $1 AND expires_ms > $2;
+
+-- find_kept_once: the kept answer under one of the names of an Idempotency-Key
+SELECT run, tenant, key_id, once, asked, stream, frames, ended_ms, expires_ms
+FROM archives WHERE once = ANY ($1::text[]) AND once <> '' AND expires_ms > $2 ORDER BY ended_ms LIMIT 1;
+
+-- spent_runs: which runs ended without an answer to keep: refused, cancelled, or failed before anything was billed
+SELECT run FROM requests
+WHERE run = ANY ($1::text[]) AND outcome <> 'completed'
+    AND (outcome <> 'failed' OR prompt_tokens + completion_tokens = 0);
+
+-- forget_expired: up to 1,000 answers that are not kept any more
+DELETE FROM archives WHERE run IN (SELECT run FROM archives WHERE expires_ms <= $1 ORDER BY expires_ms LIMIT 1000)
+RETURNING run;
 
 -- look_at_server: what the server and the user of this connection are; $1 the role the service works in
 SELECT current_setting('server_version_num')::int AS version, current_user AS login,

@@ -9,13 +9,13 @@ from typing import Any
 
 from base.crypto import KeyRing, RingKey, Verifier
 from base.ids import mint_run_id
+from runtime.acceptance import Acceptance
 from runtime.acts import Acts
 from runtime.consume import Engine
 from runtime.group_spec import Spec
 from runtime.lease import Leases, RunHandler
 from runtime.names import prefix
 from runtime.places import Places
-from runtime.scripts import Acceptance
 from runtime.seals import Seals
 from runtime.topology import load
 from schemas import envelope as wire
@@ -95,6 +95,7 @@ class House:
         keys: Sequence[str] = (REQUESTS,),
         start: bool = True,
         places: Places | None = None,
+        heir_of: str = "",
         **spec: Any,
     ) -> Engine:
         """A consumer of a group; it runs unless told otherwise."""
@@ -112,6 +113,7 @@ class House:
             clock=CLOCK,
             chance=CHANCE,
             places=places,
+            heir_of=heir_of,
         )
         if places is not None:
             places.on_change = made.wake_for_room
@@ -123,7 +125,7 @@ class House:
     async def router(self, handler: RunHandler, name: str = "r1", **spec: Any) -> Engine:
         """A router: claims what is cleared and gives it to `handler`."""
         await open_gates(self.world.scripts)
-        leases = Leases(name, handler, self.world.scripts, seals("router"), CLOCK, CHANCE)
+        leases = Leases(name, handler, self.world.scripts, self.world.runs, seals("router"), CLOCK, CHANCE)
         await self.world.push.listen([f"{P}:push:{name}"], leases.hear, lambda: None)
         made = await self.engine(
             leases.as_handler(),

@@ -95,6 +95,9 @@ class MemoryLease:
         self._write(DATA, payload, events, headers)
         await CLOCK.sleep(self.flush_s)
 
+    async def delivered(self) -> bytes | None:
+        return b"".join(one.payload for one in self.sent)
+
     async def end(
         self, kind: str, payload: bytes, events: int, fact: Terminal, headers: Mapping[str, str] | None = None
     ) -> None:

@@ -99,7 +99,9 @@ def parse_engine(text: str) -> tuple[str, str]:
 
 
 def wiring() -> Wiring:
-    """The real rooms and the real bootstrap, imported here once, before the first fork."""
+    """The real rooms and the real bootstrap, imported here once, before the first fork: what only a child imports costs
+    every one of them 0.7 s, also the one whose predecessor died under requests."""
+    import console.wiring  # noqa: F401 - what rooms.run opens
     from console import bootstrap, rooms
 
     return Wiring(run_rooms=rooms.run, prepare=bootstrap.prepare, finish=bootstrap.finish)

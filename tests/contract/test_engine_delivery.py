@@ -239,6 +239,44 @@ async def test_dead_consumers_entries_are_taken_over_one_at_a_time(house: House)
     assert engine.counters.redelivered == 4
 
 
+async def test_heir_takes_over_from_the_dead_without_waiting_for_silence(world: World, house: House) -> None:
+    """And from nobody else: a consumer that is only silent keeps what it holds for its whole idle limit."""
+    dead = await house.accept()
+    await house.ghost()
+    groups = await world.groups()
+    silent = await house.accept()
+    await groups.read([REQUESTS], "rules", "silent", 1, 50)
+    seen = Seen()
+    await _heir(house, seen)
+    await until(lambda: seen.runs == [dead])
+    assert seen.starts == {dead: [1]} and silent not in seen.runs
+    await until(lambda: _held_by(world, ["silent"]))
+
+
+async def _heir(house: House, seen: Seen) -> None:
+    """An engine in place of the ghost, on a server that was there for long, with an idle limit that never passes."""
+    engine = await house.engine(seen, idle_ms=600_000, heir_of="ghost", start=False)
+
+    async def long_ago(*_: object) -> bool:
+        return True
+
+    engine._calm.reached = long_ago  # type: ignore[method-assign]
+    await engine.start()
+
+
+async def _held_by(world: World, holders: list[str]) -> bool:
+    return list((await world.pending(REQUESTS, "rules")).values()) == holders
+
+
+async def test_many_left_entries_are_all_taken_in_one_look(world: World, house: House) -> None:
+    runs = [await house.accept() for _ in range(40)]
+    assert len(await house.ghost()) == 40
+    seen = Seen()
+    await _heir(house, seen)
+    await until(lambda: len(seen.runs) == 40)
+    assert sorted(seen.runs) == sorted(runs)
+
+
 async def test_busy_consumer_keeps_its_entry_by_beats(world: World, house: House) -> None:
     """A ghost's entry, read later than the busy one's, is taken over; the busy one's is not."""
     busy, other = Seen(), Seen()
@@ -387,3 +425,15 @@ async def test_stop_of_an_idle_engine_forgets_the_consumer(world: World, house: 
     await until(house.settled)
     await engine.stop(1.0)
     assert "c1" not in await world.consumers(REQUESTS, "rules")
+
+
+async def test_a_group_with_a_mark_opens_nothing_else(world: World, house: House) -> None:
+    """Not even what is no event of ours: it is acknowledged and never dead."""
+    seen = Seen()
+    await world.add(REQUESTS, {"e": b"poison", "s": b""})
+    run = await house.accept()
+    wanted = (await world.entries(REQUESTS))[-1][1]
+    await world.add(REQUESTS, {**{name.decode(): value for name, value in wanted.items()}, "keep": b"1"})
+    await house.engine(seen, marked="keep")
+    await until(house.settled)
+    assert seen.runs == [run] and await world.entries(DLQ) == []

@@ -215,7 +215,7 @@ async def test_dead_letters_are_counted_for_the_group_that_gave_up(house: House)
 
 async def test_applying_the_topology_twice_changes_nothing(house: House) -> None:
     redis = _server(house).redis
-    assert len(await apply(load(), PARTITIONS, redis)) == 5 * PARTITIONS + 1
+    assert len(await apply(load(), PARTITIONS, redis)) == 6 * PARTITIONS + 1
     assert await apply(load(), PARTITIONS, redis) == []
 
 

@@ -248,6 +248,17 @@ async def test_retire_only_at_zero_pending(world: World, hands: Hands) -> None:
     assert await world.consumers(hands.requests, "rules") == set()
 
 
+async def test_what_a_dead_consumer_holds_is_idle_at_once_and_nobody_elses(world: World, hands: Hands) -> None:
+    entry = await _held(world, hands)
+    assert await world.scripts.disown(hands.requests, "rules", "another", 60_000) == 0
+    assert (await world.scripts.take(hands.requests, "rules", "c2", 60_000, entry)).state == "idle_no_more"
+    assert await world.scripts.disown(hands.requests, "rules", "c1", 60_000) == 1
+    taken = await world.scripts.take(hands.requests, "rules", "c2", 60_000, entry)
+    assert (taken.state, taken.starts) == ("taken", 1)
+    assert await world.scripts.disown(hands.requests, "rules", "c1", 60_000) == 0
+    assert await world.pending(hands.requests, "rules") == {entry: "c2"}
+
+
 @pytest.mark.parametrize("count", [1, 3])
 async def test_new_group_is_given_what_was_published_before_it(world: World, hands: Hands, count: int) -> None:
     ids = [await world.add("commands", {"e": b"x"}) for _ in range(count)]

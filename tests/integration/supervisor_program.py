@@ -34,6 +34,8 @@ def run_rooms(rooms: list[str], source: Source, ready_fd: int) -> None:
     name = rooms[0] if len(rooms) == 1 else "workers"
     if "metrics.port" in source.overrides:
         note(f"{name}:metrics.port={source.overrides['metrics.port']}")
+    if source.heir_of:
+        note(f"{name}:heir_of={source.heir_of}")
     message = {"rooms": rooms, "pid": os.getpid(), "health_port": 1, "consumer": f"{name}-{os.getpid()}-abc"}
     forks.write_message(ready_fd, message)
     while "--stubborn" in sys.argv:

@@ -128,6 +128,8 @@ def test_killed_room_comes_back_and_connection_json_names_its_new_process(start:
     run.until(lambda: run.connection()["pids"].get("router", before["router"]) != before["router"])
     after = run.connection()["pids"]
     assert {name for name in after if after[name] != before[name]} == {"router"}
+    told = [deed for deed in (run.data / "deeds").read_text().split() if "heir_of" in deed]
+    assert told == [f"router:heir_of=router-{before['router']}-abc"]  # whose entries it need not wait for
 
 
 def test_killed_valkey_comes_back_on_the_same_port(start: Callable[..., Run]) -> None:

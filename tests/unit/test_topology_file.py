@@ -142,3 +142,11 @@ def test_server_without_aof_is_refused_with_both_remedies() -> None:
 
 def test_a_router_counts_as_lost_when_others_may_take_over_its_runs() -> None:
     assert load().spec("cleared", "router").idle_ms == LOST_MS
+
+
+def test_idle_limits_of_the_settings_replace_those_of_the_file() -> None:
+    changed = load().with_idle_limits({"router": 3000})
+    assert changed.spec("cleared", "router").idle_ms == 3000
+    assert changed.spec("requests", "rules") == load().spec("requests", "rules")
+    with pytest.raises(TopologyError, match="no group routers; groups: audit, authorization"):
+        load().with_idle_limits({"routers": 3000})

@@ -216,7 +216,8 @@ def _attempt(item: Attempt) -> dict[str, object]:
         "outcome": name(item.outcome),
         "status": whole(item.status, _MOST_INT),
     }
-    return said | ({"why": _why(item.why)} if item.why else {})
+    continued = {"after": whole(item.after, _MOST_INT)} if item.after else {}
+    return said | continued | ({"why": _why(item.why)} if item.why else {})
 
 
 def _why(choice: Choice) -> dict[str, object]:

@@ -31,6 +31,7 @@ def desired(command: DeployModel, known: DeploymentRecord | None, now_ms: int) -
         updated_ms=now_ms,
         replicas=command.replicas if command.target == LOCAL else 1,
         restart=command.restart,
+        continues=command.continues,
     )
     if known is None or known.state in GOING or wish(known) != wish(record):
         return record
@@ -92,6 +93,7 @@ def endpoint_of(
         weight=record.weight,
         up=up,
         private=record.private or record.target == LOCAL,
+        continues=record.continues,
     )
 
 

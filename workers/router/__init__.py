@@ -6,7 +6,8 @@ Writes  {p}:reply:<run> frames; to facts RequestCompleted, RequestFailed or Requ
 Refuses whatever its verdicts do not clear: every verdict is verified before an engine is called
 Owns    the claimed run, and the slots of the endpoints as this process uses them
 
-Decide, then act: rules (what a fault means, when to flush), choice (which endpoint, and why), clearance (the verdicts)
-and strategies are pure; handlers act, with relay (engine -> frames), pools (slots and figures) and health (breakers and
-latencies, shared with the other routers) as their hands.
+Decide, then act: rules (what a fault means, when to flush), choice (which endpoint, and why), clearance (the verdicts),
+continuation (what broke off and may go on) and strategies are pure; handlers act, with relay (engine -> frames), resume
+(an answer taken up again), pools (slots and figures) and health (breakers and latencies, shared with the other routers)
+as their hands.
 """

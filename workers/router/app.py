@@ -49,6 +49,7 @@ def make_router(
             health=Health(pools, peers, settings.breaker.limits(), clock),
             retries=RetryWindow(settings.retry_share, settings.retry_floor, settings.retry_window_s),
             attempts=settings.attempts,
+            continuations=settings.continuations,
         )
     )
 

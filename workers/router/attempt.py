@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from providers.openai_continue import Told
 from providers.openai_openai import Answered, ChatStream
 from schemas.errors import Failure
 from schemas.events import Attempt, Choice, RequestCancelled, RequestCompleted, RequestFailed, Usage
@@ -23,7 +24,8 @@ def _nobody() -> None:
 class Work:
     """A cleared run. started and deadline: monotonic seconds of the claim and of the run's end. said: the verdicts of
     the guards. why: what the present endpoint was chosen from; answered: told when the first byte of its answer is
-    here."""
+    here. told: what the client has of an answer that is to be continued; continued: how often that was tried;
+    unable: endpoints that cannot; after: events that the client had when the present call began."""
 
     lease: RunLease
     grant: Grant
@@ -38,10 +40,15 @@ class Work:
     answered: Callable[[], None] = _nobody
     usage: Usage | None = None
     first_at: float | None = None
+    told: Told | None = None
+    continued: int = 0
+    unable: frozenset[str] = frozenset()
+    after: int = 0
 
     @property
     def tried(self) -> frozenset[str]:
-        return frozenset(one.endpoint for one in self.attempts)
+        """Endpoints that are not to be called (again)."""
+        return self.unable.union(one.endpoint for one in self.attempts)
 
     def since_claim(self, now: float) -> int:
         """Milliseconds from the claim to `now`."""
@@ -57,6 +64,7 @@ class Work:
                 outcome=outcome,
                 status=status,
                 why=self.why,
+                after=self.after,
             )
         )
 

@@ -9,6 +9,8 @@ from base import logs, metrics
 from base.clock import Clock
 from providers.addresses import refuse_url
 from providers.errors import BadResponse, ConnectFailed, UpstreamFault
+from providers.openai_continue import Continued
+from providers.openai_continue import request as continuing
 from providers.openai_errors import MAX_BODY, engine_error
 from providers.openai_openai import ChatStream, answer, request
 from providers.ports import Timeouts, Transport, UpstreamResponse
@@ -38,7 +40,7 @@ class Caller:
 
     async def call(self, work: Work, endpoint: EndpointRecord, interrupt: Interrupt) -> Judged | None:
         """One call of one endpoint. None when it ended the run, else what its fault means."""
-        work.endpoint = endpoint.endpoint
+        work.endpoint, work.after = endpoint.endpoint, work.lease.sequence
         started, status, outcome = self._clock.monotonic(), 0, "cancelled"
         response: UpstreamResponse | None = None
         try:
@@ -80,7 +82,7 @@ class Caller:
         return await self._transport.open(
             endpoint.url.rstrip("/") + accepted.route.removeprefix("/v1"),
             headers,
-            request(work.body, endpoint.upstream_model, accepted.stream),
+            request(_asked(work, endpoint), endpoint.upstream_model, accepted.stream),
             self._timeouts(endpoint.pool, work.deadline - self._clock.monotonic()),
             private=endpoint.private,
         )
@@ -104,7 +106,7 @@ class Caller:
     async def _stream(self, work: Work, response: UpstreamResponse, interrupt: Interrupt, called: float) -> None:
         """Relay a stream and end the run. What was generated is known to `work` however it ends."""
         accepted = work.lease.accepted
-        stream = ChatStream(accepted.model, work.show_usage)
+        stream = _stream_of(work)
         headers = public_headers(work.grant, work.endpoint, stream=True)
         relay = Relay(work.lease, stream, headers, self._pace, self._clock, work.answered)
         try:
@@ -112,14 +114,14 @@ class Caller:
             last = stream.ending()
         except (UpstreamFault, Stopped):
             response.close()
-            work.first_at = relay.first_at
+            work.first_at = work.first_at or relay.first_at
             if work.lease.sequence > 0 or work.lease.cancelled.is_set():
                 work.usage = stream_usage(stream, accepted.prompt_tokens)
                 await relay.flush()
             raise
         payload, events = relay.rest()
         now = self._clock.monotonic()
-        work.first_at = relay.first_at or now
+        work.first_at = work.first_at or relay.first_at or now
         work.note(called, now, OK, response.status)
         work.usage = stream_usage(stream, accepted.prompt_tokens) or nothing_usage(accepted.prompt_tokens)
         fact = work.completed(work.usage, stream.finish_reason, work.lease.sequence + events + 1, now)
@@ -146,3 +148,13 @@ class Caller:
             if size > most:
                 raise BadResponse(f"the engine's answer is longer than {most} bytes")
         return b"".join(pieces)
+
+
+def _asked(work: Work, endpoint: EndpointRecord) -> bytes:
+    """The body for the endpoint: for the whole answer, or for what the client lacks of it."""
+    return work.body if work.told is None else continuing(work.body, work.told, endpoint.continues)
+
+
+def _stream_of(work: Work) -> ChatStream:
+    model = work.lease.accepted.model
+    return ChatStream(model, work.show_usage) if work.told is None else Continued(model, work.show_usage, work.told)

@@ -29,6 +29,7 @@ from workers.router.health import Health
 from workers.router.interrupt import Interrupt, Stopped
 from workers.router.moderation import moderation
 from workers.router.pools import Pools
+from workers.router.resume import end_if_whole, take_up
 from workers.router.rules import (
     CANCELLED,
     NO_ENGINE,
@@ -53,6 +54,7 @@ class Needs:
     health: Health
     retries: RetryWindow
     attempts: int = 3
+    continuations: int = 3
 
 
 class Router:
@@ -76,17 +78,17 @@ class Router:
         stayed away, before anything was sent: then the entry is tried again."""
         started = self._clock.monotonic()
         try:
-            if lease.sequence > 0:
-                await self._end_taken_over(lease)
-                return
             try:
                 work = self._clear(lease, started)
             except Refusal as refusal:
+                if lease.sequence > 0:
+                    await self._end_taken_over(lease)
+                    return
                 log.error("run not cleared", run=lease.run, code=refusal.failure.code, reason=str(refusal))
                 fact = RequestFailed(run=lease.run, failure=refusal.failure, events=1)
                 await self._end_error(lease, refusal.failure, fact)
                 return
-            if lease.accepted.route == MODERATIONS:
+            if lease.accepted.route == MODERATIONS and not lease.sequence:
                 await self._tell(work)
             else:
                 await self._serve(work)
@@ -109,6 +111,8 @@ class Router:
             show_usage=accepted.stream and wants_usage(lease.body),
             started=started,
             deadline=started + lease.deadline_s,
+            usage=taken_over_usage(lease) if lease.sequence else None,
+            continued=max(lease.epoch - 2, 0),
         )
 
     async def _tell(self, work: Work) -> None:
@@ -133,8 +137,13 @@ class Router:
     async def _try_endpoints(self, work: Work, interrupt: Interrupt) -> Failure | None:
         """None when the run has ended with an answer, else why it has not."""
         self._needs.retries.ran(self._clock.monotonic())
-        last: Failure | None = None
+        last = TAKEN_OVER if work.lease.sequence else None
         while True:
+            if last is not None and work.lease.sequence:
+                if not await self._goes_on(work, interrupt):
+                    return last
+                if await end_if_whole(work, self._clock.monotonic()):
+                    return None
             place = await self._place(work, interrupt)
             if not isinstance(place, Place):
                 work.unserved(place, self._clock.monotonic())
@@ -149,12 +158,23 @@ class Router:
             await self._needs.health.ended(use, judged)
             if judged is None:
                 return None
-            last = judged.failure
+            if work.told is None or not judged.elsewhere:
+                last = judged.failure
             if not judged.elsewhere or len(work.attempts) >= self._needs.attempts:
                 return last
-            if not self._needs.retries.take(self._clock.monotonic()):
+            if not work.lease.sequence and not self._needs.retries.take(self._clock.monotonic()):
                 log.warning("no retry left in the budget", run=work.lease.run, endpoint=place.name)
                 return last
+
+    async def _goes_on(self, work: Work, interrupt: Interrupt) -> bool:
+        """Whether an answer that broke off may be continued; if so `work` says from where."""
+        endpoints = await interrupt.wait(self._needs.catalog.endpoints(work.grant.pool))
+        reason = await take_up(work, endpoints, self._needs.continuations)
+        if reason:
+            log.info("not continued", run=work.lease.run, sequence=work.lease.sequence, reason=reason)
+        else:
+            log.warning("answer is continued", run=work.lease.run, sequence=work.lease.sequence)
+        return not reason
 
     async def _place(self, work: Work, interrupt: Interrupt) -> Place | Failure:
         """An untried endpoint with a free slot, waited for until the deadline; or why there is none."""

@@ -64,8 +64,8 @@ def price_of_endpoint(endpoint: EndpointRecord, named: Sequence[Price], listed: 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A fault as seen by the client. elsewhere: another endpoint may do better; rest_ms: leave this one alone for so
-    long; broken: it counts against the endpoint (policy.breaker)."""
+    """A fault as seen by the client. elsewhere: another endpoint may do better, or continue what has begun; rest_ms:
+    leave this one alone for so long; broken: it counts against the endpoint (policy.breaker)."""
 
     failure: Failure
     elsewhere: bool
@@ -74,7 +74,7 @@ class Judged:
 
 
 def judge(fault: UpstreamFault, begun: bool) -> Judged:
-    """What a fault of a call means. `begun`: the client already has a part of the answer, so nothing is retried."""
+    """What a fault of a call means. `begun`: the client already has a part of the answer, which is never begun anew."""
     return replace(_judge(fault, begun), broken=speaks_against(fault, begun))
 
 
@@ -93,7 +93,7 @@ def speaks_against(fault: UpstreamFault, begun: bool) -> bool:
 
 def _judge(fault: UpstreamFault, begun: bool) -> Judged:
     if begun:
-        return Judged(_interrupted(fault), elsewhere=False)
+        return Judged(_interrupted(fault), elsewhere=not isinstance(fault, TotalTimeout))
     match fault:
         case EngineError():
             return _judge_engine(fault)

@@ -70,7 +70,13 @@ class RouterSettings(BaseModel):
         default=600.0, gt=0, description="Seconds one call of an engine may take; a run's own deadline may be shorter."
     )
     attempts: int = Field(
-        default=3, ge=1, le=10, description="Endpoints tried for one run before its first byte; after it, none."
+        default=3, ge=1, le=10, description="Endpoints tried for one run; after its first byte only to continue it."
+    )
+    continuations: int = Field(
+        default=3,
+        ge=0,
+        le=20,
+        description="How often an answer that broke off may be continued, where its engines can.",
     )
     retry_share: float = Field(
         default=0.2, ge=0, le=1, description="Retries allowed as a share of the runs of the last retry_window_s."

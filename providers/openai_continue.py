@@ -1,0 +1,189 @@
+"""Going on with a stream that broke off: what the client has of it, the request that continues it, one seam. Pure.
+
+    read        the events that went out -> what they said
+    request     the client's body + what was said -> a body whose answer is the rest
+    Continued   the stream of the rest, told as if the first had never broken off
+
+How engines are asked (schemas.records.CONTINUES): vLLM, SGLang and TGI want the flags continue_final_message and
+add_generation_prompt=false; llama.cpp and LMDeploy continue a last message of the assistant by themselves. All of them
+answer with the new text alone. A completion needs neither: its prompt grows by what was said.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from providers.errors import BadResponse
+from providers.openai_openai import DONE, ChatStream
+from providers.sse import event_bytes
+from schemas.events import Usage
+from schemas.records import CONTINUE_FINAL_MESSAGE
+
+#: What every event of one answer repeats.
+_HEAD = ("id", "object", "created", "model", "system_fingerprint")
+#: Bounds of the answer's length that count what was said.
+_BOUNDS = ("max_tokens", "max_completion_tokens", "n_predict")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What the client has of an answer. head: what its events repeat. pieces: events with text, each at least one
+    token. finish_reason: "" = it was not finished. counted: the usage event went out. odd: why it is no plain text."""
+
+    head: Mapping[str, Any] = field(default_factory=dict)
+    text: str = ""
+    pieces: int = 0
+    finish_reason: str = ""
+    counted: bool = False
+    odd: str = ""
+
+
+def read(sent: bytes) -> Told:
+    """What the events say that went out, one after the other."""
+    told = Told()
+    for block in sent.split(b"\n\n"):
+        if block:
+            told = _heard(told, block.removeprefix(b"data: "))
+    return told
+
+
+def _heard(told: Told, data: bytes) -> Told:
+    try:
+        event = json.loads(data)
+        choices = event.get("choices") or []
+        head = told.head or {name: event[name] for name in _HEAD if name in event}
+        told = replace(told, head=head, counted=told.counted or bool(event.get("usage")))
+        if len(choices) > 1 or (choices and choices[0].get("index", 0) != 0):
+            return replace(told, odd="more than one choice")
+        return _said(told, choices[0]) if choices else told
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        return replace(told, odd="an event that cannot be read")
+
+
+def _said(told: Told, choice: Mapping[str, Any]) -> Told:
+    """One choice of one event more."""
+    spoken = dict(choice.get("delta") or {"content": choice.get("text")})
+    spoken.pop("role", None)
+    text = spoken.pop("content", None) or ""
+    strange = [name for name, value in spoken.items() if value]
+    if choice.get("logprobs") or not isinstance(text, str):
+        strange.append("logprobs" if choice.get("logprobs") else "content that is no text")
+    return replace(
+        told,
+        text=told.text + text if isinstance(text, str) else told.text,
+        pieces=told.pieces + bool(text),
+        finish_reason=told.finish_reason or choice.get("finish_reason") or "",
+        odd=told.odd or (f"it carried {strange[0]}" if strange else ""),
+    )
+
+
+def left_of(body: Mapping[str, Any], told: Told) -> int | None:
+    """Tokens that the request's own bounds leave for the rest; None = they set none."""
+    bounds = [body[name] for name in _BOUNDS if isinstance(body.get(name), int) and body[name] >= 0]
+    return max(min(bounds) - told.pieces, 0) if bounds else None
+
+
+def request(body: bytes, told: Told, how: str) -> bytes:
+    """The body that asks for the rest. how: one of schemas.records.CONTINUES but "". Nothing said: the body as it is,
+    so that the answer begins anew."""
+    if not told.text:
+        return body
+    asked: dict[str, Any] = json.loads(body)
+    for name in _BOUNDS:
+        if isinstance(asked.get(name), int) and asked[name] >= 0:
+            asked[name] = max(asked[name] - told.pieces, 1)
+    if isinstance(asked.get("min_tokens"), int):
+        asked["min_tokens"] = max(asked["min_tokens"] - told.pieces, 0)
+    if "messages" not in asked:
+        asked["prompt"] += told.text
+        return _dump(asked)
+    asked["messages"] = [*asked["messages"], {"role": "assistant", "content": told.text}]
+    if how == CONTINUE_FINAL_MESSAGE:
+        asked |= {"add_generation_prompt": False, "continue_final_message": True}
+    return _dump(asked)
+
+
+class Continued(ChatStream):
+    """The rest of an answer on its way, under the name and the time of its beginning. usage counts the whole answer:
+    what the engine of the rest counted, with what was said as its answer and not as its prompt; always an estimate,
+    and never more than that engine counted in all."""
+
+    def __init__(self, public_model: str, show_usage: bool, told: Told) -> None:
+        super().__init__(public_model, show_usage)
+        self.pieces = told.pieces
+        self._told = told
+
+    def take(self, data: bytes) -> bytes | None:
+        """See ChatStream.take; who speaks is not said again."""
+        if not data.startswith(b"[DONE]"):
+            data = self._as_the_first(data)
+            if not data:
+                return None
+        event = super().take(data)
+        if self.usage is not None:
+            self.usage = replace(self.usage, estimated=True)
+        return event
+
+    def _as_the_first(self, data: bytes) -> bytes:
+        """The event as the first engine would have sent it; b"" when it says nothing that is not known."""
+        try:
+            event = json.loads(data)
+        except (ValueError, RecursionError):
+            raise BadResponse("the engine sent something that is not JSON") from None
+        if not isinstance(event, dict) or event.get("error"):
+            return data
+        for name in _HEAD:
+            event.pop(name, None)
+        if isinstance(event.get("usage"), dict):
+            event["usage"] = whole_usage(event["usage"], self._told.pieces)
+        choices = event.get("choices") or []
+        if choices and not event.get("usage") and all(_is_only_a_speaker(choice) for choice in choices):
+            return b""
+        return _dump({**self._told.head, **event})
+
+
+def _is_only_a_speaker(choice: object) -> bool:
+    """Whether nothing is left of a choice without its role, which is taken out."""
+    if not isinstance(choice, dict) or not isinstance(choice.get("delta"), dict):
+        return False
+    named = choice["delta"].pop("role", None) is not None
+    return named and not choice.get("finish_reason") and not any(choice["delta"].values())
+
+
+def whole_usage(counts: Mapping[str, Any], said: int) -> dict[str, Any]:
+    """An engine's counts of a rest, as those of the whole answer. said: tokens before it. BadResponse."""
+    try:
+        seen, made = int(counts.get("prompt_tokens") or 0), int(counts.get("completion_tokens") or 0)
+    except (TypeError, ValueError):
+        raise BadResponse("the engine's counts are no numbers") from None
+    prompt = max(seen - said, 0)
+    completion = made + seen - prompt
+    details = counts.get("prompt_tokens_details")
+    found = {**counts, "prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    if isinstance(details, dict) and isinstance(details.get("cached_tokens"), int):
+        found["prompt_tokens_details"] = {**details, "cached_tokens": min(details["cached_tokens"], prompt)}
+    return found
+
+
+def closing(told: Told, usage: Usage | None) -> tuple[bytes, int]:
+    """The end of an answer that lacks nothing but its end, and how many events that are. usage: to be shown."""
+    events: list[bytes] = []
+    if not told.finish_reason:
+        said: dict[str, Any] = {"text": ""} if told.head.get("object") == "text_completion" else {"delta": {}}
+        events.append(_dump({**told.head, "choices": [{"index": 0, **said, "finish_reason": "length"}]}))
+    if usage is not None and not told.counted:
+        counts = {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
+        counts["total_tokens"] = sum(counts.values())
+        events.append(_dump({**told.head, "choices": [], "usage": counts}))
+    return b"".join([event_bytes(event) for event in events]) + DONE, len(events) + 1
+
+
+def _dump(value: object) -> bytes:
+    """JSON as it is, but for half an emoji, which only an escape can carry."""
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":")).encode()

@@ -1,0 +1,60 @@
+"""What a new owner reads of the answer that an earlier one has sent, over both implementations."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest_asyncio
+
+from runtime.lease import Lease
+from tests.engine_support import LANE_KEY, House, seals
+from tests.run_support import CHANCE, CLOCK, FAMILIES, World, answer, until
+
+
+@pytest_asyncio.fixture
+async def house(world: World) -> AsyncIterator[House]:
+    """Engines over the world; stopped at the end."""
+    made = House(world)
+    yield made
+    await made.close()
+
+
+async def _claimed(world: World, run: str, entry: str, consumer: str) -> Lease:
+    owner = f"{consumer}:x"
+    claim = await world.scripts.claim(run, LANE_KEY, entry, consumer, owner)
+    return Lease(run, owner, claim, world.scripts, world.runs, seals("router"), CLOCK, CHANCE)
+
+
+async def _read(world: World, house: House) -> tuple[str, str]:
+    """A cleared run and its entry, in the hands of a consumer that says nothing."""
+    run = await house.accept()
+    for family in FAMILIES:
+        await world.scripts.verdict(answer(run, family))
+    groups = await world.groups()
+    await until(lambda: world.entries(LANE_KEY))
+    await groups.ensure(LANE_KEY, "router")
+    (row,) = await groups.read([LANE_KEY], "router", "r1", 1, 50)
+    return run, row.entry
+
+
+async def test_new_owner_reads_all_that_was_sent_by_any_owner(world: World, house: House) -> None:
+    run, entry = await _read(world, house)
+    first = await _claimed(world, run, entry, "r1")
+    assert await first.delivered() == b""
+    for number in range(300):  # more frames than one read brings
+        await first.flush(b"data: %d\n\n" % number, 1)
+    await first.flush(b"data: a\n\ndata: b\n\n", 2)
+    await world.scripts.take(LANE_KEY, "router", "r2", 0, entry)
+    second = await _claimed(world, run, entry, "r2")
+    await second.flush(b"data: c\n\n", 1)
+    told = await second.delivered()
+    assert told is not None and told.count(b"\n\n") == second.sequence == 303
+    assert told.endswith(b"data: 299\n\ndata: a\n\ndata: b\n\ndata: c\n\n")
+
+
+async def test_stream_with_a_hole_is_not_taken_for_the_whole(world: World, house: House) -> None:
+    run, entry = await _read(world, house)
+    lease = await _claimed(world, run, entry, "r1")
+    await lease.flush(b"data: a\n\n", 1)
+    lease.sequence = 2  # one more was sent than the stream holds
+    assert await lease.delivered() is None
