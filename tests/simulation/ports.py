@@ -20,8 +20,8 @@ class Remote:
 
     def __getattr__(self, name: str) -> Any:
         async def call(*args: Any, **kwargs: Any) -> Any:
-            if self._part == "record":
-                return await self._wire.record(name, args, kwargs)
+            if self._part in ("record", "archive"):
+                return await self._wire.record(self._part, name, args, kwargs)
             return await self._wire.call(self._part, name, args, kwargs)
 
         return call

@@ -39,7 +39,7 @@ from tests.simulation.loop import HOME, Home, VirtualLoop
 from tests.simulation.ports import Remote, RemoteGroups, RemotePush
 from tests.simulation.wire import Wire
 from workers.audit.app import build as build_audit
-from workers.audit.ports import Record
+from workers.audit.ports import Kept, Record
 from workers.authorization.app import build as build_authorization
 from workers.guardrails.handlers import persons_guard, rules_guard
 from workers.guardrails.policy import PERSONS, RULES
@@ -232,12 +232,12 @@ class Worker(Process):
 
     def _stages(self, limits: Limits) -> Sequence[Stage]:
         c = self.context
-        record = cast(Record, Remote(self.wire, "record"))
+        record, kept = cast(Record, Remote(self.wire, "record")), cast(Kept, Remote(self.wire, "archive"))
         return [
             *build_authorization(c, MemoryKeys(settings.keys()), self.catalog, limits, settings.AUTHORIZATION, _fail),
             *self._guards(),
             router_stage(self.router, self.catalog, lambda: (MODERATIONS_POOL, "pool")),
-            *build_audit(c, record, limits, settings.AUDIT),
+            *build_audit(c, record, kept, limits, settings.AUDIT),
         ]
 
     def _guards(self) -> list[Stage]:

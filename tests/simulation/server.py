@@ -14,7 +14,7 @@ from typing import Any
 from runtime.groups import Row
 from runtime.memory import MemoryCommands, MemoryGroups, MemoryRuns, MemoryScripts, MemoryServer
 from state.memory import MemoryBreakers, MemoryLatencies, MemoryLimits
-from storage.memory import MemoryRequests
+from storage.memory import MemoryArchive, MemoryRequests
 from tests.simulation.chance import ServerClock
 from workers.router.settings import BreakerSettings
 
@@ -50,11 +50,12 @@ class Store:
 
 
 class Postgres(Store):
-    """The record."""
+    """The record and the archive."""
 
     def __init__(self, record: MemoryRequests) -> None:
         super().__init__(copy_context())
         self.record = record
+        self.archive = MemoryArchive(record)
 
 
 class Redis(Store):

@@ -52,7 +52,15 @@ GUARDS = GuardrailSettings(
     families=Families(rules=Family(fail="closed"), persons=Family(fail="open")),
 )
 POLICIES = Policies(GUARDS)
-_IDLE = {"authorization": 2500, "rules": 2500, "persons": 2500, "router": 4000, "audit": 4000, "ledger": 4000}
+_IDLE = {
+    "authorization": 2500,
+    "rules": 2500,
+    "persons": 2500,
+    "router": 4000,
+    "audit": 4000,
+    "ledger": 4000,
+    "archive": 4000,
+}
 
 
 def keys() -> list[KeyRecord]:

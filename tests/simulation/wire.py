@@ -66,14 +66,15 @@ class Wire:
         """One call of a twin on the Redis server. Unavailable when it is away or the reply was lost."""
         return await self._send(part, name, lambda: self.redis.call(part, name, args, kwargs))
 
-    async def record(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """One call of the record."""
-        return await self._send("record", name, lambda: at_once(getattr(self.postgres.record, name)(*args, **kwargs)))
+    async def record(self, part: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """One call of the record or the archive."""
+        twin = getattr(self.postgres, part)
+        return await self._send(part, name, lambda: at_once(getattr(twin, name)(*args, **kwargs)))
 
     async def _send(self, part: str, name: str, work: Callable[[], Any]) -> Any:
         if self.over:
             raise asyncio.CancelledError
-        store = self.postgres if part == "record" else self.redis
+        store = self.postgres if part in ("record", "archive") else self.redis
         trap = self._trap(name)
         if trap is not None and not trap.after:
             await self._struck(trap.what)
@@ -90,7 +91,7 @@ class Wire:
         self, reply: asyncio.Future[Any], part: str, name: str, work: Callable[[], Any], trap: Trap | None
     ) -> None:
         """On the server."""
-        store = self.postgres if part == "record" else self.redis
+        store = self.postgres if part in ("record", "archive") else self.redis
         result: Any = None
         error: Exception | None = None
         if not store.up:
