@@ -23,7 +23,7 @@ from runtime.consume import Engine, Handler
 from runtime.disk import ALWAYS, WAITAOF, Disk, promise_of
 from runtime.door import Bounds
 from runtime.group_spec import Counters
-from runtime.groups import RedisGroups
+from runtime.groups import Groups, RedisGroups
 from runtime.lease import Leases, RunHandler
 from runtime.names import lane_key, prefix, push_channel
 from runtime.places import Announcer, Capacities, Places
@@ -171,6 +171,7 @@ class Context:
     scripts: RedisScripts
     runs: RedisRuns
     sentinels: Sentinels | None = None
+    _readers: list[Client] = field(default_factory=list)
 
     @classmethod
     async def open(
@@ -206,6 +207,7 @@ class Context:
         )
 
     async def close(self) -> None:
+        await asyncio.gather(*(reader.close() for reader in self._readers))
         await self.push.stop()
         await self.redis.close()
 
@@ -248,6 +250,12 @@ class Context:
         await client.connect()
         return client
 
+    async def groups(self, name: str) -> Groups:
+        """What one engine asks of the server, over a connection of its own, which lives as long as this context."""
+        reader = await self.reader(name)
+        self._readers.append(reader)
+        return RedisGroups(self.redis, reader)
+
 
 class RunBodies:
     """Implements schemas.ports.Bodies."""
@@ -289,7 +297,6 @@ class Workers:
     heir_of: str = ""
     engines: list[Engine] = field(default_factory=list)
     announcers: list[Announcer] = field(default_factory=list)
-    _readers: list[Client] = field(default_factory=list)
 
     async def start(self) -> None:
         """Connect readers, create groups, begin. Unavailable when the server is away."""
@@ -306,7 +313,6 @@ class Workers:
         """Announce nothing more, then all engines beside each other, each by its own sequence."""
         await asyncio.gather(*(announcer.stop() for announcer in self.announcers))
         await asyncio.gather(*(engine.stop(self.grace_s) for engine in self.engines))
-        await asyncio.gather(*(reader.close() for reader in self._readers))
 
     def wake(self, group: str) -> None:
         """The streams of a group changed."""
@@ -346,8 +352,6 @@ class Workers:
 
     async def _engine(self, stage: Stage, stream: str, number: int, places: Places | None) -> Engine:
         c = self.context
-        reader = await c.reader(f"{stage.group}:{number}")
-        self._readers.append(reader)
         seals = c.seals(stage.publisher or stage.group)
         spec = c.topology.spec(stream, stage.group)
         if stage.concurrency is not None:
@@ -358,7 +362,7 @@ class Workers:
         engine = Engine(
             spec=spec,
             streams=_streams(c.topology, stage, stream, number),
-            groups=RedisGroups(c.redis, reader),
+            groups=await c.groups(f"{stage.group}:{number}"),
             scripts=c.scripts,
             acts=Acts(c.scripts, c.runs, seals),
             handler=handler,

@@ -45,7 +45,7 @@ class StreamWatch:
         self._owner = ""  # who wrote that frame
         self._after = after  # events the reader has already
         self._behind, self._attached = behind, behind
-        self._finished = False
+        self._finished = self._left = False
         self._ring = asyncio.Event()
 
     def offer(self, frame: StoredFrame) -> None:
@@ -92,6 +92,8 @@ class StreamWatch:
             if left <= 0:
                 return None
             await self._wait(min(left, _SILENCE_S))
+        if self._left:  # whoever still asks in a loop must not find None for ever: nothing else would get its turn
+            raise Refusal.of(Code.cancelled, "This reader has left.")
         return None
 
     def _pop(self) -> Frame | None:
@@ -168,7 +170,8 @@ class StreamWatch:
     async def leave(self, reason: str = "left") -> None:
         """See schemas.ports.Watch.leave."""
         if not self._finished:
-            self._finished = True
+            self._finished = self._left = True
+            self._ring.set()
             self.close()
             await self._hub.leave(self.run, self.watcher, reason)
 

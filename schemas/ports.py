@@ -100,7 +100,8 @@ class Watch(Protocol):
         """The next frame, or None after `timeout` seconds of silence (send a keep-alive, call again).
 
         Refusal(upstream_interrupted) when a later owner started below what was already handed out;
-        Refusal(not_found) when the stream expired under the reader; Unavailable when Redis stayed away."""
+        Refusal(not_found) when the stream expired under the reader; Refusal(cancelled) once it has left; Unavailable
+        when Redis stayed away."""
         ...
 
     async def leave(self, reason: str = "left") -> None:

@@ -14,13 +14,14 @@ from base.ids import SystemRandom, mint_run_id
 from runtime.acceptance import Acceptance
 from runtime.client import Address, Client
 from runtime.groups import Groups, RedisGroups
-from runtime.memory import MemoryGroups, MemoryPush, MemoryRuns, MemoryScripts, MemoryServer
+from runtime.memory import MemoryCommands, MemoryGroups, MemoryPush, MemoryRuns, MemoryScripts, MemoryServer
 from runtime.memory.server import text_of
 from runtime.names import prefix, prefix_of, starts_key
 from runtime.push import Push, RedisPush
 from runtime.runs import RedisRuns, Runs
 from runtime.scripts import Answer, Ending, RedisScripts, Scripts, SealedFrame, Seat
 from schemas.envelope import Signed
+from schemas.ports import Redis
 
 PARTITIONS = 4
 RETENTION_MS = 60_000
@@ -38,6 +39,9 @@ class World(Protocol):
     scripts: Scripts
     runs: Runs
     push: Push
+
+    @property
+    def redis(self) -> Redis: ...
 
     async def groups(self) -> Groups: ...
 
@@ -86,6 +90,7 @@ class MemoryWorld:
         self.scripts: Scripts = MemoryScripts(server, RETENTION_MS)
         self.runs: Runs = MemoryRuns(server)
         self.push: Push = MemoryPush(server)
+        self.redis = MemoryCommands(server)
 
     async def groups(self) -> Groups:
         return MemoryGroups(self.server)

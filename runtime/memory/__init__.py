@@ -4,11 +4,12 @@ Semantics are those of the Lua files and of Redis, kept equal by one contract su
 one MemoryServer; its time is the clock's, so a bent clock bends deadlines and idle times too.
 
     server.py    streams with groups, hashes, expiry, push       scripts.py   MemoryScripts
-    readers.py   MemoryGroups, MemoryRuns, MemoryPush
+    readers.py   MemoryGroups, MemoryRuns, MemoryPush             commands.py  MemoryCommands
 """
 
+from runtime.memory.commands import MemoryCommands
 from runtime.memory.readers import MemoryGroups, MemoryPush, MemoryRuns
 from runtime.memory.scripts import MemoryScripts
 from runtime.memory.server import MemoryServer
 
-__all__ = ["MemoryGroups", "MemoryPush", "MemoryRuns", "MemoryScripts", "MemoryServer"]
+__all__ = ["MemoryCommands", "MemoryGroups", "MemoryPush", "MemoryRuns", "MemoryScripts", "MemoryServer"]

@@ -29,14 +29,15 @@ class MemoryGroups:
         self._interrupted = False
         timer = asyncio.ensure_future(self._server.clock.sleep(block_ms / 1000))
         try:
-            while True:
-                await self._server.turn()
-                rows = self._give(streams, group, consumer, count)
-                if rows or timer.done() or self._interrupted:
-                    return rows
-                waiter = asyncio.ensure_future(self._server.arrived.wait())
-                await asyncio.wait({timer, waiter}, return_when=asyncio.FIRST_COMPLETED)
-                waiter.cancel()
+            with self._server.waiting(streams) as bell:
+                timer.add_done_callback(lambda _: bell.set())
+                while True:
+                    await self._server.turn()
+                    bell.clear()
+                    rows = self._give(streams, group, consumer, count)
+                    if rows or timer.done() or self._interrupted:
+                        return rows
+                    await bell.wait()
         finally:
             timer.cancel()
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,7 +80,7 @@ class MemoryServer:
         self.clock = clock
         self.away = False
         self.run_id = "1"  # another one after a restart or a failover
-        self.arrived = asyncio.Event()  # set by whatever may end a blocked read, replaced after
+        self._bells: dict[str, list[asyncio.Event]] = {}  # stream -> the reads that wait for it
         self._listeners: dict[str, list[Callable[[bytes], None]]] = {}
         self.clear()
 
@@ -91,6 +92,7 @@ class MemoryServer:
         self.live: dict[str, dict[str, int]] = {}
         self.bytes: dict[str, int] = {}
         self.lanes: dict[str, set[str]] = {}
+        self.doors: dict[str, dict[str, int]] = {}
         self.starts: dict[str, dict[str, int]] = {}
         self.once: dict[str, int] = {}  # {p}:once
         self.gates: dict[Any, Any] = {}  # runtime.memory.gate
@@ -139,8 +141,24 @@ class MemoryServer:
 
     def wake(self) -> None:
         """Let every blocked read look again."""
-        self.arrived.set()
-        self.arrived = asyncio.Event()
+        for stream in tuple(self._bells):
+            self._ring(stream)
+
+    def _ring(self, stream: str) -> None:
+        for bell in self._bells.get(stream, ()):
+            bell.set()
+
+    @contextmanager
+    def waiting(self, streams: Sequence[str]) -> Iterator[asyncio.Event]:
+        """A bell that rings at every entry of these streams, and when they are to be looked at again."""
+        bell = asyncio.Event()
+        for stream in streams:
+            self._bells.setdefault(stream, []).append(bell)
+        try:
+            yield bell
+        finally:
+            for stream in streams:
+                self._bells[stream].remove(bell)
 
     # --- streams --------------------------------------------------------------------------------------------------
 
@@ -155,7 +173,7 @@ class MemoryServer:
             raise ValueError("equal or smaller")
         stream.entries[id] = {name.encode(): _bytes(value) for name, value in fields.items()}
         stream.last = id
-        self.wake()
+        self._ring(key)
         return text_of(id)
 
     def group(self, key: str, group: str) -> Group | None:

@@ -14,9 +14,9 @@ from base.ids import mint_run_id
 from runtime.door import Bounds, StreamDoor
 from runtime.names import prefix, push_channel
 from runtime.watch import StreamWatch
-from schemas.errors import Refusal
+from schemas.errors import Code, Refusal
 from schemas.events import RequestCompleted, Usage
-from schemas.frames import Frame
+from schemas.frames import OWNER, Frame
 from schemas.ports import NewRun, Watch
 from tests.engine_support import request, seals
 from tests.run_support import (
@@ -57,7 +57,7 @@ class Owner:
     async def flush(self, events: int = 1, size: int = 1) -> None:
         last = self.sequence + events
         payload = f"{last}|".encode() * size
-        frame = SEALS.frame(self.run, self.epoch, last, "data", events, payload, None)
+        frame = SEALS.frame(self.run, self.epoch, last, "data", events, payload, {OWNER: self.owner.rpartition(":")[2]})
         assert await self.world.scripts.flush(self.run, self.owner, last, frame) in ("ok", "cancel")
         self.sequence = last
 
@@ -244,10 +244,10 @@ async def test_new_epoch_that_starts_below_what_was_seen_ends_the_reader(world: 
 
 
 async def _store(world: World, run: str, place: tuple[int, int]) -> None:
-    """A frame straight into the reply stream."""
+    """A frame straight into the reply stream, by another owner."""
     key = Hands(world, run).reply
-    sealed = SEALS.frame(run, *place, "data", 1, b"x", None).payload
-    fields: dict[str, str | bytes | int] = {"k": "data", "n": 1, "d": sealed}
+    sealed = SEALS.frame(run, *place, "data", 1, b"x", {OWNER: "another"})
+    fields: dict[str, str | bytes | int] = {"k": "data", "n": 1, "d": sealed.payload, "h": sealed.headers}
     if isinstance(world, MemoryWorld):
         world.server.add(key, fields, place)
     elif isinstance(world, RedisWorld):
@@ -265,6 +265,31 @@ async def test_last_watcher_that_leaves_cancels_a_running_run(world: World, door
     await second.leave()
     await second.leave()
     assert await owner.hands.field("cancel") == "client" and door.hub.live == 0
+
+
+async def test_reader_of_a_frame_that_a_failover_lost_is_shown_no_other_answer(world: World, door: StreamDoor) -> None:
+    """The new server gives the same epoch and place to the frame of another owner."""
+    owner = await _owned(world, door)
+    await owner.flush()
+    assert (await _next(owner.watch)).sequence == 1
+    await world.forget(owner.hands.reply)
+    for sequence in (1, 2):
+        await _store(world, owner.run, (1, sequence))
+    door.hub.missed()
+    with pytest.raises(Refusal) as caught:
+        await owner.watch.next(20.0)
+    assert caught.value.failure.code == "upstream_interrupted"
+
+
+async def test_reader_that_has_left_is_told_so_at_once_and_not_with_silence(world: World, door: StreamDoor) -> None:
+    owner = await _owned(world, door)
+    asking = asyncio.ensure_future(owner.watch.next(60))
+    await asyncio.sleep(0.02)
+    await owner.watch.leave()
+    for ask in (asking, owner.watch.next(60)):
+        with pytest.raises(Refusal) as told:
+            await asyncio.wait_for(ask, 2)
+        assert told.value.failure.code == Code.cancelled
 
 
 @pytest.mark.parametrize("cleared", [False, True])

@@ -104,7 +104,7 @@ async def replica(url: str, record: Record, name: str) -> Replica:
         name, PARTITIONS, context.scripts, context.runs, context.seals("ingress"), clock, chance, Bounds()
     )
     workers = Workers(context=context, stages=stages, grace_s=2.0)
-    workers._readers.append(reader)
+    context._readers.append(reader)
     await workers.start()
     await control.start()
     return Replica(context, shared, workers, control, door)

@@ -140,8 +140,6 @@ class Storm:
         """As by SIGKILL: its connections break, it says nothing more."""
         context, workers, _ = self.routers.pop(name)
         await context.close()
-        for reader in workers._readers:
-            await reader.close()
         tasks = [task for engine in workers.engines for task in (*engine._loops, *engine._tasks)]
         tasks += [each._task for each in workers.announcers if each._task is not None]
         for task in tasks:

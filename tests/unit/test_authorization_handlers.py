@@ -163,9 +163,9 @@ async def test_over_the_limit_is_a_429_with_the_time_to_wait() -> None:
     assert code(verdicts[2]) == "rate_limit_exceeded"
     assert verdicts[2].failure is not None
     assert verdicts[2].failure.retry_after_ms == 60_000
-    assert verdicts[2].grant is not None
+    assert verdicts[2].grant is not None and verdicts[0].grant is not None
     assert (verdicts[2].grant.limit_requests, verdicts[2].grant.remaining_requests) == (2, 0)
-    assert verdicts[2].grant.scopes == ()
+    assert verdicts[2].grant.scopes == verdicts[0].grant.scopes  # settled, should a second delivery hold something
 
 
 async def test_a_redelivered_run_gets_the_same_answer_and_no_second_hold() -> None:

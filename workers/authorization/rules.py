@@ -78,7 +78,7 @@ def grant(run: RequestAccepted, allowed: Allowed, reserved: Reserved, fail: dict
         cost=expected_tokens(run),
         priority=priority(key.priority, run.priority),
         fail=fail,
-        scopes=tuple(scope.name for scope in scopes_of(key)),
+        scopes=_scope_names(key),
         on_disconnect=key.on_disconnect,
         limit_requests=reserved.limit_requests,
         remaining_requests=reserved.remaining_requests,
@@ -86,13 +86,21 @@ def grant(run: RequestAccepted, allowed: Allowed, reserved: Reserved, fail: dict
     )
 
 
+def _scope_names(key: KeyRecord) -> tuple[str, ...]:
+    return tuple(scope.name for scope in scopes_of(key))
+
+
 def known_caller(key: KeyRecord, reserved: Reserved | None = None) -> Grant:
-    """Whom a refusal concerns, for the record and the limit headers: no pool, nothing reserved."""
+    """Whom a refusal concerns, for the record and the limit headers: no pool, nothing reserved.
+
+    reserved: it was refused for a limit. Then it is settled like others, so that a late second delivery, which might
+    find room, holds nothing for a run that has ended."""
     figures = reserved or Reserved(granted=False)
     return Grant(
         tenant=key.tenant,
         key_id=key.key_id,
         pool="",
+        scopes=_scope_names(key) if reserved else (),
         limit_requests=figures.limit_requests,
         remaining_requests=figures.remaining_requests,
         reset_requests_ms=figures.reset_requests_ms,

@@ -1,0 +1,78 @@
+"""The product's Protocols over a wire: what a simulated process is given in place of a server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+from runtime.groups import Groups, Row
+from runtime.push import Listener
+from runtime.scripts import Scripts
+from tests.simulation.server import JournaledGroups
+from tests.simulation.wire import Wire
+
+
+class Remote:
+    """Every method of a twin, over the wire."""
+
+    def __init__(self, wire: Wire, part: str) -> None:
+        self._wire, self._part = wire, part
+
+    def __getattr__(self, name: str) -> Any:
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            if self._part in ("record", "archive"):
+                return await self._wire.record(self._part, name, args, kwargs)
+            return await self._wire.call(self._part, name, args, kwargs)
+
+        return call
+
+
+def remote_scripts(wire: Wire) -> Scripts:
+    """The scripts over the wire."""
+    return cast(Scripts, Remote(wire, "scripts"))
+
+
+class RemoteGroups:
+    """Implements runtime.groups.Groups for one engine: a reader with a connection of its own."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._plain = cast(Groups, Remote(wire, "groups"))
+        self._reader: JournaledGroups | None = None
+
+    async def ensure(self, stream: str, group: str) -> None:
+        await self._plain.ensure(stream, group)
+
+    async def read(self, streams: Sequence[str], group: str, consumer: str, count: int, block_ms: int) -> Sequence[Row]:
+        return await self._wire.read(self._begin, streams, group, consumer, count, block_ms)
+
+    def _begin(self) -> JournaledGroups:
+        self._reader = JournaledGroups(self._wire.redis)
+        return self._reader
+
+    async def unblock(self) -> None:
+        if self._reader is not None:
+            await self._reader.unblock()
+
+    async def ack(self, stream: str, group: str, entries: Sequence[tuple[str, bool]]) -> None:
+        await self._plain.ack(stream, group, entries)
+
+    async def mark(self, stream: str, group: str, entry: str) -> None:
+        await self._plain.mark(stream, group, entry)
+
+    async def idle(self, stream: str, group: str, idle_ms: int, count: int) -> Sequence[str]:
+        return await self._plain.idle(stream, group, idle_ms, count)
+
+    async def losses(self) -> int:
+        return self._wire.losses
+
+
+class RemotePush:
+    """Implements runtime.push.Push."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    async def listen(self, channels: Sequence[str], listener: Listener, missed: Callable[[], None]) -> None:
+        for channel in channels:
+            self._wire.subscribe(channel, listener, missed)
