@@ -17,7 +17,7 @@ from bench.faults.said import Said
 
 #: Errors that a failing engine may cause.
 CODES = frozenset(
-    {"upstream_interrupted", "upstream_timeout", "upstream_error", "upstream_overloaded", "deadline_exceeded"}
+    {"upstream_interrupted", "upstream_timeout", "upstream_error", "server_is_overloaded", "deadline_exceeded"}
 )
 ALONE, PAIR = "alone", "pair"
 #: Faults that strike before the first token: with another endpoint beside, the client never hears of them.

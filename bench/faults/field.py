@@ -32,6 +32,7 @@ guardrails: {families: {persons: {enabled: true}}}
 router: {idle_timeout_s: 2, first_byte_timeout_s: 3, connect_timeout_s: 1, retry_floor: 100000,
   breaker: {failures: 100}}
 """
+SERVERS = ("valkey", "postgres")
 #: Seconds after which something that was struck must have recovered.
 _RECOVERY_S = 60.0
 
@@ -112,42 +113,57 @@ def _state(pid: int) -> str:
 
 @dataclass(slots=True)
 class Field:
-    """What one case works with. takeovers: seconds each strike's recovery took. long: full form instead of quick.
-    wanted: runs it is to have at least.     notes: promises that the case itself saw broken."""
+    """What one case works with. long: full form instead of quick; wanted: runs it is to have at least; takeovers:
+    seconds each recovery took, and what had been struck; notes: promises that the case itself saw broken."""
 
     ground: Ground
     load: Load
     long: bool
     wanted: int
-    takeovers: list[float] = field(default_factory=list)
+    takeovers: list[tuple[float, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def crash(self, group: str, point: str) -> asyncio.Task[None]:
-        """Kill whoever next passes a crash point. Returns when another process is in its place; the task ends when its
-        work was taken over."""
-        room, house = room_of(group), self.ground.house
+        """Kill whoever next passes a crash point. The task ends when another process is in its place and its work was
+        taken over."""
+        room = room_of(group)
         async with self._one_at_a_time:  # there is one file of faults
-            old = house.pid(room)
+            await until(lambda: self._pid(room), f"{room} to be ready")
+            old = self._pid(room)
             marks = await self.strike(group, point)
-        return await self._replaced(room, old, group, marks)
+        return self._replaced(room, old, group, marks)
 
     async def kill(self, room: str) -> asyncio.Task[None]:
         """The same by a signal, now."""
         old = self.ground.house.kill(room)
-        return await self._replaced(room, old, room, await self._mark(room))
+        return self._replaced(room, old, room, await self._mark(room))
 
-    async def _replaced(self, room: str, old: int, group: str, marks: dict[str, str]) -> asyncio.Task[None]:
+    def _replaced(self, room: str, old: int, group: str, marks: dict[str, str]) -> asyncio.Task[None]:
         struck = monotonic()
-        work = self.taken_over(group, marks, struck) if group in self.ground.groups else self._serving(struck)
-        task = asyncio.create_task(work)
-        await asyncio.to_thread(self.ground.house.restarted, room, old)
-        return task
 
-    async def _serving(self, struck: float) -> None:
-        """A room without a group is taken over when a new run is answered."""
+        async def wait() -> None:
+            if group in self.ground.groups:
+                await self.taken_over(group, marks, struck)
+            else:
+                await self.serving(group, struck)
+            await until(lambda: self._pid(room) not in (0, old), f"another {room}")
+
+        return asyncio.create_task(wait())
+
+    def _pid(self, room: str) -> int:
+        """Where it is ready, 0 while it is not."""
+        try:
+            found = self.ground.house.connection
+        except (OSError, ValueError):
+            return 0
+        ready = room in found["health_ports"] or room in SERVERS
+        return int(found["pids"].get(room, 0)) if ready else 0
+
+    async def serving(self, name: str, struck: float) -> None:
+        """What has no group is taken over when a new run is answered."""
         await self.load.goes_on()
-        self.takeovers.append(monotonic() - struck)
+        self.takeovers.append((monotonic() - struck, name))
 
     async def _mark(self, group: str) -> dict[str, str]:
         return await self.ground.mark(group) if group in self.ground.groups else {}
@@ -167,7 +183,7 @@ class Field:
                 self.notes.append(f"{group}: not taken over within {_RECOVERY_S:.0f} s")
                 return
             await asyncio.sleep(LOOK_S)
-        self.takeovers.append(monotonic() - struck)
+        self.takeovers.append((monotonic() - struck, group))
 
     async def freeze(self, group: str, point: str) -> None:
         """Stop whoever next passes a crash point; it wakes up as a stale owner after twice the idle limit."""
@@ -206,4 +222,4 @@ class Field:
             yield
         finally:
             os.kill(pid, signal.SIGCONT)
-        self.takeovers.append(await self.load.goes_on())
+        self.takeovers.append((await self.load.goes_on(), server))

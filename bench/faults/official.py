@@ -11,6 +11,7 @@ from typing import Any
 import openai
 from openai import AsyncOpenAI
 
+from bench.faults import wire
 from bench.faults.said import Said
 from bench.faults.wire import OnEvent
 
@@ -19,6 +20,7 @@ async def ask(
     client: AsyncOpenAI, head: Mapping[str, str], body: Mapping[str, Any], said: Said, patience: float, on: OnEvent
 ) -> None:
     """One chat until the client says that it is over, by an end or by an exception."""
+    await wire.door(str(client.base_url))
     said.sent_at = monotonic()
     try:
         async with asyncio.timeout(patience):

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-from time import monotonic
 
 from bench.faults.cases import NONE, Case
 from bench.faults.field import Field
@@ -41,12 +38,7 @@ async def _valkey_killed(field: Field) -> None:
     """Three times in the full form; the supervisor starts it again from its append-only file."""
     for _ in range(3 if field.long else 1):
         await field.load.goes_on()
-        old = field.ground.house.pid("valkey")
-        os.kill(old, signal.SIGKILL)
-        struck = monotonic()
-        await asyncio.to_thread(field.ground.house.restarted, "valkey", old)
-        await field.load.goes_on()
-        field.takeovers.append(monotonic() - struck)
+        await (await field.kill("valkey"))
 
 
 async def _valkey_frozen(field: Field) -> None:

@@ -15,12 +15,13 @@ from functools import partial
 from bench.faults.cases import BROKEN, NONE, Case
 from bench.faults.field import Field
 from bench.faults.said import Said
+from console.stack import room_of
 from runtime.topology import Topology
 
 POINTS = ("P1", "P2", "P3", "P4")
-#: A group that notices a death within this time is left alone until it has: three deaths with one entry in hand make a
-#: dead letter.
-_SOON_S = 4.0
+#: A group that robs the dead within this time is left alone until it has, else all its deaths come first: three deaths
+#: with one entry in hand make a dead letter.
+_SOON_S = 6.0
 #: Deltas after which a stream is in its middle.
 _MIDDLE = 3
 _DEPLOY = "provisioner"
@@ -38,7 +39,7 @@ def quick(topology: Topology) -> list[Case]:
     """All points of all stages in few loads, and one frozen guard."""
     others = [group for group in groups(topology) if group != "router"]
     return [
-        Case("stages", "stages", partial(crash_all, others, POINTS)),
+        Case("workers", "stages", partial(crash_all, others, POINTS)),
         Case("router", "stages", _router, BROKEN),
         Case("ingress", "stages", _ingress, cuts=True),
         Case("rules.frozen", "stages", partial(freeze, "rules", ("P2",))),
@@ -68,16 +69,26 @@ def _codes(group: str) -> frozenset[str]:
 
 
 async def crash_all(stages: Sequence[str], points: Sequence[str], field: Field) -> None:
-    """Kill each stage at each point; stages side by side, as their processes differ."""
-    async with _deploying(field, _DEPLOY in stages):
-        await asyncio.gather(*(_crash(stage, points, field) for stage in stages))
+    """Kill each stage at each point; rooms side by side, as their processes differ."""
+    rooms: dict[str, list[str]] = {}
+    for stage in stages:
+        rooms.setdefault(room_of(stage), []).append(stage)
+    async with _deploying(field, _DEPLOY in stages), asyncio.TaskGroup() as side_by_side:
+        for found in rooms.values():
+            side_by_side.create_task(_crash_room(found, points, field))
+
+
+async def _crash_room(stages: Sequence[str], points: Sequence[str], field: Field) -> None:
+    """One stage after the other where they share a process."""
+    for stage in stages:
+        await _crash(stage, points, field)
 
 
 async def _crash(stage: str, points: Sequence[str], field: Field) -> None:
     waits = []
     for point in points:
         waits.append(await field.crash(stage, point))
-        if stage != "ingress" and field.ground.idle_s(stage) < _SOON_S:
+        if stage == "ingress" or field.ground.idle_s(stage) < _SOON_S:
             await waits.pop()
     await asyncio.gather(*waits)
 

@@ -17,7 +17,8 @@ _FEW = 3  # examples of one kind of broken promise
 
 @dataclass(slots=True)
 class Row:
-    """One case. ends: how many runs ended how; codes: of the errors that clients saw. broken: sentences."""
+    """One case. ends: how many runs ended how; codes: of the errors that clients saw. takeovers:
+    seconds and what had been struck, slowest first. broken: sentences."""
 
     case: str
     runs: int = 0
@@ -26,7 +27,7 @@ class Row:
     truncated: int = 0
     order: int = 0
     billing: int = 0
-    slowest_s: float | None = None
+    takeovers: list[tuple[float, str]] = field(default_factory=list)
     seconds: float = 0.0
     broken: list[str] = field(default_factory=list)
 
@@ -34,20 +35,20 @@ class Row:
         """As HEAD names them."""
         ends = [self.ends.get(name, 0) for name in ("completed", "coded", "resumed", "not accepted", "lost")]
         numbers = (self.runs, *ends, self.truncated, self.order, self.billing)
-        slowest = "-" if self.slowest_s is None else f"{self.slowest_s:.1f}"
+        slowest = "{:.1f} {}".format(*max(self.takeovers)) if self.takeovers else "-"
         return (self.case, *map(str, numbers), slowest)
 
 
 def row_of(
     case: str,
     verdicts: Mapping[str, Verdict],
-    takeovers: Sequence[float],
+    takeovers: Sequence[tuple[float, str]],
     notes: Iterable[str],
     codes: frozenset[str] | None,
     cuts: bool,
 ) -> Row:
     """Adds up. codes: errors that clients may see in this case, None for any; cuts: connections may be lost."""
-    row = Row(case, runs=len(verdicts), slowest_s=max(takeovers, default=None), broken=list(notes))
+    row = Row(case, runs=len(verdicts), takeovers=sorted(takeovers, reverse=True), broken=list(notes))
     row.ends = dict(Counter(one.ended for one in verdicts.values()))
     row.codes = dict(Counter(one.code for one in verdicts.values() if one.code))
     row.truncated = sum(bool(one.truncated) for one in verdicts.values())
@@ -81,7 +82,7 @@ def total(rows: Sequence[Row]) -> Row:
         summed.truncated += row.truncated
         summed.order += row.order
         summed.billing += row.billing
-    summed.slowest_s = max((row.slowest_s for row in rows if row.slowest_s is not None), default=None)
+        summed.takeovers += row.takeovers
     return summed
 
 

@@ -127,6 +127,14 @@ async def _exchange(base_url: str, method: str, path: str, head: Mapping[str, st
         writer.close()
 
 
+async def door(base_url: str) -> None:
+    """Wait until an ingress listens, for a client that does not."""
+    address = urlsplit(base_url)
+    with suppress(OSError):
+        _, writer = await _connect(str(address.hostname), int(address.port or 80))
+        writer.close()
+
+
 async def _connect(host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A connection; waits for an ingress that does not listen."""
     end = monotonic() + _DOOR_S
