@@ -17,9 +17,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-import routing_faults
-
-from bench.faults import play, routing, table
+from bench.faults import play, routing, routing_play, table
 from bench.faults.play import Wish
 from workers.router.strategies import STRATEGIES
 
@@ -74,7 +72,7 @@ def routes(names: Sequence[str], quick: bool, strategy: str) -> list[routing.Row
     if not cases:
         return []
     with tempfile.TemporaryDirectory(prefix="headrace-faults-") as folder:
-        return routing_faults.play(cases, strategy, routing.QUICK if quick else routing.FULL, Path(folder))
+        return routing_play.play(cases, strategy, routing.QUICK if quick else routing.FULL, Path(folder))
 
 
 def say(words: str) -> None:

@@ -39,7 +39,7 @@ def quick(topology: Topology) -> list[Case]:
     """All points of all stages in few loads, and one frozen guard."""
     others = [group for group in groups(topology) if group != "router"]
     return [
-        Case("workers", "stages", partial(crash_all, others, POINTS)),
+        Case("workers", "stages", partial(_workers, others)),
         Case("router", "stages", _router, BROKEN),
         Case("ingress", "stages", _ingress, cuts=True),
         Case("rules.frozen", "stages", partial(freeze, "rules", ("P2",))),
@@ -91,6 +91,11 @@ async def _crash(stage: str, points: Sequence[str], field: Field) -> None:
         if stage == "ingress" or field.ground.idle_s(stage) < _SOON_S:
             await waits.pop()
     await asyncio.gather(*waits)
+
+
+async def _workers(stages: Sequence[str], field: Field) -> None:
+    await crash_all(stages, POINTS, field)
+    await midstream("console", field)
 
 
 async def _router(field: Field) -> None:

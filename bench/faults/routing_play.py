@@ -1,4 +1,4 @@
-"""Plays the routing cases of the crash matrix (bench/faults/routing.py) on a fresh Headrace with two engines."""
+"""Plays the routing cases on a fresh Headrace with two engines, one of which fails."""
 
 from __future__ import annotations
 
