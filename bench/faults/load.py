@@ -79,6 +79,10 @@ class Load:
         place = len(self.said)
         return await until(lambda: any(one.whole for one in self.said[place:]), f"an answer in {self.case}")
 
+    async def calm(self) -> None:
+        """Wait until no herd is left of those that had to wait."""
+        await until(lambda: len(self._open) <= self.rate / 2, f"a calm load in {self.case}")
+
     def begin(self, stream: bool | None = None, body: Body | None = None) -> Said:
         """One more run, now."""
         number = len(self.said)

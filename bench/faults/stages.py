@@ -90,6 +90,8 @@ async def _crash(stage: str, points: Sequence[str], field: Field) -> None:
         waits.append(await field.crash(stage, point))
         if stage == "ingress" or field.ground.idle_s(stage) < _SOON_S:
             await waits.pop()
+        if stage == "ingress":
+            await field.load.calm()
     await asyncio.gather(*waits)
 
 
