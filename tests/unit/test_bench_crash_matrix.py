@@ -6,16 +6,18 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from openai import AsyncOpenAI
 
 from bench.faults import engines, stages
 from bench.faults.bad_engine import Attempt, BadEngine, attempt_of
 from bench.faults.invariants import Evidence, Verdict, judge
+from bench.faults.load import Load, chat
 from bench.faults.play import cases
 from bench.faults.said import DONE, Said
 from bench.faults.table import row_of, table, total
 from runtime.topology import load, packaged
 from tests.checks_support import load_script
-from tests.e2e.scripted import Got
+from tests.e2e.scripted import Got, running
 
 WHOLE, CUT = Attempt("a b c ", 3, "finished"), Attempt("a b ", 2, "cut")
 FACT = {"run": "r", "tenant": "t", "outcome": "completed"}
@@ -166,3 +168,31 @@ def test_a_wrong_name_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[
     assert faults.chosen(faults.known(True), ["servers"]) == ["valkey.killed", "valkey.frozen", "postgres.frozen"]
     with pytest.raises(ValueError, match="no case or family 'nothing'"):
         faults.chosen(faults.known(True), ["nothing"])
+
+
+async def seen(kind: str, official: bool) -> tuple[Said, list[Attempt]]:
+    """A stream that an engine breaks, seen by a client with no gateway between them."""
+    bad = BadEngine()
+    with running(bad.engine()) as engine:
+        async with AsyncOpenAI(base_url=engine.url, api_key="none", max_retries=0) as client:
+            made = Load("direct", engine.url.removesuffix("/v1"), "none", client, 100.0, 9)
+            made.said = [Said("", True)] * (4 if official else 0)  # every fifth is the official client's
+            said = made.begin(True, chat("m", lambda number: 6, f"@@fault={kind}"))
+            await made.stop()
+    return said, bad.ledger(said.name)
+
+
+@pytest.mark.parametrize("official", [False, True])
+async def test_both_clients_tell_an_end_from_a_cut(official: bool) -> None:
+    said, attempts = await seen("good", official)
+    assert said.whole and said.tokens == 6
+    assert judge(evidence(said, attempts, [{**ROW, "completion_tokens": 6}])).broken == []
+    said, attempts = await seen("reset.900", official)
+    assert said.cut and not said.whole and 0 < said.tokens < 6
+    assert attempts[0].text.startswith(said.text)
+
+
+async def test_a_clean_end_in_the_middle_is_whole_to_the_official_client_and_is_found_out() -> None:
+    said, attempts = await seen("noend.3", official=True)
+    assert said.whole and not said.finish
+    assert judge(evidence(said, attempts)).truncated
