@@ -34,7 +34,7 @@ router: {idle_timeout_s: 2, first_byte_timeout_s: 3, connect_timeout_s: 1, retry
 """
 SERVERS = ("valkey", "postgres")
 #: Seconds after which something that was struck must have recovered.
-_RECOVERY_S = 60.0
+_RECOVERY_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
