@@ -38,6 +38,14 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+def check(asked: argparse.Namespace) -> None:
+    """ValueError names an option that cannot be."""
+    if asked.rate <= 0 or (asked.runs is not None and asked.runs < 1):
+        raise ValueError("--rate and --runs must be more than 0")
+    if asked.json and not asked.json.parent.is_dir():
+        raise ValueError(f"--json: there is no folder {asked.json.parent}")
+
+
 def known(quick: bool) -> dict[str, str]:
     """Every case of a form with its family, routing last."""
     return {case.name: case.family for case in play.cases(not quick)} | dict.fromkeys(
@@ -95,6 +103,7 @@ def main() -> int:
     asked = parser().parse_args()
     names = known(asked.quick)
     try:
+        check(asked)
         picked = chosen(names, asked.only)
     except ValueError as error:
         say(f"scripts/faults: {error}")

@@ -1,7 +1,7 @@
 """Steady load: so many named chats a second whatever becomes of them, streamed and unary, in turn by two clients.
 
-Every fourth run is unary, every fifth is asked by the official client. A run that is stuck does not hold up the next
-one, up to a bound of runs at once.
+Every fourth run is unary, every fifth is asked by the official client, every seventh has an Idempotency-Key. A run
+that is stuck does not hold up the next one, up to a bound of runs at once.
 """
 
 from __future__ import annotations
@@ -106,6 +106,8 @@ class Load:
             "x-stainless-read-timeout": str(self.deadline_s),
             "content-type": "application/json",
         }
+        if number % 7 == 0:
+            head["idempotency-key"] = said.name
         if said.official:
             await official.ask(self.client, head, body, said, patience, self.on_event)
         else:
