@@ -76,7 +76,7 @@ class Watch(Protocol):
         """The next frame, or None after `timeout` seconds of silence (send a keep-alive, call again).
 
         Refusal(upstream_interrupted) when a later owner started below what was already handed out;
-        Refusal(not_found) when the stream expired under the reader; Unavailable when Redis stayed away."""
+        Refusal(not_found) when the stream expired under the reader; Unavailable when Redis stayed away all the time."""
         ...
 
     async def leave(self, reason: str = "left") -> None:
