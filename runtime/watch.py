@@ -13,10 +13,10 @@ from collections.abc import Awaitable, Callable
 
 from base import metrics
 from runtime import faults
-from runtime.runs import Runs, StoredFrame
+from runtime.runs import Runs
 from runtime.seals import Seals
 from schemas.errors import Code, Refusal, Unavailable
-from schemas.frames import DATA, Frame
+from schemas.frames import DATA, Frame, StoredFrame
 
 _BUFFER = 256 * 1024  # bytes queued for one reader
 _SILENCE_S = 3.0  # after this long without a push the stream is asked
@@ -31,6 +31,7 @@ class StreamWatch:
 
     def __init__(self, hub: Hub, run: str, watcher: str, after: int, behind: bool) -> None:
         self.run, self.watcher = run, watcher
+        self.replayed = False
         self._hub = hub
         self._queue: deque[StoredFrame] = deque()
         self._queued = 0

@@ -30,6 +30,8 @@ class RequestAccepted:
     HMAC(pepper, secret) by ring key mac_kid, never the secret. families: who must answer, the static list of this
     topology version. max_tokens: the client's own bound or None. prompt_tokens: an estimate (bytes / 4).
     on_disconnect: cancel | finish | grace:<seconds>. priority: what the client asked for, None = its key's.
+    keep_ms: how long its ended answer is kept, 0 = as long as any. once: the name of its Idempotency-Key, never the key
+    itself, and asked: what was asked under it, as a MAC; "" = it has none.
     """
 
     run: str
@@ -50,6 +52,9 @@ class RequestAccepted:
     client_request_id: str = ""
     on_disconnect: str = "cancel"
     priority: int | None = None
+    keep_ms: int = 0
+    once: str = ""
+    asked: str = ""
     version: int = 1
 
 
