@@ -2,7 +2,7 @@
 
 nothing yet           no byte is sent, so everything can still fail with a proper status
 commit_after passed   200 and a comment; from then on a failure is the error event
-silence               a comment every keep_alive seconds, once the answer has begun
+silence               a comment every keep_alive seconds, once the answer has begun; an outage of Redis is silence then
 the last frame        its bytes and the end of the body together: after [DONE] nothing is waited for
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ingress.exchange import Exchange
 from ingress.headers import frame_headers
-from schemas.errors import Code, Failure, Refusal
+from schemas.errors import Code, Failure, Refusal, Unavailable
 from schemas.frames import ERROR, Frame, decode_failure
 from schemas.ports import Watch
 
@@ -42,7 +42,7 @@ async def relay(watch: Watch, out: Exchange, pace: Pace) -> None:
     """Stream the run to the client until its last frame. Refusal with the run's failure, or deadline_exceeded when
     nobody ended it; Unavailable."""
     while True:
-        frame = await watch.next(pace.patience(out.begun, out.elapsed()))
+        frame = await _next(watch, out, pace)
         if frame is None:
             await _bridge(out, pace)
             continue
@@ -54,6 +54,17 @@ async def relay(watch: Watch, out: Exchange, pace: Pace) -> None:
         await out.piece(frame.payload, last)
         if last:
             return
+
+
+async def _next(watch: Watch, out: Exchange, pace: Pace) -> Frame | None:
+    """The next frame, None for silence. An answer that has begun outlasts an outage of Redis until its deadline, for
+    the run's owner holds its next frame meanwhile and goes on."""
+    try:
+        return await watch.next(pace.patience(out.begun, out.elapsed()))
+    except Unavailable:
+        if not out.begun or out.elapsed() >= pace.give_up:
+            raise
+        return None
 
 
 async def collect(watch: Watch, out: Exchange, pace: Pace) -> None:

@@ -101,7 +101,7 @@ class Watch(Protocol):
 
         Refusal(upstream_interrupted) when a later owner started below what was already handed out;
         Refusal(not_found) when the stream expired under the reader; Refusal(cancelled) once it has left; Unavailable
-        when Redis stayed away."""
+        when Redis stayed away all the time."""
         ...
 
     async def leave(self, reason: str = "left") -> None:

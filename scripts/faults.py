@@ -1,82 +1,128 @@
-"""Makes engines fail under steady load, one way after the other, and shows what it costs the clients.
+"""The crash matrix: strikes at every stage, server and engine of a fresh Headrace under steady load, and looks from
+outside whether every promise held (bench/faults).
 
-Starts two scripted engines and a fresh Headrace in a temporary folder, then plays the cases of bench/faults.py: dies,
-hangs, slow, full, flaps, breaks. Prints a table; exit code 0 when every promise held, 1 when one did not. Takes about
-three minutes, with --quick one. Nothing is left behind.
+Full form: each case by itself, 10,000 runs and more, about 40 minutes. --quick: the same strikes in few loads and short
+outages, about two minutes. Exit code 0 when every promise held, 1 when one did not, 2 for a wrong command line or a
+Headrace that does not start. Nothing is left behind.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import signal
+import json
 import sys
 import tempfile
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-from bench import faults
-from bench.faults import CASES, Case, Row, Target
-from tests.e2e.house import Engine, House, headrace, scripted_engine, until
+from bench.faults import play, routing, routing_play, table
+from bench.faults.play import Wish
 from workers.router.strategies import STRATEGIES
 
-
-class BadEngine:
-    """The engine that fails."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    def set(self, **settings: float) -> None:
-        self._engine.set(**settings)
-
-    def kill(self) -> None:
-        self._engine.process.send_signal(signal.SIGKILL)
+#: Runs of all cases of the matrix together, and how many begin a second.
+RUNS, QUICK_RUNS, RATE = 10_000, 1_000, 40.0
 
 
-def target_of(house: House) -> Target:
-    """Where the load goes."""
-    port = house.connection["health_ports"]["router"]
-    return Target(f"{house.base_url}/v1", house.key, f"http://127.0.0.1:{port}/metrics")
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="scripts/faults", description="Strike at everything and see what holds.")
+    parser.add_argument("--quick", action="store_true", help="all strikes in few loads: about two minutes")
+    parser.add_argument("--only", action="append", metavar="NAME", help="cases, a family or a pattern; may be repeated")
+    parser.add_argument("--list", action="store_true", help="name the cases and end")
+    parser.add_argument("--runs", type=int, help=f"least number of runs of all cases together (default {RUNS})")
+    parser.add_argument("--rate", type=float, default=RATE, help="runs begun a second")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there as well")
+    parser.add_argument("--strategy", choices=list(STRATEGIES), default="least_inflight", help="for family routing")
+    return parser
 
 
-def ready(house: House, cases: list[Case]) -> None:
-    """Wait until both endpoints of every case are up."""
-
-    def all_up() -> bool:
-        rows = house.request("/admin/v1/deployments")[1]["data"]
-        return [row["state"] for row in rows] == ["ready"] * 2 * len(cases)
-
-    until(all_up, 30)
+def check(asked: argparse.Namespace) -> None:
+    """ValueError names an option that cannot be."""
+    if asked.rate <= 0 or (asked.runs is not None and asked.runs < 1):
+        raise ValueError("--rate and --runs must be more than 0")
+    if asked.json and not asked.json.parent.is_dir():
+        raise ValueError(f"--json: there is no folder {asked.json.parent}")
 
 
-def play(cases: list[Case], strategy: str, lengths: faults.Lengths, folder: Path) -> list[Row]:
-    """Start everything, run the cases one after the other."""
-    with scripted_engine() as bad, scripted_engine() as good:
-        for engine in (bad, good):
-            engine.set(**faults.WELL)
-        settings = faults.settings(cases, bad.url, good.url, strategy)
-        with headrace(folder, "--no-model", settings=settings) as house:
-            ready(house, cases)
-            rows = []
-            for case in cases:
-                print(f"{case.name} ...", file=sys.stderr, flush=True)
-                rows.append(asyncio.run(faults.run(case, target_of(house), BadEngine(bad), lengths)))
-            return rows
+def known(quick: bool) -> dict[str, str]:
+    """Every case of a form with its family, routing last."""
+    return {case.name: case.family for case in play.cases(not quick)} | dict.fromkeys(
+        (f"routing.{case.name}" for case in routing.CASES), "routing"
+    )
+
+
+def chosen(names: dict[str, str], wanted: Sequence[str] | None) -> list[str]:
+    """The cases asked for. ValueError names what is none."""
+    for word in wanted or ():
+        if not any(word == family or fnmatchcase(name, word) for name, family in names.items()):
+            raise ValueError(f"there is no case or family {word!r}; scripts/faults --list names them")
+    return [
+        name
+        for name, family in names.items()
+        if not wanted or any(word == family or fnmatchcase(name, word) for word in wanted)
+    ]
+
+
+def matrix(names: Sequence[str], wish: Wish) -> list[table.Row]:
+    """Play the cases of the matrix on a Headrace of their own."""
+    cases = [case for case in play.cases(wish.long) if case.name in names]
+    if not cases:
+        return []
+    with tempfile.TemporaryDirectory(prefix="headrace-faults-") as folder, play.ground(Path(folder)) as ground:
+        return asyncio.run(play.play(ground, cases, wish, say))
+
+
+def routes(names: Sequence[str], quick: bool, strategy: str) -> list[routing.Row]:
+    """Play the cases of routing on another."""
+    cases = [case for case in routing.CASES if f"routing.{case.name}" in names]
+    if not cases:
+        return []
+    with tempfile.TemporaryDirectory(prefix="headrace-faults-") as folder:
+        return routing_play.play(cases, strategy, routing.QUICK if quick else routing.FULL, Path(folder))
+
+
+def say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
+
+
+def report(rows: Sequence[table.Row], routed: Sequence[routing.Row]) -> int:
+    """Print the tables and what did not hold; the exit code."""
+    if rows:
+        print(table.table(rows))
+    if routed:
+        print(("\n" if rows else "") + routing.table(routed))
+    broken = [f"{row.case}: {words}" for row in rows for words in row.broken]
+    broken += [f"routing.{row.case.name}: {words}" for row in routed for words in row.broken()]
+    print("\n".join(f"Not as promised: {words}" for words in broken) or "Every promise held.")
+    return 1 if broken else 0
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Make engines fail under load and see what it costs the clients.")
-    parser.add_argument("--quick", action="store_true", help="short faults: about a minute")
-    parser.add_argument("--only", action="append", choices=[case.name for case in CASES], help="may be repeated")
-    parser.add_argument("--strategy", choices=list(STRATEGIES), default="least_inflight")
-    asked = parser.parse_args()
-    cases = [case for case in CASES if not asked.only or case.name in asked.only]
-    with tempfile.TemporaryDirectory(prefix="headrace-faults-") as folder:
-        rows = play(cases, asked.strategy, faults.QUICK if asked.quick else faults.FULL, Path(folder))
-    print(faults.table(rows))
-    broken = [f"{row.case.name}: {words}" for row in rows for words in row.broken()]
-    print("\n".join(f"Not as promised: {words}" for words in broken) or "Every promise held.")
-    return 1 if broken else 0
+    asked = parser().parse_args()
+    names = known(asked.quick)
+    try:
+        check(asked)
+        picked = chosen(names, asked.only)
+    except ValueError as error:
+        say(f"scripts/faults: {error}")
+        return 2
+    if asked.list:
+        print("\n".join(f"{name:24} {names[name]}" for name in picked))
+        return 0
+    runs = asked.runs if asked.runs is not None else QUICK_RUNS if asked.quick else RUNS
+    try:
+        rows = matrix(picked, Wish(not asked.quick, runs, asked.rate))
+        routed = routes(picked, asked.quick, asked.strategy)
+    except (AssertionError, OSError) as error:
+        say(f"scripts/faults: Headrace did not start: {str(error).splitlines()[-1] if str(error) else repr(error)}")
+        return 2
+    if asked.json:
+        asked.json.write_text(
+            json.dumps(table.plain(rows) | {"routing": [routing.plain(row) for row in routed]}, indent=1)
+        )
+    return report(rows, routed)
 
 
 if __name__ == "__main__":

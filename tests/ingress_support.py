@@ -23,7 +23,7 @@ from policy.api_keys import ENTROPY_BYTES, Minted, mint
 from policy.durability import StrictRuns
 from runtime.asyncapi import document
 from runtime.topology import load
-from schemas.errors import Code, Failure, Refusal
+from schemas.errors import Code, Failure, Refusal, Unavailable
 from schemas.frames import DATA, END, ERROR, Frame, encode_failure
 from schemas.ports import Door, NewRun, RunStatus
 from schemas.records import ArchiveRecord, KeyRecord, ModelRecord
@@ -70,8 +70,8 @@ class PlayedRun:
     async def fail(self, failure: Failure, headers: dict[str, str] | None = None) -> None:
         await self.put(ERROR, encode_failure(failure), 1, headers)
 
-    async def break_with(self, error: Exception) -> None:
-        """What the next look of every watch raises."""
+    async def break_with(self, error: Exception | None) -> None:
+        """What the next look of every watch raises, Unavailable when its time is over; None mends it."""
         async with self.changed:
             self.broken = error
             self.changed.notify_all()
@@ -97,10 +97,12 @@ class PlayedWatch:
                         if frame.sequence > self._after:
                             played.handed += 1
                             return frame
-                    if played.broken is not None:
+                    if played.broken is not None and not isinstance(played.broken, Unavailable):
                         raise played.broken
                     await played.changed.wait()
         except TimeoutError:
+            if played.broken is not None:  # the store is away
+                raise played.broken from None
             return None
 
     async def leave(self, reason: str = "left") -> None:

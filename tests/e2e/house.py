@@ -64,6 +64,10 @@ class Engine:
         """What was sent for the requests that said `@@id=<name>`, attempt by attempt."""
         return self._get(f"/_mock/ledger?id={name}")
 
+    def whole_ledger(self) -> Any:
+        """The same of every named request, by name."""
+        return self._get("/_mock/ledger")
+
     def _get(self, path: str) -> Any:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=20) as reply:
             return json.loads(reply.read())

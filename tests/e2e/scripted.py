@@ -30,6 +30,7 @@ class Act(Enum):
 
 
 CUT, HANG = Act.CUT, Act.HANG
+SPOKEN_KEPT = 1 << 20  # bytes of a reply that are kept, and one piece
 Step = bytes | float | Act | threading.Event
 Reply = Sequence[Step]
 
@@ -41,12 +42,14 @@ USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
 
 @dataclass(slots=True)
 class Got:
-    """One request for work as the engine read it. left: the gateway closed the connection before the reply was over."""
+    """One request for work as the engine read it. left: the gateway closed the connection before the reply was over.
+    spoken: the bytes of the reply that were sent, the first SPOKEN_KEPT."""
 
     headers: Mapping[str, str]
     raw: bytes
     path: str
     left: threading.Event = field(default_factory=threading.Event)
+    spoken: bytearray = field(default_factory=bytearray)
 
     @property
     def json(self) -> Any:
@@ -121,8 +124,15 @@ DEFAULT = unary(completion("unplanned"))
 class ScriptedEngine:
     """The engine as tests see it. Its loop runs in a thread of its own."""
 
-    def __init__(self, plans: deque[Reply] | None = None, address: tuple[str, int] = ("127.0.0.1", 0)) -> None:
+    def __init__(
+        self,
+        plans: deque[Reply] | None = None,
+        address: tuple[str, int] = ("127.0.0.1", 0),
+        otherwise: Callable[[Got], Reply] = lambda got: DEFAULT,
+    ) -> None:
+        """otherwise: the reply to a chat request that was not planned."""
         self.requests: list[Got] = []
+        self._otherwise = otherwise
         self._plans: deque[Reply] = deque() if plans is None else plans
         self._open: set[asyncio.Task[None]] = set()
         self.host, self.port = address
@@ -180,8 +190,8 @@ class ScriptedEngine:
             return True
         got = Got(headers, body, first.split()[1])
         self.requests.append(got)
-        reply = self._plans.popleft() if self._plans else DEFAULT
-        speaking = asyncio.create_task(_speak(reply, writer))
+        reply = self._plans.popleft() if self._plans else self._otherwise(got)
+        speaking = asyncio.create_task(_speak(reply, writer, got.spoken))
         listening = asyncio.create_task(_leaving(reader))
         await asyncio.wait({speaking, listening}, return_when=asyncio.FIRST_COMPLETED)
         listening.cancel()
@@ -204,10 +214,11 @@ async def _leaving(reader: asyncio.StreamReader) -> None:
         await asyncio.sleep(0.01)
 
 
-async def _speak(reply: Reply, writer: asyncio.StreamWriter) -> bool:
+async def _speak(reply: Reply, writer: asyncio.StreamWriter, spoken: bytearray) -> bool:
     for step in reply:
         if isinstance(step, bytes):
             writer.write(step)
+            spoken += step if len(spoken) < SPOKEN_KEPT else b""
             await writer.drain()
         elif step is CUT:
             return False
@@ -226,7 +237,14 @@ def scripted(
     plans: deque[Reply] | None = None, address: tuple[str, int] = ("127.0.0.1", 0)
 ) -> Iterator[ScriptedEngine]:
     """A scripted engine until the block ends; port 0: a free one. Engines with the same `plans` take turns at them."""
-    engine, ready = ScriptedEngine(plans, address), threading.Event()
+    with running(ScriptedEngine(plans, address)) as engine:
+        yield engine
+
+
+@contextmanager
+def running(engine: ScriptedEngine) -> Iterator[ScriptedEngine]:
+    """Serves in a thread until the block ends."""
+    ready = threading.Event()
     loop, stop = asyncio.new_event_loop(), asyncio.Event()
 
     def run() -> None:

@@ -5,7 +5,7 @@ The servers are Debian's Redis 7.0 and PostgreSQL 15. What is promised when a pr
     a worker of checks     what it held goes on elsewhere: no request fails
     a router, stopped      finishes what it holds: no request fails
     a router, killed       answers whose first byte was not sent go on elsewhere after 15 s: none of them fails;
-                           streams that had begun end with `upstream_interrupted` (test_kills.py)
+                           streams that had begun end with `upstream_interrupted` (test_crash_matrix.py)
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.house import ROOT, Engine, House, another_process, command, headrace, scripted_engine, until
-from tests.e2e.test_kills import Seen, ask, quiet
+from tests.e2e.seen import Seen, ask, quiet
 
 TOKENS = 40
 SETTINGS = "runs: {drain_s: 0.3}"  # shorter than an answer: a drain must take the time of a door instead

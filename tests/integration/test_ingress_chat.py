@@ -205,7 +205,6 @@ async def test_a_failure_in_mid_stream_is_one_error_event_and_never_a_done() -> 
     ("error", "code"),
     [
         (Refusal.of(Code.upstream_interrupted, "begun again"), "upstream_interrupted"),
-        (Unavailable("gone"), "store_unavailable"),
         (RuntimeError("a bug"), "internal_error"),
     ],
 )
@@ -222,6 +221,22 @@ async def test_a_watch_that_breaks_in_mid_stream_ends_in_an_error_event(error: E
         run = await up.door.first()
         await until(lambda: run.left == ["left"])
         assert run.watching == 0
+
+
+async def test_an_answer_that_has_begun_outlasts_an_outage_of_the_store() -> None:
+    async with gateway(keep_alive=0.02) as up, connected(up.port) as (reader, writer):
+        writer.write(post(up.token, chat_body(stream=True)))
+        run = await up.door.first()
+        await run.data("Hel")
+        status, _ = await read_head(reader)
+        assert status == 200
+        await run.break_with(Unavailable("gone"))
+        for _ in range(3):
+            await reader.readuntil(b": keep-alive")
+        await run.break_with(None)
+        await run.data("lo")
+        await run.done()
+        assert b"lo" in await reader.readuntil(b"[DONE]")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bench.faults import CASES, QUICK, Row, avoided, settings, started, table
+from bench.faults.routing import CASES, QUICK, Row, avoided, settings, started, table
 from bench.routing import SIZES, busy_pools, endpoints, microseconds
 from bench.routing import table as routing_table
 from console.config import load

@@ -20,6 +20,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 from bench.client import Plan
+from bench.faults.table import aligned
 from bench.load import Load, Pace, chat_request
 from bench.peers import http_get
 
@@ -146,14 +147,26 @@ class Row:
         return found
 
 
+def plain(row: Row) -> dict[str, Any]:
+    """For programs."""
+    return {
+        "case": row.case.name,
+        "requests": row.requests,
+        "failed": row.failed,
+        "codes": row.codes,
+        "calls_per_request": row.extra,
+        "worst_ttft_ms": row.worst_ttft_ms,
+        "avoided_s": row.avoided_s,
+        "broken": row.broken(),
+    }
+
+
 HEAD = ("case", "requests", "failed", "codes", "calls per request", "worst TTFT ms", "avoided after s")
 
 
 def table(rows: Sequence[Row]) -> str:
     """The rows, aligned."""
-    lines = [HEAD, *(_cells(row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(HEAD))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    return aligned([HEAD, *(_cells(row) for row in rows)])
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from bench.faults import CASES, Lengths
-from tests.checks_support import load_script
+from bench.faults.routing import CASES, Lengths
+from bench.faults.routing_play import play
 from tests.conftest import short_folder
 
 SHORT = Lengths(rate=15, before_s=0.5, fault_s=3.5, after_s=0.5)
 
 
 def test_no_request_fails_while_another_engine_is_well() -> None:
-    faults = load_script("faults")
     cases = [case for case in CASES if case.name in ("hangs", "dies")]
     with short_folder() as folder:
-        rows = faults.play(cases, "peak_ewma", SHORT, folder)
+        rows = play(cases, "peak_ewma", SHORT, folder)
     assert [(row.case.name, row.broken()) for row in rows] == [("hangs", []), ("dies", [])]
     assert all(row.requests > 30 for row in rows)

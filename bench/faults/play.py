@@ -1,0 +1,95 @@
+"""Plays cases on one ground, one after the other, each under a load of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+from openai import AsyncOpenAI
+
+from bench.faults import engines, outside, servers, stages
+from bench.faults.bad_engine import BadEngine
+from bench.faults.cases import Case
+from bench.faults.field import SETTINGS, Field, Ground
+from bench.faults.invariants import judge
+from bench.faults.load import Load
+from bench.faults.table import Row, row_of
+from runtime.topology import Topology, load
+from tests.e2e.house import headrace, scripted_engine
+from tests.e2e.scripted import running
+
+#: Runs begun before a strike.
+_WARM = 10
+_LIMITS = {"requests_per_minute": 1_000_000, "concurrency": 10_000}
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How cases are played. runs: of all cases together at least; rate: runs begun a second."""
+
+    long: bool
+    runs: int
+    rate: float
+
+
+def cases(long: bool, topology: Topology | None = None) -> list[Case]:
+    """The matrix in one of its forms."""
+    found = topology or load()
+    if long:
+        return [*stages.full(found), *servers.full(), *engines.full()]
+    return [*stages.quick(found), *servers.quick(), *engines.quick()]
+
+
+@contextmanager
+def ground(folder: Path) -> Iterator[Ground]:
+    """A Headrace with a process per room, and the engines behind its models."""
+    bad, fault = BadEngine(), folder / "fault"
+    with ExitStack() as stack:
+        engine = stack.enter_context(scripted_engine("--ttft-ms", "5", "--itl-ms", "10"))
+        broken = [stack.enter_context(running(bad.engine())) for _ in range(3)]
+        models = [("mock", engine.url), (engines.ALONE, broken[0].url)]
+        models += [(engines.PAIR, one.url) for one in broken[1:]]
+        house = stack.enter_context(
+            headrace(
+                folder / "data", "--processes", "split",
+                settings=SETTINGS, engines=models, environment={"FAULT_FILE": str(fault)},
+            )
+        )  # fmt: skip
+        key = str(house.new_key(**_LIMITS)["token"])
+        yield Ground(house, engine, bad, key, load(), fault, house.valkey_url)
+
+
+async def play(ground: Ground, chosen: Sequence[Case], wish: Wish, say: Callable[[str], None]) -> list[Row]:
+    """The cases in order; a case that cannot be played to its end is a broken promise, not the end of all."""
+    rows = []
+    async with AsyncOpenAI(base_url=f"{ground.house.base_url}/v1", api_key=ground.key, max_retries=0) as client:
+        for case in chosen:
+            say(f"{case.name} ...")
+            rows.append(await _one(ground, case, wish, math.ceil(wish.runs / len(chosen)), client))
+            say(f"{case.name}: {rows[-1].runs} runs, {rows[-1].seconds:.0f} s, {len(rows[-1].broken)} broken")
+    return rows
+
+
+async def _one(ground: Ground, case: Case, wish: Wish, runs: int, client: AsyncOpenAI) -> Row:
+    begun = monotonic()
+    load = Load(case.name, ground.house.base_url, ground.key, client, wish.rate * case.share, case.most, case.body)
+    field = Field(ground, load, wish.long, round(runs * case.share))
+    load.start()
+    try:
+        await load.until(_WARM)
+        await case.play(field)
+        await load.until(field.wanted)
+    except Exception as error:
+        field.notes.append(f"could not be played to its end: {error!r}")
+    finally:
+        ground.fault.unlink(missing_ok=True)
+        await load.stop()
+    left = await outside.at_rest(ground)
+    verdicts = {one.said.name: judge(one) for one in await outside.gather(ground, load.said)}
+    row = row_of(case.name, verdicts, field.takeovers, [*field.notes, *left], case.codes, case.cuts)
+    row.seconds = monotonic() - begun
+    return row
