@@ -17,6 +17,7 @@ from pydantic import Field, SecretStr, model_validator
 from base.credentials import open_credential, seal_credential
 from base.crypto import CryptoError, KeyRing, Sealer, digest
 from base.settings import Section
+from policy.disconnect import OR_NOTHING
 from providers.addresses import refuse_address, refuse_url
 from schemas.commands import DeployModel, ScaleDeployment, StopDeployment
 from schemas.records import DeploymentRecord
@@ -58,6 +59,12 @@ class ModelEntry(Section):
     )
     restart: Literal["always", "on-failure", "never"] = Field(
         "always", description="For command: what follows when the engine ends by itself; exit code 0 is no failure."
+    )
+    on_disconnect: str = Field(
+        "",
+        pattern=OR_NOTHING,
+        description="When the last client of one of its runs leaves: cancel, finish, grace:<seconds>; a key's own "
+        "goes before it; empty: what server.on_disconnect says.",
     )
 
     @model_validator(mode="after")
@@ -104,6 +111,7 @@ def deploy(entry: ModelEntry, known: DeploymentRecord | None, ring: KeyRing, sea
         command=entry.command,
         replicas=_replicas(entry, known),
         restart=entry.restart,
+        on_disconnect=entry.on_disconnect,
     )
 
 
@@ -136,9 +144,10 @@ def _stands(entry: ModelEntry, known: DeploymentRecord, sealer: Sealer) -> bool:
         return False
     wanted = (entry.name, entry.url.rstrip("/"), entry.command, entry.upstream_model, entry.pool or entry.name)
     stands = (known.name, known.url, known.command, known.upstream_model, known.pool)
+    habits = (entry.restart, entry.on_disconnect) == (known.restart, known.on_disconnect)
     figures = (entry.slots, entry.weight, entry.private or _says_private(entry.url), _replicas(entry, known))
     same = wanted == stands and figures == (known.slots, known.weight, known.private, known.replicas)
-    return same and entry.restart == known.restart and credential == entry.api_key.get_secret_value()
+    return same and habits and credential == entry.api_key.get_secret_value()
 
 
 def _generation(known: DeploymentRecord | None) -> str:

@@ -20,7 +20,7 @@ class DeployModel:
     key (never plain). pool: where the endpoints go, by default the model's name. slots: parallel requests an endpoint
     takes. weight: its share. private: a loopback or private address is meant. command: argv for target local.
     replicas: engines of it, target local only; 0 = none for now. restart: always | on-failure | never, what follows
-    when an engine ends by itself.
+    when an engine ends by itself. on_disconnect: what its runs' clients leave behind, "" = as the server says.
     """
 
     command_id: str
@@ -37,6 +37,7 @@ class DeployModel:
     command: tuple[str, ...] = ()
     replicas: int = 1
     restart: str = "always"
+    on_disconnect: str = ""
     version: int = 1
 
 

@@ -134,7 +134,8 @@ CREATE TABLE deployments (
     updated_ms     bigint NOT NULL,
     replicas       integer NOT NULL DEFAULT 1,
     restart        text NOT NULL DEFAULT 'always',
-    drain          boolean NOT NULL DEFAULT true
+    drain          boolean NOT NULL DEFAULT true,
+    on_disconnect  text NOT NULL DEFAULT ''
 );
 
 CREATE TABLE replicas (
@@ -163,7 +164,8 @@ CREATE TABLE models (
     name     text PRIMARY KEY,
     pool     text NOT NULL,
     created  bigint NOT NULL,
-    owned_by text NOT NULL
+    owned_by text NOT NULL,
+    on_disconnect text NOT NULL DEFAULT ''
 );
 
 CREATE TABLE endpoints (

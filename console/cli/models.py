@@ -24,6 +24,7 @@ Weight = Annotated[int, typer.Option(help="Its share within the pool.")]
 Private = Annotated[bool, typer.Option("--private", help="The name in the URL may lead to a private address.")]
 Replicas = Annotated[int | None, typer.Option(min=0, help="Engines to run of the command [1, or as it was scaled].")]
 Restart = Annotated[str, typer.Option(help="When the engine ends by itself: always, on-failure, never.")]
+Leaving = Annotated[str, typer.Option(help="When clients leave: cancel, finish, grace:SECONDS [server's].")]
 Wait = Annotated[bool, typer.Option("--wait", help="Until it is ready; exit code 2 when it fails.")]
 Timeout = Annotated[float, typer.Option(help="Seconds to wait.")]
 
@@ -45,6 +46,7 @@ def add(
     private: Private = False,
     replicas: Replicas = None,
     restart: Restart = "always",
+    on_disconnect: Leaving = "",
     wait: Wait = False,
     timeout: Timeout = 120.0,
     data: Data = DATA,
@@ -66,6 +68,7 @@ def add(
         "private": private,
         "replicas": replicas,
         "restart": restart,
+        "on_disconnect": on_disconnect,
     }
     server = admin(data)
     found = server.ask("POST", "/models", entry)

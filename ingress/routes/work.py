@@ -20,7 +20,7 @@ from ingress.body import ClientGone, read_body
 from ingress.credentials import credential_of
 from ingress.errors import INTERNAL, failure_of
 from ingress.exchange import Exchange
-from ingress.headers import client_request_id, deadline_ms, priority, traceparent
+from ingress.headers import client_request_id, deadline_ms, disconnect_wish, priority, traceparent
 from ingress.parts import Parts
 from ingress.presence import Presence, sign_off
 from ingress.sse import OVERDUE_S, Pace, RunFailed, collect, relay
@@ -82,6 +82,7 @@ class Work:
             client_request_id=client_request_id(headers),
             on_disconnect=settings.on_disconnect,
             priority=priority(headers),
+            disconnect_wish=disconnect_wish(headers),
         )
         budget = deadline_ms(headers, settings.deadline, settings.max_deadline)
         return NewRun(accepted=accepted, body=asked.body, deadline_ms=budget, trace=traceparent(headers))

@@ -129,6 +129,8 @@ async def test_runs_of_a_lost_door_follow_their_policy(server: RedisWorld) -> No
     await finishing.accept(watcher="lost#2", policy="finish")
     await watched.accept(watcher="lost#3")
     await server.scripts.watch(watched.run, "alive#1", add=True)
+    for hands in (waiting, finishing, watched):
+        await server.scripts.verdict(answer(hands.run, "authorization"))
     await running.own()
     for name in ("door#1", "lost#4"):
         await server.scripts.watch(running.run, name, add=name.startswith("lost"))
@@ -138,6 +140,31 @@ async def test_runs_of_a_lost_door_follow_their_policy(server: RedisWorld) -> No
     assert await finishing.state() == "checking" and await watched.state() == "checking"
     assert await running.field("cancel") == "lost"
     assert await server.redis.execute("ZRANGE", f"{waiting.p}:doors", 0, -1) == [b"alive"]
+
+
+async def test_run_that_nobody_came_back_to_ends_at_its_grace_whoever_counted_it(server: RedisWorld) -> None:
+    """No door is there any more: what it wrote when the last watcher went is enough."""
+    over, early, back = (Hands(server) for _ in range(3))
+    for hands, policy in ((over, "grace:0"), (early, "grace:60"), (back, "grace:0")):
+        await hands.accept(watcher="dead#1", policy=policy)
+        await server.scripts.verdict(answer(hands.run, "authorization"))
+        await server.scripts.watch(hands.run, "dead#1", add=False)
+    await server.scripts.watch(back.run, "alive#1", add=True)
+    assert await _sweeper(server).sweep() == 1
+    assert (await over.state(), await over.field("outcome")) == ("ended", "cancelled")
+    assert (await early.state(), await back.state()) == ("checking", "checking")
+    assert await over.kinds() == ["RequestCancelled"]
+
+
+async def test_running_run_whose_grace_is_over_is_flagged_and_a_vanished_one_forgotten(server: RedisWorld) -> None:
+    running, vanished = Hands(server), Hands(server)
+    await running.own()
+    for hands in (running, vanished):
+        await server.redis.execute("ZADD", f"{hands.p}:left", 1, hands.run)
+    await server.scripts.watch(running.run, "door#1", add=False)
+    assert await _sweeper(server).sweep() == 1
+    assert await running.field("cancel") == "client"
+    assert await server.redis.execute("ZCARD", f"{running.p}:left") == 0
 
 
 async def test_sweep_trims_what_everyone_acknowledged(server: RedisWorld) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -272,6 +273,8 @@ async def test_last_watcher_that_leaves_ends_a_waiting_run(world: World, door: S
     owner = await _accepted(world, door)
     if cleared:
         await owner.clear()
+    else:
+        await world.scripts.verdict(answer(owner.run, "authorization"))
     await owner.watch.leave()
     assert (await owner.hands.state(), await owner.hands.field("outcome")) == ("ended", "cancelled")
     assert await owner.hands.kinds() == ["RequestCancelled"]
@@ -284,16 +287,47 @@ async def test_policy_finish_lets_the_run_go_on(world: World, door: StreamDoor) 
     await owner.end()
 
 
-async def test_policy_grace_waits_for_somebody_to_come_back(world: World, door: StreamDoor) -> None:
-    gone = await _owned(world, door, on_disconnect="grace:0.05")
-    kept = await _owned(world, door, on_disconnect="grace:0.05")
-    await kept.watch.leave()
-    back = await door.attach(kept.run, 0)
-    await gone.watch.leave()
-    await until(lambda: gone.hands.field("cancel"))
-    assert await kept.hands.field("cancel") == ""
+async def test_policy_grace_says_until_when_and_whoever_comes_back_stops_it(world: World, door: StreamDoor) -> None:
+    owner = await _owned(world, door, on_disconnect="grace:30.5")
+    before = CLOCK.now_ms()
+    await owner.watch.leave()
+    ends = await _ends_at(world, owner)
+    assert before + 30_000 <= ends <= CLOCK.now_ms() + 31_000
+    back = await door.attach(owner.run, 0)
+    assert await _ends_at(world, owner) == 0
     await back.leave()
-    await until(lambda: kept.hands.field("cancel"))
+    assert await _ends_at(world, owner) >= ends
+    await owner.end()
+    assert await _ends_at(world, owner) == 0 and await owner.hands.field("cancel") == ""
+
+
+@pytest.mark.parametrize(("policy", "goes"), [("cancel", False), ("grace:60", True), ("finish", True)])
+async def test_run_left_before_authorization_answered_follows_the_policy_that_it_says(
+    world: World, door: StreamDoor, policy: str, goes: bool
+) -> None:
+    """The acceptance said otherwise: it knows neither the key's policy nor the model's."""
+    owner = await _accepted(world, door, on_disconnect="finish" if policy == "cancel" else "cancel")
+    await owner.watch.leave()
+    assert await owner.hands.state() == "checking" and await _ends_at(world, owner) == 0
+    await world.scripts.verdict(replace(answer(owner.run, "authorization"), policy=policy))
+    assert bool(await _ends_at(world, owner)) == (policy != "finish")
+    assert await owner.hands.field("cancel") == ("" if goes else "client")
+
+
+async def test_run_left_unchecked_keeps_whoever_came_back_before_the_verdict(world: World, door: StreamDoor) -> None:
+    owner = await _accepted(world, door)
+    await owner.watch.leave()
+    await door.attach(owner.run, 0)
+    await world.scripts.verdict(replace(answer(owner.run, "authorization"), policy="cancel"))
+    assert await _ends_at(world, owner) == 0 and await owner.hands.field("cancel") == ""
+
+
+async def _ends_at(world: World, owner: Owner) -> int:
+    """When the run's policy ends it, in ms of the server's clock; 0 = never."""
+    if isinstance(world, MemoryWorld):
+        return world.server.left.get(owner.hands.p, {}).get(owner.run, 0)
+    assert isinstance(world, RedisWorld)
+    return int(await world.redis.execute("ZSCORE", f"{owner.hands.p}:left", owner.run) or 0)
 
 
 async def test_door_cancels_wherever_the_run_stands(world: World, door: StreamDoor) -> None:

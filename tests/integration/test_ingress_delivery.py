@@ -172,6 +172,7 @@ async def test_leaving_while_it_is_checked_ends_the_run(world: World, door: Door
     async with connected(door.port) as (_, writer):
         writer.write(post(door.token, chat_body(stream=stream)))
         hands = await accepted(world)
+        await world.scripts.verdict(answer(hands.run, "authorization"))
 
     async def ended() -> bool:
         return await hands.state() == "ended"
