@@ -59,7 +59,7 @@ class StreamDoor:
         self._next_partition = 0
         self._ended: deque[float] = deque(maxlen=256)
         self._side: set[asyncio.Task[None]] = set()
-        self.hub = Hub(runs, seals, self._left, self.ended)
+        self.hub = Hub(runs, seals, self._left, self.ended, clock)
 
     def mint(self) -> str:
         """A new run id; partitions in turn."""

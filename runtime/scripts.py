@@ -22,7 +22,7 @@ from schemas.ports import Redis
 
 #: Scripts that must run even when memory is full: they free it or only read.
 _ALLOW_OOM = frozenset(
-    {"end", "cancel", "watch", "beat", "take", "release", "dead", "trim", "retire", "announce", "regate"}
+    {"end", "cancel", "watch", "beat", "take", "release", "dead", "trim", "retire", "announce", "regate", "places"}
 )
 #: What stands before every script, in this order.
 HEADS = ("lib", "gate", "finish")

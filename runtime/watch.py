@@ -3,6 +3,9 @@
 A push that fits is handed on as it is. On a gap, on silence, after a reconnection, or when a slow reader has fallen
 behind, the watch reads the reply stream from its last sequence instead; the stream is the truth. Memory per watch is
 bounded: past `_BUFFER` bytes what is queued is dropped and read again at the reader's own pace.
+
+Silence is looked into by the hub, for all quiet runs together: it asks where they stand and sends only those to the
+stream that are further than their reader. So ten thousand idle readers cost a few calls every `_SILENCE_S`.
 """
 
 from __future__ import annotations
@@ -10,16 +13,18 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from base import metrics
+from base.clock import Clock
 from runtime import faults
 from runtime.runs import Runs, StoredFrame
 from runtime.seals import Seals
-from schemas.errors import Code, Refusal, Unavailable
+from schemas.errors import Code, HeadraceError, Refusal, Unavailable
 from schemas.frames import DATA, Frame
 
 _BUFFER = 256 * 1024  # bytes queued for one reader
-_SILENCE_S = 3.0  # after this long without a push the stream is asked
+_SILENCE_S = 3.0  # how often the runs are asked that have not been heard of since the last time
 _PAGE = 64  # frames per catch-up read
 _AWAY_S = 0.1  # between two tries while Redis is away
 
@@ -39,9 +44,17 @@ class StreamWatch:
         self._behind = behind
         self._finished = False
         self._ring = asyncio.Event()
+        self.quiet = False  # nothing was heard since the hub looked last
+
+    def stands(self, place: tuple[int, int] | None) -> None:
+        """Where its run is. One that is further, or gone, is read; a new owner alone is no new frame."""
+        tail = self._tail()
+        if not self._behind and (place is None or (place > tail and place[1] != tail[1])):
+            self.miss()
 
     def offer(self, frame: StoredFrame) -> None:
         """A push came. Anything that doesn't continue what is queued sends the reader to the stream."""
+        self.quiet = False
         if self._behind:
             self._ring.set()
             return
@@ -83,7 +96,7 @@ class StreamWatch:
             left = until - loop.time()
             if left <= 0:
                 return None
-            await self._wait(min(left, _SILENCE_S))
+            await self._wait(left)
         return None
 
     def _pop(self) -> Frame | None:
@@ -109,12 +122,10 @@ class StreamWatch:
         return frame
 
     async def _wait(self, seconds: float) -> None:
-        """Until something arrives; a silence sends the reader to the stream."""
+        """Until something arrives, or the time is over."""
         self._ring.clear()
-        try:
+        with suppress(TimeoutError):
             await asyncio.wait_for(self._ring.wait(), seconds)
-        except TimeoutError:
-            self._behind = True
 
     async def _catch_up(self, until: float) -> None:
         """Read one page from the last place; caught up when it is empty, the run is still there, and no push came
@@ -151,14 +162,18 @@ class Hub:
     """All watches of one process. `leave` is what happens when a watcher's client is gone, `ended` when a watch has
     handed out its last frame."""
 
-    def __init__(self, runs: Runs, seals: Seals, leave: Leave, ended: Callable[[], None]) -> None:
+    def __init__(self, runs: Runs, seals: Seals, leave: Leave, ended: Callable[[], None], clock: Clock) -> None:
         self.runs, self.seals, self.leave, self.ended = runs, seals, leave, ended
+        self._clock = clock
         self._watches: dict[str, set[StreamWatch]] = {}
+        self._listener: asyncio.Task[None] | None = None
 
     def watch(self, run: str, watcher: str, *, after: int = 0, behind: bool = False) -> StreamWatch:
         """A new watch, hearing pushes from now on."""
         watch = StreamWatch(self, run, watcher, after, behind)
         self._watches.setdefault(run, set()).add(watch)
+        if self._listener is None or self._listener.done():
+            self._listener = asyncio.create_task(self._listen(), name="silence of runs")
         return watch
 
     def drop(self, watch: StreamWatch) -> None:
@@ -192,6 +207,25 @@ class Hub:
         for group in tuple(self._watches.values()):
             for watch in tuple(group):
                 watch.miss()
+
+    async def _listen(self) -> None:
+        """As long as anybody watches."""
+        while self._watches:
+            await self._clock.sleep(_SILENCE_S)
+            with suppress(HeadraceError):
+                await self.look()
+
+    async def look(self) -> None:
+        """Ask where the runs stand of which nothing was heard since the last look. Unavailable."""
+        silent = [run for run, group in self._watches.items() if any(watch.quiet for watch in group)]
+        for group in self._watches.values():
+            for watch in group:
+                watch.quiet = True
+        if not silent:
+            return
+        for run, place in (await self.runs.places(silent)).items():
+            for watch in tuple(self._watches.get(run, ())):
+                watch.stands(place)
 
     @property
     def live(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest_asyncio
 from base.ids import mint_run_id
 from runtime.door import Bounds, StreamDoor
 from runtime.names import prefix, push_channel
+from runtime.runs import Runs, StoredFrame
 from runtime.watch import StreamWatch
 from schemas.errors import Refusal
 from schemas.events import RequestCompleted, Usage
@@ -355,3 +356,56 @@ async def test_status_shows_the_run_and_nothing_sealed(world: World, door: Strea
     assert not {name for name in status.detail if name in ("a", "as") or name.startswith(("v:", "rd:", "re:", "rs:"))}
     assert await door.status(mint_run_id(CLOCK, CHANCE, 1)) is None
     assert await door.status("not a run") is None
+
+
+# --- silence ----------------------------------------------------------------------------------------------------------
+
+
+class Counted:
+    """The runs of a world, counting what is read of them."""
+
+    def __init__(self, runs: Runs) -> None:
+        self._runs = runs
+        self.reads = self.looks = 0
+
+    async def fields(self, run: str) -> Mapping[str, bytes]:
+        self.reads += 1
+        return await self._runs.fields(run)
+
+    async def checking_body(self, run: str) -> bytes | None:
+        return await self._runs.checking_body(run)
+
+    async def frames(self, run: str, epoch: int, after: int, count: int) -> Sequence[StoredFrame]:
+        self.reads += 1
+        return await self._runs.frames(run, epoch, after, count)
+
+    async def places(self, runs: Sequence[str]) -> Mapping[str, tuple[int, int] | None]:
+        self.looks += 1
+        return await self._runs.places(runs)
+
+
+async def test_idle_readers_read_nothing_and_are_asked_about_together(world: World) -> None:
+    """Claimed, and no token yet: what hundreds of clients of a slow engine look like."""
+    counted = Counted(world.runs)
+    door = StreamDoor("idle", PARTITIONS, world.scripts, counted, seals("ingress"), CLOCK, CHANCE, Bounds())
+    await open_gates(world.scripts)
+    owner = await _owned(world, door)
+    watches = [owner.watch, *[await door.attach(owner.run, 0) for _ in range(100)]]
+    readers = [asyncio.create_task(watch.next(60.0)) for watch in watches]
+    await until(lambda: not any(watch._behind for watch in watches if isinstance(watch, StreamWatch)))
+    before = counted.reads
+    for _ in range(5):
+        await door.hub.look()
+    assert (counted.reads - before, counted.looks) == (0, 4)  # the first look only begins to listen
+    await owner.flush()
+    await door.hub.look()
+    assert [frame.sequence for frame in await asyncio.gather(*readers) if frame] == [1] * len(watches)
+
+
+async def test_where_runs_stand_is_told_for_many_at_once(world: World, door: StreamDoor) -> None:
+    owners = [await _owned(world, door) for _ in range(5)]
+    await owners[0].flush(3)
+    unknown = mint_run_id(CLOCK, CHANCE, 1)
+    found = await world.runs.places([*(owner.run for owner in owners), unknown])
+    assert found == {owners[0].run: (1, 3), **{owner.run: (1, 0) for owner in owners[1:]}, unknown: None}
+    assert await world.runs.places([]) == {}
