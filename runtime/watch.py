@@ -88,6 +88,8 @@ class StreamWatch:
         while not self._finished:
             if self._behind and not self._queue:
                 await self._catch_up(until)
+                if self._behind:  # more to read, now or when Redis is back: nothing will ring for it
+                    continue
             if self._queue:
                 frame = self._pop()
                 if frame is not None:

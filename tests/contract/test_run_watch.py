@@ -147,6 +147,8 @@ async def test_reader_without_any_push_lives_by_the_stream(world: World) -> None
     for _ in range(5):
         await owner.flush()
     await owner.end()
+    for _ in range(2):  # a run that was quiet between two looks is read
+        await door.hub.look()
     assert await _sequences(owner.watch, 6) == [1, 2, 3, 4, 5, 6]
 
 
@@ -409,3 +411,37 @@ async def test_where_runs_stand_is_told_for_many_at_once(world: World, door: Str
     found = await world.runs.places([*(owner.run for owner in owners), unknown])
     assert found == {owners[0].run: (1, 3), **{owner.run: (1, 0) for owner in owners[1:]}, unknown: None}
     assert await world.runs.places([]) == {}
+
+
+class Late(Counted):
+    """A frame is stored while an empty page is on its way to its reader."""
+
+    owner: Owner | None = None
+
+    async def frames(self, run: str, epoch: int, after: int, count: int) -> Sequence[StoredFrame]:
+        page = await super().frames(run, epoch, after, count)
+        if self.owner is not None and not page:
+            owner, self.owner = self.owner, None
+            await owner.flush()
+            await self._heard.wait()
+        return page
+
+    def __init__(self, runs: Runs) -> None:
+        super().__init__(runs)
+        self._heard = asyncio.Event()
+
+    def hear(self, door: StreamDoor, message: bytes) -> None:
+        door.hub.hear(message)
+        self._heard.set()
+
+
+async def test_frame_that_comes_while_an_empty_page_is_read_is_read_at_once(world: World) -> None:
+    late = Late(world.runs)
+    door = StreamDoor("late", PARTITIONS, world.scripts, late, seals("ingress"), CLOCK, CHANCE, Bounds())
+    await open_gates(world.scripts)
+    channels = [push_channel(prefix(n), "late") for n in range(PARTITIONS)]
+    await world.push.listen(channels, lambda message: late.hear(door, message), door.hub.missed)
+    owner = late.owner = await _owned(world, door)
+    watch = await door.attach(owner.run, 0)
+    frame = await watch.next(2.0)
+    assert frame is not None and frame.sequence == 1
