@@ -36,7 +36,7 @@ from bench.run import free_port
 from bench.stats import percentile
 
 PHASES = ("checking", "queued", "first byte", "mid-stream", "unary")
-NARROW = "narrow"
+NARROW, WIDE = "narrow", "mock"  # the second is what `--engine` names
 #: What the prompt asks of the engine, so that the run stays where it is.
 _ASKS = {"mid-stream": "@@hang=3"}
 _NEVER_MS = 600_000.0
@@ -74,12 +74,12 @@ class Measurement:
         clients = [await self.open(phase) for _ in range(size)]
         names = {client.name for client in clients}
         engine = phase in ("first byte", "mid-stream", "unary")
-        await reached(lambda: self._arrived(names) if engine else self._waits(phase, names))
+        await reached(f"{phase} was not reached", lambda: self._arrived(names) if engine else self._waits(phase, names))
         for client in clients:
             await client.leave()
             await asyncio.sleep(_GAP_S)
         ends: dict[str, float] = {}
-        await reached(lambda: self._left(ends, names) if engine else self._ended(ends, names))
+        await reached(f"{phase} was not left", lambda: self._left(ends, names) if engine else self._ended(ends, names))
         if engine:
             return [(ends[client.name] - client.closed_s) * 1000 for client in clients]
         return [max(0.0, ends[client.name] - client.closed_ms) for client in clients]
@@ -88,7 +88,7 @@ class Measurement:
         """A client whose request was sent, and answered as far as the phase goes."""
         self._count += 1
         name = f"{phase.replace(' ', '-')}-{self._count}"
-        model = NARROW if phase == "queued" else self._peer.model
+        model = NARROW if phase == "queued" else WIDE
         host, port, request = chat_request(
             self._peer.url, model, self._peer.key, [f"x-client-request-id: {name}"], stream=phase != "unary",
             usage=False, tokens=16, prompt_chars=50,
@@ -143,12 +143,12 @@ class Measurement:
         return ends.keys() >= names
 
 
-async def reached(done: Callable[[], Awaitable[bool]]) -> None:
+async def reached(what: str, done: Callable[[], Awaitable[bool]]) -> None:
     """Poll; StartError when it does not come to pass."""
     end = monotonic() + _PATIENCE_S
     while not await done():
         if monotonic() > end:
-            raise StartError(f"a phase was not reached or not left within {_PATIENCE_S:.0f} s")
+            raise StartError(f"the phase {what} within {_PATIENCE_S:.0f} s")
         await asyncio.sleep(0.05)
 
 
