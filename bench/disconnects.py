@@ -239,6 +239,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=200, help="clients that leave in each phase")
     parser.add_argument("--headrace", type=Path, default=ROOT / ".venv/bin/headrace")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exit unwinds, so what was started is stopped
     with tempfile.TemporaryDirectory(prefix="hr-") as folder:
         try:
             print("\n".join(measure(given.headrace, Path(folder), given.count)))
