@@ -23,7 +23,7 @@ from runtime.seals import Seals
 from schemas.errors import Code, HeadraceError, Refusal, Unavailable
 from schemas.frames import DATA, Frame
 
-_BUFFER = 256 * 1024  # bytes queued for one reader
+_BUFFER = 64 * 1024  # bytes queued for one reader; ten thousand slow ones are then 640 MB at the very worst
 _SILENCE_S = 3.0  # how often the runs are asked that have not been heard of since the last time
 _PAGE = 64  # frames per catch-up read
 _AWAY_S = 0.1  # between two tries while Redis is away
