@@ -4,4 +4,5 @@ api_keys   the token: mint, check its check part, MAC of its secret      decisio
 roles      scopes a key can hold                                         quotas     what of a key is limited
 patterns   names with `*`                                                prices     tokens to money, in integers
 breaker    when an endpoint that fails is left alone, and comes back
+disconnect what becomes of a run when its last client leaves
 """
