@@ -34,6 +34,8 @@ from bench.stats import milliseconds
 NARROW, WIDE = "narrow", "mock"  # the second is what `--engine` names
 RUNS = 100
 _SETTLE_S, _PATIENCE_S = 4.0, 60.0
+_NAMES = ("watchers", "RSS MB", "kB each", "ingress %", "server %", "chat p50", "p99", "p99 ratio", "errors")
+_HEAD = f"{'idle watchers':15}" + "".join(f"{name:>11}" for name in _NAMES)
 _AT_ONCE = 100  # connections being opened
 _RATE = 40.0  # chats a second of the neighbour
 
@@ -172,7 +174,7 @@ async def play(peer: Peer, mock: MockEngine, kinds: Sequence[str], count: int, s
     mock.set({"ttft_ms": 5, "itl_ms": 0})
     measurement = Measurement(peer, seconds)
     bare = await measurement.figures([])
-    lines = list(table("none", bare, bare))
+    lines = [_HEAD, *table("none", bare, bare)]
     for kind in kinds:
         began = monotonic()
         watchers = await getattr(measurement, kind)(count)
@@ -182,14 +184,11 @@ async def play(peer: Peer, mock: MockEngine, kinds: Sequence[str], count: int, s
             if watcher.transport:
                 watcher.transport.abort()
         await asyncio.sleep(_SETTLE_S)
-    return lines
+    return [*lines, *table("none, after", await measurement.figures([]), bare)]
 
 
 def table(kind: str, found: Figures, bare: Figures) -> Iterator[str]:
-    """The head before the first line, then one line for each state."""
-    if not found.watchers:
-        names = ("watchers", "RSS MB", "kB each", "ingress %", "server %", "chat p50", "p99", "p99 ratio", "errors")
-        yield f"{'idle watchers':15}" + "".join(f"{name:>11}" for name in names)
+    """One line for each state, against the bare one. The last bare one shows how much is noise."""
     each = (found.memory - bare.memory) * 1000 / found.watchers if found.watchers else 0.0
     p50, p99 = found.chats.get("p50", 0.0), found.chats.get("p99", 0.0)
     ratio = p99 / bare.chats["p99"]
