@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import socket
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from typing import Any
 NAME = "control.sock"
 MOST_BYTES = 65_536
 _MOST_WAITING = 64  # callers that have not asked yet; one more costs the oldest its place
-_ANSWER_S = 10.0
+_ANSWER_S = 10
+_PATIENCE = struct.pack("@ll", _ANSWER_S, 0)  # struct timeval
 
 Message = dict[str, Any]
 Answer = Callable[[Message], Message]
@@ -97,8 +99,9 @@ def ask(folder: Path, message: Mapping[str, Any]) -> Message:
     """The supervisor's answer. ControlError when none runs on this folder, or in its words when it refuses."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock, _short_path(folder) as path:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _PATIENCE)
+            sock.connect(path)  # without a timeout of Python's: with one, a full queue of callers is an error at once
             sock.settimeout(_ANSWER_S)
-            sock.connect(path)
             sock.sendall(json.dumps(message).encode() + b"\n")
             with sock.makefile("rb") as answers:
                 found = json.loads(answers.readline(MOST_BYTES))

@@ -227,6 +227,7 @@ def bring_up(machine: Machine, wiring: Wiring, signals: Signals, say: Say, clock
     if not machine.plan.own:
         keep_keys(machine)
     machine.supervisor.on_change = lambda: write_connection(machine)
+    machine.supervisor.listen()  # before connection.json says that everything is ready
     write_connection(machine)
     for line in greeting(machine):
         say(line)

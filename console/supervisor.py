@@ -152,16 +152,20 @@ class Supervisor:
                 if process.deaths >= STARTING_DEATHS or self._clock.monotonic() > deadline:
                     raise self._not_ready(next(late for late in self.rooms if not late.is_ready))
 
+    def listen(self) -> None:
+        """Take commands from now on; they are answered as soon as `watch` runs."""
+        self._desk = ControlSocket(self._folder)
+
     def watch(self) -> None:
         """Keep everything running, in the number that is asked for, until the user asks to stop."""
-        self._desk = ControlSocket(self._folder)
         try:
             while not self._signals.asked:
                 self._turn()
                 for server in self.servers:
                     self._revive(server)
         finally:
-            self._desk.close()
+            if self._desk is not None:
+                self._desk.close()
             self._desk = None
 
     def stop(self) -> None:

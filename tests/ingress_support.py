@@ -28,7 +28,7 @@ from schemas.ports import Door, NewRun, RunStatus
 from schemas.records import KeyRecord, ModelRecord
 from state.memory import MemoryCatalog, MemoryKeys
 
-PATIENCE_S = 10.0
+PATIENCE_S = 20.0
 
 
 @dataclass

@@ -205,7 +205,7 @@ def alone(settings: RouterSettings | None = None, clock: Clock = CLOCK) -> Peers
     return Peers(breakers=MemoryBreakers(clock, limits), latencies=MemoryLatencies(clock))
 
 
-async def until(true: Callable[[], bool], seconds: float = 5.0) -> None:
+async def until(true: Callable[[], bool], seconds: float = 20.0) -> None:
     """Poll until `true()` holds; fails after `seconds`."""
     end = CLOCK.monotonic() + seconds
     while not true():

@@ -61,5 +61,5 @@ async def test_impatient_reader_finds_a_frame_whose_push_was_lost(world: World) 
         got.extend([frame.sequence] if frame else [])
         return bool(got)
 
-    await until(looked, 2.0)
+    await until(looked)
     assert got == [1]

@@ -33,9 +33,8 @@ DRAWS = st.builds(
 EVERY = pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
 #: Strategies whose every choice is by chance: they are even in the long run only.
 BY_CHANCE = {"weighted", "power_of_two"}
-EVEN = pytest.mark.parametrize(
-    "strategy", [STRATEGIES[name] for name in STRATEGIES if name not in BY_CHANCE], ids=set(STRATEGIES) - BY_CHANCE
-)
+_EVEN = {name: strategy for name, strategy in STRATEGIES.items() if name not in BY_CHANCE}
+EVEN = pytest.mark.parametrize("strategy", _EVEN.values(), ids=_EVEN)
 _GOLDEN = 0.6180339887498949
 
 

@@ -30,7 +30,7 @@ _START_S = 90.0  # on a busy machine
 _numbers = itertools.count(1)
 
 
-def until(what: Callable[[], Any], seconds: float = 20.0, pause: float = 0.05) -> Any:
+def until(what: Callable[[], Any], seconds: float = 60.0, pause: float = 0.05) -> Any:
     """The first true value of `what()`, asked again and again; AssertionError when it stays false."""
     end = time.monotonic() + seconds
     while True:
@@ -65,7 +65,7 @@ class Engine:
         return self._get(f"/_mock/ledger?id={name}")
 
     def _get(self, path: str) -> Any:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as reply:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=20) as reply:
             return json.loads(reply.read())
 
 
@@ -81,7 +81,7 @@ def scripted_engine(*arguments: str) -> Iterator[Engine]:
         yield engine
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(30)
 
 
 def _answers(url: str) -> bool:
@@ -131,7 +131,7 @@ class House:
             except (OSError, KeyError, ValueError):
                 return False
 
-        until(other, 30)
+        until(other)
 
     def request(
         self, path: str, body: Any = None, *, key: str | None = None, method: str = "", timeout: float = 60

@@ -235,9 +235,9 @@ def scripted(
 
     thread = threading.Thread(target=run, name="scripted engine", daemon=True)
     thread.start()
-    assert ready.wait(10), "the scripted engine did not start"
+    assert ready.wait(30), "the scripted engine did not start"
     try:
         yield engine
     finally:
         loop.call_soon_threadsafe(stop.set)
-        thread.join(10)
+        thread.join(30)

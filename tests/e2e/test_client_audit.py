@@ -117,7 +117,7 @@ def test_cancelled_request_has_a_row_with_the_tokens_that_came(house: House, lab
     response.readline()
     connection.close()
     response.close()
-    assert lab.last.left.wait(10)
+    assert lab.last.left.wait(30)
     row = the_row(house, response.headers["x-request-id"])
     assert (row["outcome"], row["status"], row["code"]) == ("cancelled", 499, "cancelled")
     assert row["estimated"] and 1 <= row["completion_tokens"] <= 2

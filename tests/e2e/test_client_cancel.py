@@ -52,7 +52,7 @@ def test_leaving_before_the_first_byte_stops_the_engine(house: House, lab: Scrip
     connection = house.post({"model": "lab/scripted", "stream": stream, "messages": prompt("", "")})
     until(lambda: lab.requests)
     connection.close()
-    assert lab.last.left.wait(10)
+    assert lab.last.left.wait(30)
 
 
 async def test_cancelled_task_of_the_async_client_stops_the_engine(house: House, lab: ScriptedEngine) -> None:
@@ -77,7 +77,7 @@ def test_operator_ends_a_run_and_its_client_hears_of_it(house: House, lab: Scrip
     assert (status, said["cancelled"]) == (200, True)
     response = connection.getresponse()
     assert response.status == 499 and b'"cancelled"' in response.read()
-    assert lab.last.left.wait(10)
+    assert lab.last.left.wait(30)
     connection.close()
     assert house.record(run)["outcome"] == "cancelled"
 

@@ -192,7 +192,7 @@ def test_request_whose_announced_time_is_over_is_a_504(house: House, lab: Script
     lab.play([HANG])
     status, _, found = exchange(house, {"model": LAB, "messages": HELLO}, {"x-stainless-read-timeout": "0.7"})
     assert (status, found["error"]["code"], found["error"]["type"]) == (504, "deadline_exceeded", "timeout")
-    assert lab.last.left.wait(10)
+    assert lab.last.left.wait(30)
 
 
 def test_client_retries_by_itself_until_the_engine_recovers(house: House, lab: ScriptedEngine) -> None:

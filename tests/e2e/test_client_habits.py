@@ -32,7 +32,7 @@ def test_client_that_gives_up_by_itself_stops_the_engine(client: OpenAI, lab: Sc
     lab.play([HANG])
     with pytest.raises((openai.APITimeoutError, openai.InternalServerError)):
         client.with_options(timeout=0.5).chat.completions.create(model=LAB, messages=USER)
-    assert lab.last.left.wait(10)
+    assert lab.last.left.wait(30)
 
 
 def test_client_that_waits_for_100_continue_is_told_to_go_on(house: House, lab: ScriptedEngine) -> None:

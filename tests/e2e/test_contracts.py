@@ -40,7 +40,7 @@ def document(url: str, key: str = "") -> dict[str, Any]:
     call = urllib.request.Request(url)
     if key:
         call.add_header("authorization", f"Bearer {key}")
-    with urllib.request.urlopen(call, timeout=10) as reply:
+    with urllib.request.urlopen(call, timeout=30) as reply:
         found: dict[str, Any] = json.loads(reply.read())
         return found
 

@@ -106,8 +106,8 @@ def test_scaled_out_a_dead_rule_worker_and_a_stopped_router_fail_no_request(oper
             answers = load.long(8)
             until(lambda: operator.holds(consumer) >= 2)
             router.send_signal(signal.SIGTERM)
-            assert router.wait(30) == 0
-        assert [answer.result(30) for answer in answers] == [LONG] * 8
+            assert router.wait(60) == 0
+        assert [answer.result(60) for answer in answers] == [LONG] * 8
         load.goes_on()
 
 

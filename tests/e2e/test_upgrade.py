@@ -43,7 +43,7 @@ def test_every_migration_was_applied(upgraded: Upgraded) -> None:
 
 def test_an_old_key_streams_from_the_old_deployment(upgraded: Upgraded) -> None:
     house, engine = upgraded.house, upgraded.engine
-    until(lambda: house.request("/v1/models")[1]["data"], 30)
+    until(lambda: house.request("/v1/models")[1]["data"])
     engine.play(whole_stream("new", " words"))
     body = {"model": MODEL, "stream": True, "messages": [{"role": "user", "content": "say it"}]}
     with closing(house.post(body, key=upgraded.story.limited_key)) as connection:

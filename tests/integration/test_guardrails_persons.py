@@ -54,7 +54,7 @@ async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
 @pytest.fixture
 async def client() -> AsyncIterator[Persons]:
     """The real model."""
-    client = Persons(SystemClock(), SystemRandom(), call_timeout=5.0)
+    client = Persons(SystemClock(), SystemRandom(), call_timeout=30.0)
     yield client
     await client.stop()
 
@@ -62,7 +62,7 @@ async def client() -> AsyncIterator[Persons]:
 @pytest.fixture
 async def small() -> AsyncIterator[Persons]:
     """A child that speaks the protocol, finds nobody, and misbehaves on demand."""
-    client = Persons(SystemClock(), SystemRandom(), call_timeout=0.5, command=SMALL_CHILD)
+    client = Persons(SystemClock(), SystemRandom(), call_timeout=1.0, command=SMALL_CHILD)
     yield client
     await client.stop()
 

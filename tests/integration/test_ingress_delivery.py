@@ -46,7 +46,7 @@ async def test_a_stream_comes_through_and_can_be_read_again_at_another_door(worl
         return hands
 
     playing = asyncio.create_task(play())
-    client = AsyncOpenAI(base_url=f"{door.url}/v1", api_key=door.token, max_retries=0, timeout=20)
+    client = AsyncOpenAI(base_url=f"{door.url}/v1", api_key=door.token, max_retries=0, timeout=60)
     chat = client.chat.completions.with_streaming_response
     async with client, chat.create(model="tiny", messages=[{"role": "user", "content": "hi"}], stream=True) as response:
         assert response.headers["x-headrace-endpoint"] == "e1"
@@ -78,7 +78,7 @@ async def test_a_refusal_of_a_family_is_the_status(world: World, door: Doorway) 
         await world.scripts.verdict(no)
 
     refusing = asyncio.create_task(refuse())
-    async with AsyncOpenAI(base_url=f"{door.url}/v1", api_key=door.token, max_retries=0, timeout=20) as client:
+    async with AsyncOpenAI(base_url=f"{door.url}/v1", api_key=door.token, max_retries=0, timeout=60) as client:
         with pytest.raises(openai.BadRequestError) as caught:
             await client.chat.completions.create(
                 model="tiny", messages=[{"role": "user", "content": "hi"}], stream=True
@@ -143,7 +143,7 @@ async def test_while_the_store_is_away_new_requests_are_told_and_afterwards_serv
             async with connected(up.port) as (reader, writer):
                 writer.write(request)
                 with contextlib.suppress(TimeoutError):
-                    return b"503" not in await asyncio.wait_for(reader.readline(), 0.3)
+                    return b"503" not in await asyncio.wait_for(reader.readline(), 1.0)
             return True  # no answer yet: it was accepted and waits
 
         await until(served)

@@ -14,7 +14,7 @@ import pytest
 from console.embedded import processes
 
 PROGRAM = Path(__file__).with_name("replicas_program.py")
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 class Parent:

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from base.ids import SystemRandom
-from console.control_socket import ControlError, ask
+from console.control_socket import NAME, ControlError, ask
 from console.embedded import ports, processes
 from console.launch import LaunchError, check_port, only_one, read_secrets
 
 PROGRAM = Path(__file__).with_name("supervisor_program.py")
-PATIENCE = 40.0
+PATIENCE = 60.0
 
 
 class Run:
@@ -89,6 +89,7 @@ def test_up_announces_itself_and_ctrl_c_stops_every_process(start: Callable[...,
     assert alive(pids) == set(pids) >= {"supervisor", "valkey", "postgres", "ingress", "router", "console"}
     assert connection["api_key"] == "hr_test_key"
     assert (run.data / "connection.json").stat().st_mode & 0o777 == 0o600
+    assert (run.data / NAME).exists()  # who reads that all is ready may ask for more
     assert run.end(signal.SIGINT) == 0
     assert alive(pids) == set()
     assert not (run.data / "connection.json").exists()

@@ -7,7 +7,8 @@ import select
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,21 @@ def test_callers_without_number_cost_the_oldest_their_place(tmp_path: Path) -> N
             sock.connect(str(tmp_path / NAME))
         assert "heard" in ask(tmp_path, {"do": "status"})
         assert len(desk.descriptors) <= 66
+
+
+def test_who_finds_the_queue_of_callers_full_waits(tmp_path: Path) -> None:
+    desk = ControlSocket(tmp_path)
+    with closing(desk), ExitStack() as callers, ThreadPoolExecutor(1) as pool:
+        with pytest.raises(BlockingIOError):
+            for _ in range(200):
+                sock = callers.enter_context(socket.socket(socket.AF_UNIX))
+                sock.setblocking(False)
+                sock.connect(str(tmp_path / NAME))
+        asked = pool.submit(ask, tmp_path, {"do": "status"})
+        wait([asked], 0.1)  # before the desk is there to take anybody
+        while not asked.done():
+            desk.serve(answer)
+        assert "heard" in asked.result()
 
 
 def test_a_caller_that_says_nothing_or_never_ends_keeps_nobody_waiting(tmp_path: Path) -> None:

@@ -97,6 +97,7 @@ def test_one_value_is_the_key_k1_and_a_list_names_its_keys() -> None:
         (base64.b64encode(b"an easy sentence of 32 letters!!").decode(), "is not random"),
         (base64.b64encode(bytes(32)).decode(), "is not random"),
     ],
+    ids=["a key without a name", "one name twice", "a short key", "no key", "not base64", "letters", "zeros"],
 )
 def test_a_ring_that_cannot_be_is_refused_without_showing_it(text: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as caught:
