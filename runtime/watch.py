@@ -45,7 +45,6 @@ class StreamWatch:
         self._behind = behind
         self._finished = False
         self._ring = asyncio.Event()
-        self.quiet = False  # nothing was heard since the hub looked last
 
     def stands(self, place: tuple[int, int] | None) -> None:
         """Where its run is. One that is further, or gone, is read; a new owner alone is no new frame."""
@@ -55,7 +54,6 @@ class StreamWatch:
 
     def offer(self, frame: StoredFrame) -> None:
         """A push came. Anything that doesn't continue what is queued sends the reader to the stream."""
-        self.quiet = False
         if self._behind:
             self._ring.set()
             return
@@ -161,15 +159,6 @@ class StreamWatch:
         self._hub.drop(self)
 
 
-def _is_quiet(group: set[StreamWatch]) -> bool:
-    """Whether one of them has heard nothing since the last look; from here on a new silence is counted."""
-    quiet = False
-    for watch in group:
-        quiet = quiet or watch.quiet
-        watch.quiet = True
-    return quiet
-
-
 class Hub:
     """All watches of one process. `leave` is what happens when a watcher's client is gone, `ended` when a watch has
     handed out its last frame."""
@@ -178,6 +167,8 @@ class Hub:
         self.runs, self.seals, self.leave, self.ended = runs, seals, leave, ended
         self._clock = clock
         self._watches: dict[str, set[StreamWatch]] = {}
+        self._heard: set[str] = set()  # runs, since the last look
+        self._stood: dict[str, tuple[int, int]] = {}  # where the silent ones stood at the last look
         self._listener: asyncio.Task[None] | None = None
 
     def watch(self, run: str, watcher: str, *, after: int = 0, behind: bool = False) -> StreamWatch:
@@ -202,6 +193,7 @@ class Hub:
         watches = self._watches.get(run)
         if not watches:
             return
+        self._heard.add(run)
         cut = int(size)
         frame = StoredFrame(
             epoch=int(epoch),
@@ -228,12 +220,19 @@ class Hub:
                 await self.look()
 
     async def look(self) -> None:
-        """Ask where the runs stand of which nothing was heard since the last look. Unavailable."""
-        silent = [run for run, group in self._watches.items() if _is_quiet(group)]
+        """Ask where the runs stand of which nothing was heard since the last look. Unavailable.
+
+        A run that stands where it stood at the last look needs no look at its readers: they were told then."""
+        silent = [run for run in self._watches if run not in self._heard]
+        stood, self._stood = self._stood, {}
+        self._heard.clear()
         for start in range(0, len(silent), _RUNS):
             for run, place in (await self.runs.places(silent[start : start + _RUNS])).items():
-                for watch in self._watches.get(run, ()):
-                    watch.stands(place)
+                if place is None or place != stood.get(run):
+                    for watch in self._watches.get(run, ()):
+                        watch.stands(place)
+                if place is not None:
+                    self._stood[run] = place
 
     @property
     def live(self) -> int:
