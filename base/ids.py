@@ -6,6 +6,7 @@ finds the run's keys from the id alone and the partition is never recomputed.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import re
@@ -41,10 +42,21 @@ class SystemRandom:
 
 def mint_run_id(clock: Clock, chance: Random, partition: int) -> str:
     """A new run id of `partition` (0..4095), sortable by its birth in milliseconds."""
+    return _run_id(clock.now_ms(), partition, chance.bytes(8))
+
+
+def derive_run_id(name: str, life: int, window_ms: int, partition: int) -> str:
+    """The run id of the `life`-th run (from 0) of something named, in the span of time that began at window_ms, which
+    stands where a minted id has its birth. The same for whoever asks. name: must not be guessable."""
+    seed = hashlib.sha256(f"{name}/{window_ms}/{life}".encode()).digest()
+    return _run_id(window_ms, partition, seed[:8])
+
+
+def _run_id(at_ms: int, partition: int, tail: bytes) -> str:
     if not 0 <= partition < MAX_PARTITIONS:
         raise ValueError(f"partition {partition} is outside 0..{MAX_PARTITIONS - 1}")
-    tail = int.from_bytes(chance.bytes(8), "big") & ((1 << 62) - 1)
-    value = (clock.now_ms() & ((1 << 48) - 1)) << 80 | 7 << 76 | partition << 64 | 2 << 62 | tail
+    rest = int.from_bytes(tail, "big") & ((1 << 62) - 1)
+    value = (at_ms & ((1 << 48) - 1)) << 80 | 7 << 76 | partition << 64 | 2 << 62 | rest
     text = f"{value:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 

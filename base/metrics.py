@@ -43,6 +43,7 @@ CounterName = Literal[
     "headrace_owner_lost_total",
     "headrace_swept_total",
     "headrace_gaps_total",
+    "headrace_idempotent_total",
     "headrace_slow_readers_total",
     "headrace_redis_losses_total",
     "headrace_audit_written_total",
@@ -177,6 +178,15 @@ METRICS: tuple[Metric, ...] = (
         "gaps",
         "Pushed frames that did not arrive and were read from the stream.",
         "Steadily rising: check the network to Redis and client-output-buffer-limit pubsub.",
+    ),
+    Metric(
+        "headrace_idempotent_total",
+        "counter",
+        ("outcome",),
+        "requests",
+        "Requests with an Idempotency-Key: new (became a run), watched (its run was there), archived (answered from "
+        "the record), reused (another request under the same key, 422).",
+        "reused: a client takes one key for different requests; its errors say so.",
     ),
     # --- the stages
     Metric(

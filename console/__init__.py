@@ -19,6 +19,7 @@ What the admin API and the command line do
     config       all settings                       entries      a model as it is asked for
     secrets      key ring and tokens                desks        keys and models, in the safe order
     doctor       what is wrong with this machine    status       what is wrong with the system
+    acl          users of Redis by room
     routing      what a router would choose         scan_desk    what the guardrails would find
     topology     streams.yaml                       engine_logs  what local engines write
 """

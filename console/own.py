@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from base.clock import SystemClock
@@ -56,14 +57,52 @@ def _addresses(settings: Settings) -> list[str]:
     """What is wrong with the two addresses; "" is none."""
     found = []
     if "url" in settings.redis.model_fields_set:
-        try:
-            Address.parse(settings.redis.url)
-        except ValueError:
-            found.append(f"redis.url: must read redis://user:password@host:port/0, rediss:// (TLS) or unix://{_SIGNS}")
-        found.append(weak_password("redis.url", settings.redis.url))
+        found.append(_redis_problem("redis.url", settings.redis.url))
+    found += [_redis_problem(f"redis.urls.{rooms}", url) for rooms, url in settings.redis.urls.items()]
+    found += _plain(settings)
     if settings.postgres.dsn:
         found += [_dsn_problem(settings.postgres.dsn), weak_password("postgres.dsn", settings.postgres.dsn)]
     return [problem for problem in found if problem]
+
+
+def _plain(settings: Settings) -> list[str]:
+    """Servers elsewhere that are spoken to without TLS, though nobody said that the way there is safe."""
+    r, p = settings.redis, settings.postgres
+    found = []
+    for name, url in (("redis.url", r.url), *((f"redis.urls.{rooms}", url) for rooms, url in r.urls.items())):
+        if url.startswith("redis://") and not _is_here(url) and not r.allow_plaintext:
+            found.append(
+                f"{name}: prompts and passwords would cross the network in the clear; write rediss:// (TLS), or set "
+                "redis.allow_plaintext: true where the way to the server is safe"
+            )
+    safe = any(f"sslmode={mode}" in p.dsn for mode in ("require", "verify-ca", "verify-full"))
+    if p.dsn and not safe and not _is_here(p.dsn) and not p.allow_plaintext:
+        found.append(
+            "postgres.dsn: the record would cross the network in the clear; add ?sslmode=verify-full (TLS), or set "
+            "postgres.allow_plaintext: true where the way to the server is safe"
+        )
+    return found
+
+
+def _is_here(url: str) -> bool:
+    """Whether an address stays on this machine, or cannot be read (which another check says)."""
+    try:
+        host = urlsplit(url).hostname or "localhost"
+    except ValueError:
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _redis_problem(name: str, url: str) -> str:
+    """ "" for an address that can be read, with a password that is none of the first that anybody tries."""
+    try:
+        Address.parse(url)
+    except ValueError:
+        return f"{name}: must read redis://user:password@host:port/0, rediss:// (TLS) or unix://{_SIGNS}"
+    return weak_password(name, url)
 
 
 def _dsn_problem(dsn: str) -> str:
@@ -128,6 +167,8 @@ def unfit(facts: RecordFacts, role: str) -> list[str]:
     found = []
     if facts.version < OLDEST:
         found.append(f"the server is version {facts.version // 10_000}, older than PostgreSQL 15; upgrade it")
+    if facts.standby:
+        found.append("the server is a standby and takes no writes; name the primary in DATABASE_URL")
     if not facts.has_role:
         found.append(
             f"the role {role} is not there; run `headrace init` with PG_ADMIN_USER and PG_ADMIN_PASSWORD, or let the "

@@ -103,6 +103,7 @@ def run(rooms: list[str], source: Source, ready_fd: int) -> None:
 def serve(rooms: Sequence[str], settings: Settings, say_ready: Callable[[Message], None]) -> None:
     """Serve `rooms` in this process until it is told to stop; say_ready hears one message, see RunRooms."""
     logs.setup(settings.log.level, form=settings.log.form, process=_title(rooms))
+    settings = settings.model_copy(update={"redis": settings.redis.of(rooms)})
     try:
         uvloop.run(_serve(list(rooms), settings, say_ready))
     except (HeadraceError, OSError, ValueError) as error:

@@ -18,7 +18,7 @@ DRAIN = signal.SIGUSR1
 #: Rooms that listen on a port of the settings: one process of each on a machine.
 LISTENING = ("ingress", "console")
 #: Groups that are not named like the room that serves them.
-_ROOM_OF_GROUP = {"ledger": "audit"}
+_ROOM_OF_GROUP = {"ledger": "audit", "archive": "audit"}
 
 #: `processes:` by name. merged, the default: `ingress | workers`; split: one process per room.
 LAYOUTS: Mapping[str, tuple[tuple[str, ...], ...]] = {

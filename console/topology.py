@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from base.ids import SystemRandom
 from base.settings import SettingsError
 from console import config
+from console.acl import user_of
 from console.cli.client import CliError
 from console.own import connected
+from console.stack import ROOMS, choose_rooms
 from runtime import topology
 from schemas.errors import HeadraceError
 
@@ -40,6 +44,19 @@ def rows(file: Path | None) -> list[dict[str, Any]]:
         }
         for name, stream in found.streams.items()
     ]
+
+
+def users(processes: Sequence[str]) -> list[dict[str, str]]:
+    """A Redis user with a new password for each process, named by its rooms; by default one for each room.
+    LayoutError."""
+    chosen = [choose_rooms(process.split(",")) for process in processes] or [(room,) for room in ROOMS]
+    chance, declared = SystemRandom(), topology.load()
+    found = []
+    for rooms in chosen:
+        user, password = user_of(rooms, declared), chance.bytes(24).hex()
+        line = user.line(password)
+        found.append({"rooms": ",".join(rooms), "user": user.name, "password": password, "line": line})
+    return found
 
 
 def apply_to_server(file: Path | None) -> list[str]:

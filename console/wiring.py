@@ -1,7 +1,7 @@
 """How each room is opened in a process: name -> function. Every function adds its stages and steps to the House.
 
 ingress        the door: HTTP in, frames out          authorization, rules, persons   who must answer
-router         engines                                audit                           record and ledger
+router         engines                                audit                           record, ledger, archive
 provisioner    deployments                            console                         the admin API
 """
 
@@ -130,6 +130,7 @@ def make_door(house: House, publisher: str) -> StreamDoor:
         c.clock,
         c.chance,
         house.settings.runs.bounds(),
+        house.store.archive,
     )
 
 
@@ -158,6 +159,7 @@ async def _ingress(house: House) -> None:
         families=tuple(c.topology.families),
         topology=c.topology.version,
         asyncapi=lambda: document(c.topology),
+        archive=house.store.archive,
     )
     server = IngressServer(Ingress(parts), settings, house.health, c.clock)
 
@@ -171,7 +173,16 @@ async def _ingress(house: House) -> None:
 
 
 async def _audit(house: House) -> None:
-    house.stages += build_audit(house.context, house.store.requests, house.shared.limits, house.settings.audit)
+    c, store = house.context, house.store
+    house.stages += build_audit(c, store.requests, store.archive, house.shared.limits, house.settings.audit)
+
+    async def sweep() -> None:
+        await store.archive.sweep(c.clock.now_ms())
+
+    async def start() -> None:
+        repeat(house, house.settings.audit.sweep_s, sweep)
+
+    house.after.append(start)
 
 
 async def _provisioner(house: House) -> None:

@@ -5,8 +5,10 @@
     Group    none: it consumes no stream; it watches {p}:reply:{run} and the push channel of this process
     Writes   requests (RequestAccepted) and the sealed body, by the accept script; watchers; cancels of runs, which are
              facts (RequestCancelled)
-    Refuses  broken or oversized bodies (400, 413, 408), keys we never minted (401), work while draining (503)
+    Refuses  broken or oversized bodies (400, 413, 408), keys we never minted (401), an
+             Idempotency-Key that stood for another request (422), work while draining (503)
     Owns     sockets, statuses, headers and bytes shown to clients; nothing that must survive this process
 
-Reading order: app -> routes/table -> routes/work -> body, asked, credentials -> sse -> exchange -> errors -> serve.
+Reading order: app -> routes/table -> routes/work -> body, asked, credentials, once -> sse -> exchange -> errors ->
+serve.
 """

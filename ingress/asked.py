@@ -21,12 +21,14 @@ _MOST_MODERATED = 1024  # texts judged by one request; each may leave a report i
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request that may become a run. body: the normalised JSON. max_tokens: the client's own bound or None."""
+    """A request that may become a run. body: the normalised JSON. max_tokens: the client's own bound or None. store:
+    the client wants its answer kept."""
 
     body: bytes
     model: str
     stream: bool = False
     max_tokens: int | None = None
+    store: bool = False
 
 
 Parse = Callable[[bytes], Asked]
@@ -77,7 +79,7 @@ def _streamed(fields: dict[str, Any], model: str, most: int | None) -> Asked:
     stream = fields.get("stream") is True
     if fields.get("stream_options") is not None and not stream:
         raise _invalid("stream_options", "left out unless 'stream' is true")
-    return Asked(normalise(fields), model, stream, most)
+    return Asked(normalise(fields), model, stream, most, fields.get("store") is True)
 
 
 def _unstreamed(fields: dict[str, Any]) -> None:
@@ -239,6 +241,7 @@ CHAT_FIELDS: Mapping[str, Shape] = {
     "parallel_tool_calls": _FLAG,
     "response_format": _OBJECT,
     "metadata": _OBJECT,
+    "store": _FLAG,
 }
 COMPLETION_FIELDS: Mapping[str, Shape] = {
     **_GENERATED,

@@ -42,6 +42,7 @@ FACES: Mapping[Code, Face] = MappingProxyType(
         Code.model_not_found: Face(_REQUEST, "model_not_found"),
         Code.not_found: Face(_REQUEST, "not_found"),
         Code.method_not_allowed: Face(_REQUEST, "method_not_allowed"),
+        Code.idempotency_key_reused: Face(_REQUEST, "idempotency_key_reused"),
         Code.request_timeout: Face(_REQUEST, "request_timeout"),
         Code.rate_limit_exceeded: Face("requests", "rate_limit_exceeded", 1000),
         Code.overloaded: Face(_BUSY, "server_is_overloaded", 1000),
@@ -122,14 +123,17 @@ def error_event(failure: Failure) -> bytes:
 
 
 def retry_headers(failure: Failure) -> list[Header]:
-    """retry-after (whole seconds, rounded up), retry-after-ms and x-should-retry, where they apply."""
-    wait = failure.retry_after_ms
-    if wait is None and failure.should_retry is not False:
+    """retry-after (whole seconds, rounded up), retry-after-ms and x-should-retry, where they apply: true where a wait
+    is named, for then nothing was billed and another try is free; false where it is known that none can help."""
+    wait, retry = failure.retry_after_ms, failure.should_retry
+    if wait is None and retry is not False:
         wait = face_of(failure).retry_ms
+    if retry is None and wait is not None:
+        retry = True
     headers: list[Header] = []
     if wait is not None:
         headers.append((b"retry-after", b"%d" % math.ceil(max(wait, 0) / 1000)))
         headers.append((b"retry-after-ms", b"%d" % max(wait, 0)))
-    if failure.should_retry is not None:
-        headers.append((b"x-should-retry", b"true" if failure.should_retry else b"false"))
+    if retry is not None:
+        headers.append((b"x-should-retry", b"true" if retry else b"false"))
     return headers

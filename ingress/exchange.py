@@ -14,7 +14,7 @@ from starlette.types import Send
 
 from base.clock import Clock
 from ingress.errors import Header, error_body, error_event, http_status, retry_headers
-from ingress.headers import CLOSE, JSON, STREAM_HEAD, frame_headers, own_headers
+from ingress.headers import CLOSE, JSON, REPLAYED, STREAM_HEAD, frame_headers, own_headers
 from schemas.errors import Code, Failure
 
 _KEEP_ALIVE = {"type": "http.response.body", "body": b": keep-alive\n\n", "more_body": True}
@@ -23,7 +23,8 @@ _UNREAD = frozenset({Code.request_timeout})
 
 
 class Exchange:
-    """The answer to one request. status and code: what was answered, for the count; sends: grows with each send."""
+    """The answer to one request. replayed: its run was there before it. status and code: what was answered, for the
+    count; sends: grows with each send."""
 
     __slots__ = (
         "_clock",
@@ -32,6 +33,7 @@ class Exchange:
         "accepted",
         "begun",
         "code",
+        "replayed",
         "run",
         "sending",
         "sends",
@@ -42,7 +44,7 @@ class Exchange:
     def __init__(self, send: Send, run: str, clock: Clock, wire: asyncio.Transport | None = None) -> None:
         self.run = run
         self.wire = wire
-        self.accepted = self.begun = self.sending = False
+        self.accepted = self.begun = self.sending = self.replayed = False
         self.sends = 0
         self.status = 0
         self.code = ""
@@ -85,6 +87,8 @@ class Exchange:
     async def _begin(self, status: int, headers: list[Header]) -> None:
         self.begun, self.status = True, status
         headers += own_headers(self.run, self.accepted, self.elapsed())
+        if self.replayed:
+            headers.append(REPLAYED)
         await self._push({"type": "http.response.start", "status": status, "headers": headers})
 
     async def _push(self, message: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ STREAM_HEAD: tuple[Header, ...] = (
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 )
+REPLAYED: Header = (b"idempotent-replayed", b"true")
 CLOSE: Header = (b"connection", b"close")
 
 _PUBLIC = ("x-ratelimit-", "x-headrace-")

@@ -11,7 +11,7 @@ from ingress.settings import ServerSettings
 from ingress.stalls import Stalls
 from policy.api_keys import Ring
 from schemas.errors import Code, Refusal
-from schemas.ports import Catalog, Door, Keys
+from schemas.ports import Archive, Catalog, Door, Keys
 
 DRAIN_RETRY_MS = 1000
 
@@ -19,7 +19,8 @@ DRAIN_RETRY_MS = 1000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """name: this ingress process, unique; it is the Door's too. families, topology: from streams.yaml, stamped into
-    every RequestAccepted. asyncapi: makes the document of the streams."""
+    every RequestAccepted. asyncapi: makes the document of the streams. archive: where answers are kept after
+    their frames are gone."""
 
     name: str
     settings: ServerSettings
@@ -33,6 +34,7 @@ class Parts:
     families: tuple[str, ...]
     topology: int = 1
     asyncapi: Callable[[], bytes]
+    archive: Archive | None = None
 
     def refuse_if_draining(self) -> None:
         """Refusal(draining) once this process is going away."""

@@ -28,6 +28,18 @@ class ServerSettings(Section):
     commit_after: float = Field(
         45.0, gt=0, description="Wait for the first frame of a stream before the answer begins with 200 and comments."
     )
+    keep: float = Field(
+        86_400.0,
+        ge=1,
+        description="How long the answer of a request with an Idempotency-Key, or with `store: true`, is kept.",
+    )
+    allow_store: bool = Field(True, description="Keep the answers of chat requests that say `store: true`.")
+    retry_grace: float = Field(
+        10.0,
+        ge=0,
+        description="Where on_disconnect is cancel: how long a run with an Idempotency-Key goes on without a client, "
+        "which may come again. 0: not at all.",
+    )
     stall_limit: float = Field(60.0, gt=0, description="A reader that takes nothing for this long is cut off.")
     on_disconnect: str = Field(
         "cancel",

@@ -2,8 +2,9 @@
 
 what there is   names (every Redis key), topology (streams.yaml, checked and applied), asyncapi (the same, a document)
 one server      client (pipelined), push (what it sends by itself), scripts (Lua, loaded once), groups (its groups)
-a run           door (accept, watch), watch (frames in order), runs (read it), lease (own it), seals (sign and seal),
-                leaving (end it from outside)
+a run           door (accept, watch), acceptance (what its script takes and says), repeats (the same request again),
+                keeping (frames for the archive), watch (frames in order), runs (read it), lease (own it),
+                seals (sign and seal), leaving (end it from outside)
 a group         consume (the engine), reading (its next read), item (an entry in hand), calm (when silence counts),
                 group_spec (its values), acts (what handlers decided), places (announced slots)
 beside them     publish (commands, control), control (what to read again), sweeper (deadlines, watchers, trimming)

@@ -83,9 +83,7 @@ class Acts:
         if spec.stream not in ("requests", "cleared"):
             return ""
         try:
-            if "script" in spec.allowed:
-                return wire.decode(signed.e)[0].run
-            return wire.verify(self._seals.verifier, spec.stream, spec.allowed, signed)[0].run
+            return wire.verify(self._seals.verifier, spec.stream, spec.publishers, signed)[0].run
         except (DecodeError, SignatureError, UnknownVersion):
             return ""
 

@@ -41,13 +41,25 @@ class RedisSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     url: str = Field("redis://127.0.0.1:6379/0", description="redis://, rediss:// or unix:// address of the server.")
+    urls: dict[str, str] = Field(
+        {},
+        description="Addresses with a user of its own for processes of these rooms (`rules`, or `rules,persons` for a "
+        "process with both); `headrace topology acl` writes the users. Others take `url`.",
+    )
     allow_no_aof: bool = Field(False, description="Start on a server without AOF; a restart then loses live requests.")
+    allow_plaintext: bool = Field(
+        False, description="Speak to a server on another machine without TLS, where the way to it is safe."
+    )
     retention_s: int = Field(
         0,
         ge=0,
         description="Seconds that frames and state of an ended run stay readable, about 8 kB of memory a short run; "
         "0: what streams.yaml says of `reply`.",
     )
+
+    def of(self, rooms: Sequence[str]) -> RedisSettings:
+        """As a process of these rooms connects."""
+        return self.model_copy(update={"url": self.urls.get(",".join(rooms), self.url)})
 
 
 class RunSettings(BaseModel):

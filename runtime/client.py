@@ -147,6 +147,10 @@ def _translate(text: str) -> HeadraceError:
     """A server's error as one of ours."""
     if text.startswith(_NOT_NOW):
         return Unavailable(f"Redis refuses for now: {text}")
+    if text.startswith("NOPERM"):
+        return ServerError(
+            f"the user of redis.url may do too little ({text}); `headrace topology acl` writes its rights"
+        )
     return ServerError(text)
 
 

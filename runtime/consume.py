@@ -30,8 +30,8 @@ from runtime.item import Item, delivery_of
 from runtime.places import Places
 from runtime.reading import Reading
 from runtime.scripts import Held, Scripts
-from schemas.envelope import Signed, VerifierPort, decode, verify
-from schemas.errors import DecodeError, HeadraceError, OwnerLost, SignatureError, Unavailable, UnknownVersion
+from schemas.envelope import Signed, VerifierPort, verify
+from schemas.errors import HeadraceError, OwnerLost, Unavailable, UnknownVersion
 from schemas.outcomes import Again, Dead, Decided, Delivery, Done, Outcome, Settled
 
 log = logs.room("runtime")
@@ -178,15 +178,12 @@ class Engine:
         """Decode and verify; what cannot be handled is disposed of on the side."""
         signed = Signed(row.fields.get(b"e", b""), row.fields.get(b"s", b""))
         try:
-            if "script" in self.spec.allowed:
-                envelope, event = decode(signed.e)
-            else:
-                envelope, event = verify(self.verifier, self.spec.stream, self.spec.allowed, signed)
-        except (DecodeError, SignatureError) as error:
-            self._track(asyncio.create_task(self._bury(row, starts + 1, f"{type(error).__name__}: {error}")))
-            return None
+            envelope, event = verify(self.verifier, self.spec.stream, self.spec.publishers, signed)
         except UnknownVersion as error:
             self._track(asyncio.create_task(self._postpone(row, starts, str(error))))
+            return None
+        except Exception as error:  # whatever it is: the others of this read must not wait for it
+            self._track(asyncio.create_task(self._bury(row, starts + 1, f"{type(error).__name__}: {error}")))
             return None
         delivery = delivery_of(row, envelope, event, starts)
         item = Item(row, delivery, counted=starts > 0)
@@ -276,12 +273,13 @@ class Engine:
         self._forget(items)
 
     async def _failed(self, items: list[Item], error: Exception) -> None:
-        """A handler raised. Alone: try again or give up. In a batch: try each alone, so that only the guilty suffer."""
+        """A handler raised. Alone: try again or give up. In a batch: try each alone and beside the others, so that only
+        the guilty suffer and wait."""
         self.counters.failed += 1
         log.exception("handler failed", group=self.spec.group, entries=len(items))
         reason = f"{type(error).__name__}: {error}"
-        for item in items:
-            await self._again(item, 0.0 if len(items) > 1 else self.chance.uniform(*_BACKOFF), reason)
+        pause = 0.0 if len(items) > 1 else self.chance.uniform(*_BACKOFF)
+        await asyncio.gather(*(self._again(item, pause, reason) for item in items))
 
     async def _again(self, item: Item, seconds: float, reason: str) -> None:
         starts = item.delivery.starts + 1

@@ -37,8 +37,8 @@ class Control:
         hear: Callable[[Any], None],
         forget: Callable[[], None],
     ) -> None:
-        self._reader, self._topology, self._verifier = reader, topology, verifier
-        self._allowed = frozenset(topology.streams["control"].publishers)
+        self._reader, self._verifier = reader, verifier
+        self._publishers = topology.streams["control"].publishers
         self._clock, self._chance = clock, chance
         self._hear, self._forget = hear, forget
         self._task: asyncio.Task[None] | None = None
@@ -76,13 +76,10 @@ class Control:
     def _one(self, fields: dict[bytes, bytes]) -> None:
         signed = wire.Signed(fields.get(b"e", b""), fields.get(b"s", b""))
         try:
-            envelope, event = wire.verify(self._verifier, "control", self._allowed, signed)
+            _, event = wire.verify(self._verifier, "control", self._publishers, signed)
         except UnknownVersion:
             self._forget()
         except (SignatureError, HeadraceError) as error:
             log.warning("control entry ignored", reason=str(error))
         else:
-            if self._topology.may("control", envelope.by, envelope.type):
-                self._hear(event)
-            else:
-                log.warning("control entry ignored", reason=f"{envelope.by!r} may not publish {envelope.type}")
+            self._hear(event)

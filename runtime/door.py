@@ -14,15 +14,18 @@ from base.clock import Clock
 from base.ids import Random, mint_run_id, short_id
 from base.replies import time_ms
 from runtime import faults
+from runtime.acceptance import Acceptance
 from runtime.leaving import cancel_run
 from runtime.names import prefix
+from runtime.repeats import Repeats, replay
 from runtime.runs import Runs
-from runtime.scripts import Acceptance, Scripts
+from runtime.scripts import Scripts
 from runtime.seals import Seals
-from runtime.watch import Hub
+from runtime.watch import Hub, StreamWatch
 from schemas import envelope as wire
 from schemas.errors import Code, HeadraceError, Refusal, Unavailable
-from schemas.ports import NewRun, Redis, RunStatus, Watch
+from schemas.ports import Archive, NewRun, Redis, RunStatus, Watch
+from schemas.records import ArchiveRecord
 
 log = logs.room("runtime")
 
@@ -39,7 +42,7 @@ class Bounds:
 
 
 class StreamDoor:
-    """One ingress process at the door of all partitions."""
+    """One ingress process at the door of all partitions. archive: where ended answers are kept, if anywhere."""
 
     def __init__(
         self,
@@ -51,6 +54,7 @@ class StreamDoor:
         clock: Clock,
         chance: Random,
         bounds: Bounds,
+        archive: Archive | None = None,
     ) -> None:
         self.name = name
         self._partitions, self._bounds = partitions, bounds
@@ -60,6 +64,7 @@ class StreamDoor:
         self._ended: deque[float] = deque(maxlen=256)
         self._side: set[asyncio.Task[None]] = set()
         self.hub = Hub(runs, seals, self._left, self.ended, clock)
+        self._repeats = Repeats(self, scripts, archive, partitions, clock)
 
     def mint(self) -> str:
         """A new run id; partitions in turn."""
@@ -69,6 +74,28 @@ class StreamDoor:
     async def accept(self, new: NewRun) -> Watch:
         """See schemas.ports.Door.accept."""
         faults.hit("ingress", "P1")
+        if new.once is not None:
+            return await self._repeats.accept(new, new.once)
+        watch = self.watch_new(new.accepted.run)
+        acceptance = self.acceptance(new, watch.watcher)
+        faults.hit("ingress", "P3")
+        try:
+            fits, live = await self._scripts.accept(acceptance)
+        except BaseException as error:
+            self.undone(watch, error)
+            raise
+        if not fits:
+            watch.close()
+            raise self.overloaded(live)
+        faults.hit("ingress", "P4")
+        return watch
+
+    def watch_new(self, run: str) -> StreamWatch:
+        """A watch for a run that is about to be accepted."""
+        return self.hub.watch(run, f"{self.name}#{short_id(self._chance, 4)}")
+
+    def acceptance(self, new: NewRun, watcher: str) -> Acceptance:
+        """What the script stores: the event signed, the body sealed."""
         accepted = new.accepted
         e = wire.encode(
             accepted,
@@ -79,36 +106,27 @@ class StreamDoor:
             deadline_ms=new.deadline_ms,
             at_ms=self._clock.now_ms(),
         )
-        watcher = f"{self.name}#{short_id(self._chance, 4)}"
-        watch = self.hub.watch(accepted.run, watcher)
-        faults.hit("ingress", "P3")
-        try:
-            fits, live = await self._scripts.accept(
-                Acceptance(
-                    run=accepted.run,
-                    signed=wire.sign(self._seals.signer, "requests", e),
-                    body=self._seals.body(accepted.run, new.body),
-                    deadline_ms=new.deadline_ms,
-                    checks_ms=min(self._bounds.checks_ms, new.deadline_ms),
-                    most_runs=self._bounds.most_runs,
-                    most_bytes=self._bounds.most_bytes,
-                    families=accepted.families,
-                    watcher=watcher,
-                    policy=accepted.on_disconnect,
-                    key_id=accepted.key_id,
-                    stream=accepted.stream,
-                )
-            )
-        except BaseException as error:
-            watch.close()
-            if isinstance(error, Unavailable):  # it may have been applied all the same, and nobody will read it
-                self._aside(self._insist(lambda: self._withdraw(accepted.run, watcher)))
-            raise
-        if not fits:
-            watch.close()
-            raise self._overloaded(live)
-        faults.hit("ingress", "P4")
-        return watch
+        return Acceptance(
+            run=accepted.run,
+            signed=wire.sign(self._seals.signer, "requests", e),
+            body=self._seals.body(accepted.run, new.body),
+            deadline_ms=new.deadline_ms,
+            checks_ms=min(self._bounds.checks_ms, new.deadline_ms),
+            most_runs=self._bounds.most_runs,
+            most_bytes=self._bounds.most_bytes,
+            families=accepted.families,
+            watcher=watcher,
+            policy=accepted.on_disconnect,
+            key_id=accepted.key_id,
+            stream=accepted.stream,
+            keep_ms=accepted.keep_ms,
+        )
+
+    def undone(self, watch: StreamWatch, error: BaseException) -> None:
+        """The script gave no answer: nobody will watch what it may have accepted all the same."""
+        watch.close()
+        if isinstance(error, Unavailable):
+            self._aside(self._insist(lambda: self._withdraw(watch.run, watch.watcher)))
 
     async def beat(self, redis: Redis) -> None:
         """Tell the sweeper that this door lives; a silent one's watchers count as gone after a grace time."""
@@ -120,7 +138,7 @@ class StreamDoor:
         """A run of this door was answered: the drain rate is measured from these."""
         self._ended.append(self._clock.monotonic())
 
-    def _overloaded(self, live: int) -> Refusal:
+    def overloaded(self, live: int) -> Refusal:
         """429-503 with the time in which the present backlog's tenth would drain, jittered over that time."""
         span = self._clock.monotonic() - self._ended[0] if len(self._ended) > 1 else 0.0
         rate = len(self._ended) / span if span > 0 else 0.0
@@ -143,6 +161,10 @@ class StreamDoor:
             watch.close()
             raise Refusal.of(Code.not_found, f"There is no run {run}, or it is no longer kept.")
         return watch
+
+    def replay(self, kept: ArchiveRecord, after: int) -> StreamWatch:
+        """See schemas.ports.Door.replay."""
+        return replay(kept, self._seals, after)
 
     async def status(self, run: str) -> RunStatus | None:
         """See schemas.ports.Door.status."""

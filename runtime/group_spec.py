@@ -5,27 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from schemas.envelope import Publishers
+
 _BLOCK_MS = 5000  # one XREADGROUP waits this long
 _CROWDED_MS = 200  # one XREADGROUP waits this long when there are more streams than free slots
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """One group on one kind of stream, as streams.yaml declares it. allowed: publisher kinds; `script` = unsigned.
+    """One group on one kind of stream, as streams.yaml declares it. publishers: who may say what on it;
+    `script` = unsigned.
 
     single: every entry is a task of its own (long work); else the handler gets what was read as one batch.
+    marked: a field; entries without it are acknowledged unopened.
     pace_ms: pause after a read that brought something, so that a group which nobody waits for works in larger batches.
     """
 
     stream: str
     group: str
-    allowed: frozenset[str]
+    publishers: Publishers
     batch: int = 64
     concurrency: int = 64
     idle_ms: int = 15000
     max_starts: int = 3
     single: bool = False
     pace_ms: int = 0
+    marked: str = ""
 
     def with_concurrency(self, most: int) -> Spec:
         """The same group taking at most `most` entries at once."""

@@ -15,6 +15,9 @@ from runtime.names import starts_key
 from schemas.errors import Unavailable
 from schemas.ports import Redis
 
+#: What delivery sends about streams, besides adding entries and reading for a group; for the rights of Redis users.
+COMMANDS = "xlen xrange xrevrange xinfo xpending xclaim xack xdel xtrim xgroup|create xgroup|delconsumer"
+
 
 @dataclass(frozen=True, slots=True)
 class Row:

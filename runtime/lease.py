@@ -37,7 +37,7 @@ class Lease:
         fields = claim.fields
         self.run, self.epoch, self.sequence = run, claim.epoch, claim.sequence
         signed = wire.Signed(fields.get("a", b""), fields.get("as", b""))
-        _, accepted = wire.verify(seals.verifier, "requests", {"ingress"}, signed)
+        _, accepted = wire.verify(seals.verifier, "requests", {"ingress": ("RequestAccepted",)}, signed)
         self.accepted: RequestAccepted = accepted
         self.body = seals.open_body(run, claim.body)
         self.verdicts: Mapping[str, bytes] = {k[2:]: v for k, v in fields.items() if k.startswith("v:")}

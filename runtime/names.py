@@ -10,6 +10,8 @@
     {p}:lanes                  set      the cleared streams that exist
     {p}:reply:<run>            stream   frames, ids <epoch>-<sequence>; expiry set by the end
     {p}:facts                  stream   terminal facts; trimmed up to what all groups acknowledged
+    {p}:once                   string   since when the hashes below are complete, ms of the server's clock
+    {p}:once:<name>            hash     which run an Idempotency-Key has; until its answer is not kept any more
     {p}:dlq                    stream   dead letters, kept until the operator removes them
     {p}:starts:<group>         hash     entry -> starts, for redelivered entries only; the field goes with the ack
     {p}:doors                  zset     ingress process -> last heartbeat (server clock); a lost one drops out
@@ -91,6 +93,11 @@ def waiting_key(lane: str) -> str:
 def push_channel(p: str, name: str) -> str:
     """Where an ingress hears frames and a router hears cancels."""
     return f"{p}:push:{name}"
+
+
+def once_key(p: str, name: str) -> str:
+    """Which run an Idempotency-Key has, by a name of that key."""
+    return f"{p}:once:{name}"
 
 
 def stream_prefix(stream: str) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from base.clock import Clock
+from runtime import faults
 from runtime.group_spec import Spec, share
 from runtime.groups import Groups, Row
 from runtime.places import Places
+from schemas.errors import HeadraceError
 
 _UNBLOCK_S = 0.02  # between two attempts to end a read
 
@@ -36,7 +39,8 @@ class Reading:
                 self.ensured.add(stream)
 
     async def read(self, count: int) -> Sequence[Row] | None:
-        """Up to `count` new entries, waited for; None at once when no stream may be read. GroupLost."""
+        """Up to `count` new entries that the group wants, waited for; None at once when no stream may be read.
+        GroupLost."""
         await self.ensure()
         able, most = self._able()
         if not able:
@@ -45,9 +49,29 @@ class Reading:
         self._turn += 1
         self.present = list(streams)
         try:
-            return await self.groups.read(streams, self.spec.group, self.consumer, min(each, most), block)
+            rows = await self.groups.read(streams, self.spec.group, self.consumer, min(each, most), block)
         finally:
             self.present = ()
+        return await self._sift(rows, self.spec.marked.encode()) if self.spec.marked else rows
+
+    async def _sift(self, rows: Sequence[Row], mark: bytes) -> Sequence[Row]:
+        """The rows with the mark. The others are acknowledged as they are, opened by nobody; what cannot be comes again
+        and goes the way of all."""
+        wanted = [row for row in rows if mark in row.fields]
+        others: dict[str, list[tuple[str, bool]]] = {}
+        for row in rows:
+            if mark not in row.fields:
+                others.setdefault(row.stream, []).append((row.entry, False))
+        if others:
+            for point in ("P1", "P2", "P3"):
+                faults.hit(self.spec.group, point)
+            with contextlib.suppress(HeadraceError):
+                for stream, entries in others.items():
+                    await self.groups.ack(stream, self.spec.group, entries)
+            faults.hit(self.spec.group, "P4")
+        if rows and not wanted:
+            await self.clock.sleep(self.spec.pace_ms / 1000)
+        return wanted
 
     def is_stale(self) -> bool:
         """Whether a stream may be read that the present read does not wait for, or the other way round."""

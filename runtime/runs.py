@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from base.ids import is_run_id
@@ -12,19 +11,8 @@ from runtime.scripts import source
 from schemas.envelope import decode
 from schemas.errors import DecodeError, Failure, UnknownVersion
 from schemas.events import RequestAccepted, RequestFailed, Usage
+from schemas.frames import StoredFrame
 from schemas.ports import Redis
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredFrame:
-    """A frame as it lies in a reply stream."""
-
-    epoch: int
-    sequence: int
-    kind: str
-    events: int
-    payload: bytes
-    headers: bytes
 
 
 class Runs(Protocol):

@@ -16,13 +16,15 @@ from importlib import resources
 from typing import Protocol
 
 from base.replies import pairs
+from runtime.acceptance import Acceptance, Accepted, Repeat, args_of, keys_of, read
 from runtime.names import prefix_of, starts_key, stream_prefix
 from schemas.envelope import Signed
 from schemas.ports import Redis
 
 #: Scripts that must run even when memory is full: they free it or only read.
 _ALLOW_OOM = frozenset(
-    {"end", "cancel", "watch", "beat", "take", "release", "dead", "trim", "retire", "announce", "regate", "places"}
+    {"end", "cancel", "watch", "beat", "take", "release", "dead", "trim", "retire", "announce", "regate", "archived"}
+    | {"places"}
 )
 #: What stands before every script, in this order.
 HEADS = ("lib", "gate", "finish")
@@ -55,24 +57,6 @@ class Ending:
     signed: Signed
     outcome: str
     tokens: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Acceptance:
-    """Everything the accept script stores."""
-
-    run: str
-    signed: Signed
-    body: bytes
-    deadline_ms: int
-    checks_ms: int
-    most_runs: int
-    most_bytes: int
-    families: Sequence[str]
-    watcher: str
-    policy: str
-    key_id: str
-    stream: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +157,14 @@ class Scripts(Protocol):
         """(accepted, live runs now). False = over the bound."""
         ...
 
+    async def accept_once(self, new: Acceptance, repeat: Repeat) -> Accepted:
+        """Accept it, unless its Idempotency-Key has a run."""
+        ...
+
+    async def archived(self, run: str) -> bool:
+        """The archive has the answer: frames and state go as soon as those of any other run. False = not here."""
+        ...
+
     async def verdict(self, answer: Answer) -> tuple[bool, str]:
         """(moved the run, its state now: checking | queued | running | ended | gone)."""
         ...
@@ -230,28 +222,16 @@ class RedisScripts:
         self._retention = retention_ms
 
     async def accept(self, new: Acceptance) -> tuple[bool, int]:
-        p = prefix_of(new.run)
-        keys = (f"{p}:run:{new.run}", f"{p}:body:{new.run}", f"{p}:live", f"{p}:bytes", f"{p}:requests")
-        reply = await self._redis.script(
-            source("accept"),
-            keys,
-            (
-                new.run,
-                new.signed.e,
-                new.signed.s,
-                new.body,
-                new.deadline_ms,
-                new.checks_ms,
-                new.most_runs,
-                new.most_bytes,
-                " ".join(new.families),
-                new.watcher,
-                new.policy,
-                new.key_id,
-                int(new.stream),
-            ),
-        )
+        reply = await self._redis.script(source("accept"), keys_of(new), args_of(new))
         return bool(reply[0]), int(reply[1])
+
+    async def accept_once(self, new: Acceptance, repeat: Repeat) -> Accepted:
+        return read(await self._redis.script(source("accept"), keys_of(new, repeat), args_of(new, repeat)))
+
+    async def archived(self, run: str) -> bool:
+        p = prefix_of(run)
+        keys = (f"{p}:run:{run}", f"{p}:reply:{run}")
+        return bool(await self._redis.script(source("archived"), keys, (self._retention,)))
 
     async def verdict(self, answer: Answer) -> tuple[bool, str]:
         p = prefix_of(answer.run)

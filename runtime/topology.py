@@ -20,7 +20,6 @@ from schemas import commands, events
 from schemas.envelope import message_classes
 from schemas.errors import HeadraceError
 
-SCRIPT = "script"
 _SPOKEN = (events, commands)  # imported so that their messages are known by name
 _UNSIGNED = {"Frame", "DeadLetter", "RequestCleared"}
 _STRICT = ConfigDict(extra="forbid", frozen=True)
@@ -36,7 +35,8 @@ class UnsafeServer(HeadraceError):
 
 class Group(BaseModel):
     """One consumer group. idle_limit in ms: how long a silent consumer keeps its entries. pace in ms: pause between
-    reads, for larger batches where nobody waits."""
+    reads, for larger batches where nobody waits. marked: a field; entries without it are of no concern to the group and
+    are acknowledged unopened."""
 
     model_config = _STRICT
     room: str
@@ -46,6 +46,7 @@ class Group(BaseModel):
     idle_limit: int = Field(ge=100, le=600_000)
     max_starts: int = Field(ge=1, le=20)
     pace: int = Field(default=0, ge=0, le=10_000)
+    marked: str = Field(default="", pattern=r"^[a-z]*$")
 
 
 class Stream(BaseModel):
@@ -106,13 +107,14 @@ class Topology(BaseModel):
         return Spec(
             stream=stream,
             group=group,
-            allowed=frozenset(of.publishers),
+            publishers=of.publishers,
             batch=found.batch,
             concurrency=found.concurrency,
             idle_ms=found.idle_limit,
             max_starts=found.max_starts,
             single=stream == "cleared",
             pace_ms=found.pace,
+            marked=found.marked,
         )
 
     def group_stream(self, group: str) -> str:
@@ -191,11 +193,13 @@ def _lines(node: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerFacts:
-    """What a server says of itself. policy: maxmemory-policy. aof: appendonly. version: of the Redis command set."""
+    """What a server says of itself. policy: maxmemory-policy. aof: appendonly. version: of the Redis command set.
+    replica: it follows another server and takes no writes."""
 
     version: tuple[int, ...]
     policy: str
     aof: bool
+    replica: bool = False
 
 
 def unsafe(server: ServerFacts, *, allow_no_aof: bool = False) -> list[str]:
@@ -204,6 +208,8 @@ def unsafe(server: ServerFacts, *, allow_no_aof: bool = False) -> list[str]:
     if server.version < (7, 0):
         shown = ".".join(map(str, server.version))
         problems.append(f"the server speaks Redis {shown}; Headrace needs Redis 7.0 or Valkey 7.2: upgrade it")
+    if server.replica:
+        problems.append("the server is a replica and takes no writes; name the primary, or run REPLICAOF NO ONE there")
     if server.policy != "noeviction":
         problems.append(
             f"maxmemory-policy is {server.policy}: it deletes live streams without an error; "
@@ -224,6 +230,7 @@ async def server_facts(redis: Any) -> ServerFacts:
         version=tuple(int(part) for part in info["redis_version"].split(".")[:2]),
         policy=info.get("maxmemory_policy", "unknown"),
         aof=info.get("aof_enabled") == "1",
+        replica=info.get("role") == "slave",
     )
 
 

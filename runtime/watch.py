@@ -18,10 +18,10 @@ from contextlib import suppress
 from base import metrics
 from base.clock import Clock
 from runtime import faults
-from runtime.runs import Runs, StoredFrame
+from runtime.runs import Runs
 from runtime.seals import Seals
 from schemas.errors import Code, HeadraceError, Refusal, Unavailable
-from schemas.frames import DATA, Frame
+from schemas.frames import DATA, Frame, StoredFrame
 
 _BUFFER = 64 * 1024  # bytes queued for one reader; ten thousand slow ones are then 640 MB at the very worst
 _SILENCE_S = 3.0  # how often the runs are asked that have not been heard of since the last time
@@ -37,6 +37,7 @@ class StreamWatch:
 
     def __init__(self, hub: Hub, run: str, watcher: str, after: int, behind: bool) -> None:
         self.run, self.watcher = run, watcher
+        self.replayed = False
         self._hub = hub
         self._queue: deque[StoredFrame] = deque()
         self._queued = 0
@@ -161,9 +162,11 @@ class StreamWatch:
 
 class Hub:
     """All watches of one process. `leave` is what happens when a watcher's client is gone, `ended` when a watch has
-    handed out its last frame."""
+    handed out its last frame. clock: None for streams that do not grow any more."""
 
-    def __init__(self, runs: Runs, seals: Seals, leave: Leave, ended: Callable[[], None], clock: Clock) -> None:
+    def __init__(
+        self, runs: Runs, seals: Seals, leave: Leave, ended: Callable[[], None], clock: Clock | None = None
+    ) -> None:
         self.runs, self.seals, self.leave, self.ended = runs, seals, leave, ended
         self._clock = clock
         self._watches: dict[str, set[StreamWatch]] = {}
@@ -175,8 +178,8 @@ class Hub:
         """A new watch, hearing pushes from now on."""
         watch = StreamWatch(self, run, watcher, after, behind)
         self._watches.setdefault(run, set()).add(watch)
-        if self._listener is None or self._listener.done():
-            self._listener = asyncio.create_task(self._listen(), name="silence of runs")
+        if self._clock is not None and (self._listener is None or self._listener.done()):
+            self._listener = asyncio.create_task(self._listen(self._clock), name="silence of runs")
         return watch
 
     def drop(self, watch: StreamWatch) -> None:
@@ -212,10 +215,10 @@ class Hub:
             for watch in tuple(group):
                 watch.miss()
 
-    async def _listen(self) -> None:
+    async def _listen(self, clock: Clock) -> None:
         """As long as anybody watches."""
         while self._watches:
-            await self._clock.sleep(_SILENCE_S)
+            await clock.sleep(_SILENCE_S)
             with suppress(HeadraceError):
                 await self.look()
 

@@ -19,6 +19,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
+import msgspec
+
+#: What decoding bytes that somebody else wrote may raise: besides msgspec's own errors, those of text that is no UTF-8
+#: and of values nested too deeply.
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
 
 class Code(StrEnum):
     """Stable names of failures; each has a page docs/errors/<code>. Never renamed, only added."""
@@ -33,6 +39,7 @@ class Code(StrEnum):
     model_not_found = "model_not_found"  #: absent, or not for this key
     not_found = "not_found"  #: unknown path or id
     method_not_allowed = "method_not_allowed"  #: the path exists, the verb does not
+    idempotency_key_reused = "idempotency_key_reused"  #: the Idempotency-Key came before with another request
     request_timeout = "request_timeout"  #: the body did not arrive in time
     rate_limit_exceeded = "rate_limit_exceeded"  #: requests per minute or concurrency of a key
     overloaded = "overloaded"  #: the bound of live runs is reached
@@ -61,6 +68,7 @@ STATUS: Mapping[Code, int] = MappingProxyType(
         Code.model_not_found: 404,
         Code.not_found: 404,
         Code.method_not_allowed: 405,
+        Code.idempotency_key_reused: 422,
         Code.request_timeout: 408,
         Code.rate_limit_exceeded: 429,
         Code.overloaded: 503,

@@ -32,6 +32,8 @@ class RequestAccepted:
     on_disconnect: the server's policy, cancel | finish | grace:<seconds>; until authorization has answered nothing is
     done by it. disconnect_wish: what the request asks for instead, "" = nothing. priority: what the client asked for,
     None = its key's.
+    keep_ms: how long its ended answer is kept, 0 = as long as any. once: the name of its Idempotency-Key, never the key
+    itself, and asked: what was asked under it, as a MAC; "" = it has none.
     """
 
     run: str
@@ -53,6 +55,9 @@ class RequestAccepted:
     on_disconnect: str = "cancel"
     priority: int | None = None
     disconnect_wish: str = ""
+    keep_ms: int = 0
+    once: str = ""
+    asked: str = ""
     version: int = 1
 
 

@@ -13,14 +13,26 @@ ingress, behind a line that names run, epoch, sequence.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
-from schemas.errors import DecodeError, Failure
+from schemas.errors import UNREADABLE, DecodeError, Failure
 
 DATA, END, ERROR = "data", "end", "error"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredFrame:
+    """A frame as it lies in a reply stream or in the archive: payload sealed, headers as JSON."""
+
+    epoch: int
+    sequence: int
+    kind: str
+    events: int
+    payload: bytes
+    headers: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +56,8 @@ class Frame:
 
 
 _encoder = msgspec.json.Encoder()
+_packer = msgspec.msgpack.Encoder()
+_unpacker = msgspec.msgpack.Decoder(tuple[StoredFrame, ...])
 _failures = msgspec.json.Decoder(Failure)
 
 
@@ -56,8 +70,21 @@ def decode_failure(payload: bytes) -> Failure:
     """The failure an error frame carries. DecodeError."""
     try:
         return _failures.decode(payload)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise DecodeError(f"not a failure: {error}", payload) from None
+
+
+def pack(frames: Sequence[StoredFrame]) -> bytes:
+    """A run's frames as the archive keeps them: sealed as they were."""
+    return _packer.encode(frames)
+
+
+def unpack(packed: bytes) -> tuple[StoredFrame, ...]:
+    """The frames of `pack`. DecodeError."""
+    try:
+        return _unpacker.decode(packed)
+    except msgspec.MsgspecError as error:
+        raise DecodeError(f"not the frames of a run: {error}") from None
 
 
 def place(epoch: int, sequence: int, kind: str, events: int, headers: bytes) -> str:

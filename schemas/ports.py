@@ -2,6 +2,7 @@
 
     Redis          one server as the house speaks to it      runtime/client.py
     Door, Watch    accept a run, watch its reply             runtime/door.py       ingress (and console)
+    Archive        kept answers                              storage/archive.py    ingress (through its door)
     RunLease       own a claimed run until its end           runtime/run.py        router
     Keys           key records, cached, revocable            state/keys.py         ingress, authorization
     Catalog        models and endpoints as published         state/catalog.py      ingress, authorization, router
@@ -21,7 +22,7 @@ from typing import Any, Protocol
 from schemas.envelope import Event
 from schemas.events import RequestAccepted, Terminal
 from schemas.frames import Frame
-from schemas.records import EndpointRecord, KeyRecord, ModelRecord
+from schemas.records import ArchiveRecord, EndpointRecord, KeyRecord, ModelRecord
 
 
 class Redis(Protocol):
@@ -41,14 +42,35 @@ class Redis(Protocol):
 # --- the door ---------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """An Idempotency-Key as one key of the ring names it, and a MAC of what was asked under it, by the same key."""
+
+    name: str
+    asked: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Once:
+    """What makes two requests the same one. marks: by each key of the ring, the current one first. spread: chooses the
+    partition, the same under every ring. tenant: whose archive may answer."""
+
+    marks: tuple[Mark, ...]
+    spread: int
+    tenant: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewRun:
-    """What acceptance needs. body: the normalised JSON. deadline_ms: the run's hard budget from now."""
+    """What acceptance needs. body: the normalised JSON. deadline_ms: the run's hard budget from now. once: it came with
+    an Idempotency-Key; the run that it becomes then has an id of its own making, not the one in `accepted`, and is kept
+    for a time (accepted.keep_ms > 0)."""
 
     accepted: RequestAccepted
     body: bytes
     deadline_ms: int
     trace: str = ""
+    once: Once | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +93,7 @@ class Watch(Protocol):
     """One client's view of one run: frames in order, none missing, none twice."""
 
     run: str
+    replayed: bool  #: the run was there before the request that watches it now
 
     async def next(self, timeout: float) -> Frame | None:
         """The next frame, or None after `timeout` seconds of silence (send a keep-alive, call again).
@@ -96,12 +119,17 @@ class Door(Protocol):
         ...
 
     async def accept(self, new: NewRun) -> Watch:
-        """Make the run durable and watch it. Refusal(overloaded) with retry_after_ms over the bound; Unavailable
-        when the server cannot take writes."""
+        """Make the run durable and watch it; with an Idempotency-Key that had a run, watch that one from its start.
+        Refusal(overloaded) with retry_after_ms over the bound, Refusal(idempotency_key_reused) when the key came with
+        another request; Unavailable when a store cannot do its part."""
         ...
 
     async def attach(self, run: str, after: int) -> Watch:
         """Watch a run again from event `after` + 1, live or ended. Refusal(not_found) when it is unknown or gone."""
+        ...
+
+    def replay(self, kept: ArchiveRecord, after: int) -> Watch:
+        """Watch an archived run from event `after` + 1."""
         ...
 
     async def status(self, run: str) -> RunStatus | None:
@@ -110,6 +138,22 @@ class Door(Protocol):
 
     async def cancel(self, run: str, by: str) -> bool:
         """End it wherever it stands. False when it had ended or is unknown."""
+        ...
+
+
+class Archive(Protocol):
+    """Answers that are kept longer than Redis has them, sealed. Only what has not expired at now_ms is found."""
+
+    async def find(self, tenant: str, run: str, now_ms: int) -> ArchiveRecord | None:
+        """By run. Unavailable."""
+        ...
+
+    async def find_once(self, tenant: str, names: Sequence[str], now_ms: int) -> ArchiveRecord | None:
+        """By the names of an Idempotency-Key. Unavailable."""
+        ...
+
+    async def spent(self, runs: Sequence[str]) -> frozenset[str]:
+        """Those of the runs that are on record as ended without an answer to keep. Unavailable."""
         ...
 
 

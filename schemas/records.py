@@ -175,6 +175,22 @@ class FactRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveRecord:
+    """The answer of an ended run, kept. frames: schemas.frames.pack, each sealed under the key ring for its place in
+    this run. once, asked: see schemas.events.RequestAccepted. Times: ms since the epoch."""
+
+    run: str
+    tenant: str
+    key_id: str
+    once: str
+    asked: str
+    stream: bool
+    frames: bytes
+    ended_ms: int
+    expires_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessRecord:
     """A process of the system as it announces itself. consumer: its name in every group, unique for ever.
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from schemas.envelope import Envelope, known
-from schemas.errors import DecodeError, UnknownVersion
+from schemas.errors import UNREADABLE, DecodeError, UnknownVersion
 
 Step = Callable[[dict[str, Any]], Any]
 
@@ -27,5 +27,5 @@ def upcast(envelope: Envelope) -> Any:
         raise UnknownVersion(f"unknown {word}: {envelope.type} v{envelope.v}")
     try:
         return step(msgspec.json.decode(envelope.data, type=dict[str, Any]))
-    except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
+    except (*UNREADABLE, KeyError, TypeError, ValueError) as error:
         raise DecodeError(f"{envelope.type} v{envelope.v} cannot be raised: {error}", bytes(envelope.data)) from None

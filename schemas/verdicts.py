@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from schemas.envelope import SignerPort, VerifierPort
-from schemas.errors import DecodeError, Failure, SignatureError
+from schemas.errors import UNREADABLE, DecodeError, Failure, SignatureError
 
 PASS, REFUSE, EDITS, SKIP = "pass", "refuse", "edits", "skip"
 PLACE = "verdict"
@@ -111,7 +111,7 @@ def read_verdict(content: bytes) -> Verdict:
     """A verdict from its JSON, unverified."""
     try:
         return _decoder.decode(content)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise DecodeError(f"not a verdict: {error}", content) from None
 
 

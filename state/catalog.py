@@ -18,7 +18,7 @@ import msgspec
 
 from base.clock import Clock
 from base.replies import pairs
-from schemas.errors import Unavailable
+from schemas.errors import UNREADABLE, Unavailable
 from schemas.ports import Redis
 from schemas.records import EndpointRecord, ModelRecord
 from state.proofs import Plain, Proofs
@@ -138,6 +138,6 @@ def _decode_all(decoder: msgspec.json.Decoder[T], values: Iterable[bytes]) -> li
     for raw in values:
         try:
             found.append(decoder.decode(raw))
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             continue
     return found

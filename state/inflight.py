@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from base.replies import pairs, time_ms
+from schemas.errors import UNREADABLE
 from schemas.ports import Redis
 
 KEY = "{endpoints}:inflight"
@@ -77,7 +78,7 @@ class RedisInflight:
         """One that does not decode (of a newer router) is taken for a process that has not reported yet."""
         try:
             return self._decoder.decode(raw)
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             return Report(at_ms=0)
 
 

@@ -21,7 +21,7 @@ from importlib import resources
 import msgspec
 
 from base.clock import Clock
-from schemas.errors import Unavailable
+from schemas.errors import UNREADABLE, Unavailable
 from schemas.ports import Redis
 from schemas.records import KeyRecord
 from state.proofs import Plain, Proofs
@@ -183,5 +183,5 @@ def _decode(raw: bytes) -> KeyRecord | None:
     """A projection, None when there is none or another version wrote it in a form unknown here."""
     try:
         return _decoder.decode(raw) if raw else None
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return None

@@ -14,6 +14,7 @@ from dataclasses import replace
 import msgspec
 
 from base.replies import pairs, time_ms
+from schemas.errors import UNREADABLE
 from schemas.ports import Redis
 from schemas.records import ProcessRecord
 from state.proofs import Plain, Proofs
@@ -59,7 +60,7 @@ class RedisProcesses:
         content = self._proofs.open(_place(name), raw)
         try:
             return _decoder.decode(content) if content is not None else None
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             return None
 
     async def _now(self) -> int:

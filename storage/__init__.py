@@ -5,7 +5,7 @@
     access       on whose behalf, who sees what     settings               section `postgres`
     ports        what the record can do             memory                 the twins of all repositories
     setup        role and database, made or only looked at                  rows      rows into records
-    keys, deployments, catalog, requests            store                  all of them over one pool
+    keys, deployments, catalog, requests, archive   store                  all of them over one pool
 
-What clients sent and models said is never stored.
+What clients sent is never stored; what models said only sealed, in the archive, for as long as it is kept.
 """

@@ -1,4 +1,4 @@
-"""The record without a database: the twins of keys, deployments, catalog and requests, for tests and examples.
+"""The record without a database: the twins of keys, deployments, catalog, requests and archive, for tests and examples.
 
 They pass the same contract suite. What they keep is gone with the process.
 """
@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Literal
 
 from schemas.records import (
+    ArchiveRecord,
     DeploymentRecord,
     EndpointRecord,
     FactRecord,
@@ -19,7 +20,7 @@ from schemas.records import (
     ReplicaRecord,
     RequestRecord,
 )
-from storage.access import Access
+from storage.access import OPERATOR, Access
 from storage.errors import StoreRefused
 from storage.ports import Page, Place, RequestFilter, Store, UsageSum
 from storage.requests import cut
@@ -27,7 +28,14 @@ from storage.requests import cut
 
 def memory_store() -> Store:
     """A fresh, empty store."""
-    return Store(keys=MemoryKeys(), deployments=MemoryDeployments(), catalog=MemoryCatalog(), requests=MemoryRequests())
+    requests = MemoryRequests()
+    return Store(
+        keys=MemoryKeys(),
+        deployments=MemoryDeployments(),
+        catalog=MemoryCatalog(),
+        requests=requests,
+        archive=MemoryArchive(requests),
+    )
 
 
 class MemoryKeys:
@@ -187,6 +195,51 @@ class MemoryRequests:
                 groups[{"tenant": row.tenant, "key": row.key_id, "model": row.model}[by]].append(row)
         sums = [_sum(name, rows) for name, rows in groups.items()]
         return sorted(sums, key=lambda item: (-item.cost_micros, item.name))
+
+
+class MemoryArchive:
+    """Twin of PostgresArchive."""
+
+    def __init__(self, requests: MemoryRequests) -> None:
+        self._requests = requests
+        self._kept: dict[str, ArchiveRecord] = {}
+
+    async def keep(self, records: Sequence[ArchiveRecord], now_ms: int) -> frozenset[str]:
+        new = set()
+        for record in records:
+            same = {item.run: item for item in self._kept.values() if record.once and item.once == record.once}
+            for run in [run for run, item in same.items() if item.expires_ms <= now_ms]:
+                del self._kept[run], same[run]
+            if not same and record.run not in self._kept:
+                self._kept[record.run] = record
+                new.add(record.run)
+        return frozenset(new)
+
+    async def find(self, tenant: str, run: str, now_ms: int) -> ArchiveRecord | None:
+        return next((item for item in self._seen(tenant, now_ms) if item.run == run), None)
+
+    async def find_once(self, tenant: str, names: Sequence[str], now_ms: int) -> ArchiveRecord | None:
+        found = [item for item in self._seen(tenant, now_ms) if item.once and item.once in names]
+        return min(found, key=lambda item: item.ended_ms, default=None)
+
+    def _seen(self, tenant: str, now_ms: int) -> Sequence[ArchiveRecord]:
+        return [item for item in self._kept.values() if item.tenant == tenant and item.expires_ms > now_ms]
+
+    async def spent(self, runs: Sequence[str]) -> frozenset[str]:
+        rows = [await self._requests.find(OPERATOR, run) for run in runs]
+        return frozenset(row.run for row in rows if row is not None and _is_spent(row))
+
+    async def sweep(self, now_ms: int) -> int:
+        gone = sorted(item.run for item in self._kept.values() if item.expires_ms <= now_ms)[:1000]
+        for run in gone:
+            del self._kept[run]
+        return len(gone)
+
+
+def _is_spent(row: RequestRecord) -> bool:
+    """It ended without an answer to keep."""
+    billed = row.prompt_tokens + row.completion_tokens > 0
+    return row.outcome != "completed" and not (row.outcome == "failed" and billed)
 
 
 def _place(row: RequestRecord) -> tuple[int, str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from schemas.records import (
+    ArchiveRecord,
     DeploymentRecord,
     EndpointRecord,
     FactRecord,
@@ -177,6 +178,25 @@ class Requests(Protocol):
         ...
 
 
+class Archive(Protocol):
+    """Answers that are kept for a while, sealed; see schemas.ports.Archive for those who read it."""
+
+    async def keep(self, records: Sequence[ArchiveRecord], now_ms: int) -> frozenset[str]:
+        """All or nothing, as the operator. What is there already, by run or by Idempotency-Key, stays as it is. The
+        runs that were new."""
+        ...
+
+    async def find(self, tenant: str, run: str, now_ms: int) -> ArchiveRecord | None: ...
+
+    async def find_once(self, tenant: str, names: Sequence[str], now_ms: int) -> ArchiveRecord | None: ...
+
+    async def spent(self, runs: Sequence[str]) -> frozenset[str]: ...
+
+    async def sweep(self, now_ms: int) -> int:
+        """Forget what is not kept any more, 1,000 at a time; how many."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Store:
     """All repositories over one database (or one memory)."""
@@ -185,3 +205,4 @@ class Store:
     deployments: Deployments
     catalog: Catalog
     requests: Requests
+    archive: Archive

@@ -190,13 +190,38 @@ WHERE ($1::text IS NULL OR tenant = $1) AND ended_ms >= $2 AND ended_ms < $3
 GROUP BY 1
 ORDER BY sum(cost_micros) DESC, 1;
 
+-- drop_expired_once: make room for a new answer under an Idempotency-Key whose old one is not kept any more
+DELETE FROM archives WHERE once = $1 AND once <> '' AND expires_ms <= $2;
+
+-- keep_answer: an answer, once; what is there stays
+INSERT INTO archives (run, tenant, key_id, once, asked, stream, frames, ended_ms, expires_ms)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING
+RETURNING run;
+
+-- find_kept: the kept answer of a run
+SELECT run, tenant, key_id, once, asked, stream, frames, ended_ms, expires_ms
+FROM archives WHERE run = $1 AND expires_ms > $2;
+
+-- find_kept_once: the kept answer under one of the names of an Idempotency-Key
+SELECT run, tenant, key_id, once, asked, stream, frames, ended_ms, expires_ms
+FROM archives WHERE once = ANY ($1::text[]) AND once <> '' AND expires_ms > $2 ORDER BY ended_ms LIMIT 1;
+
+-- spent_runs: which runs ended without an answer to keep: refused, cancelled, or failed before anything was billed
+SELECT run FROM requests
+WHERE run = ANY ($1::text[]) AND outcome <> 'completed'
+    AND (outcome <> 'failed' OR prompt_tokens + completion_tokens = 0);
+
+-- forget_expired: up to 1,000 answers that are not kept any more
+DELETE FROM archives WHERE run IN (SELECT run FROM archives WHERE expires_ms <= $1 ORDER BY expires_ms LIMIT 1000)
+RETURNING run;
+
 -- look_at_server: what the server and the user of this connection are; $1 the role the service works in
 SELECT current_setting('server_version_num')::int AS version, current_user AS login,
     me.rolsuper OR me.rolbypassrls AS mighty, me.rolsuper OR me.rolcreaterole AS makes_roles,
     app.rolname IS NOT NULL AS has_role, COALESCE(app.rolsuper OR app.rolbypassrls, false) AS role_mighty,
     COALESCE(pg_has_role(current_user, app.oid,
         CASE WHEN current_setting('server_version_num')::int < 160000 THEN 'MEMBER' ELSE 'SET' END), false) AS member,
-    has_schema_privilege(current_user, 'public', 'CREATE') AS makes_tables
+    has_schema_privilege(current_user, 'public', 'CREATE') AS makes_tables, pg_is_in_recovery() AS standby
 FROM pg_roles AS me LEFT JOIN pg_roles AS app ON app.rolname = $1
 WHERE me.rolname = current_user;
 

@@ -2,11 +2,12 @@
 --
 --   tenants      organizations                              keys      API keys: MACs of secrets, never secrets
 --   facts        every fact once, by (run, kind, attempt)   requests  one row per ended run
+--   archives     answers that are kept for a while
 --   deployments  what was asked for and how it stands       commands  which orders were carried out
 --   replicas     the engines of a deployment, one by one
 --   models       public names                               endpoints places that serve them
 --
--- What a client sent or a model said is in none of them.
+-- What a client sent or a model said is in none of them in clear: the frames of archives are sealed under the key ring.
 --
 -- Who sees what: tables with a tenant have row-level security, forced. The service works as role headrace_app, which
 -- cannot bypass it, and says in each transaction on whose behalf: app.tenant names one tenant; app.scope = 'operator'
@@ -114,6 +115,21 @@ CREATE INDEX requests_tenant ON requests (tenant, ended_ms DESC, run DESC);
 CREATE INDEX requests_ended ON requests (ended_ms DESC, run DESC);
 CREATE INDEX requests_key ON requests (key_id, ended_ms DESC, run DESC);
 
+-- once: the name of an Idempotency-Key, '' = there was none; the first answer under it counts
+CREATE TABLE archives (
+    run        text PRIMARY KEY,
+    tenant     text NOT NULL,
+    key_id     text NOT NULL,
+    once       text NOT NULL,
+    asked      text NOT NULL,
+    stream     boolean NOT NULL,
+    frames     bytea NOT NULL,
+    ended_ms   bigint NOT NULL,
+    expires_ms bigint NOT NULL
+);
+CREATE UNIQUE INDEX archives_once ON archives (once) WHERE once <> '';
+CREATE INDEX archives_expires ON archives (expires_ms);
+
 CREATE TABLE deployments (
     deployment     text PRIMARY KEY,
     command_id     text NOT NULL UNIQUE,
@@ -205,7 +221,13 @@ ALTER TABLE requests FORCE ROW LEVEL SECURITY;
 CREATE POLICY of_tenant ON requests USING (tenant = (SELECT NULLIF(current_setting('app.tenant', true), '')));
 CREATE POLICY of_operator ON requests USING ((SELECT current_setting('app.scope', true) = 'operator'));
 
+ALTER TABLE archives ENABLE ROW LEVEL SECURITY;
+ALTER TABLE archives FORCE ROW LEVEL SECURITY;
+CREATE POLICY of_tenant ON archives USING (tenant = (SELECT NULLIF(current_setting('app.tenant', true), '')));
+CREATE POLICY of_operator ON archives USING ((SELECT current_setting('app.scope', true) = 'operator'));
+
 GRANT USAGE ON SCHEMA public TO headrace_app;
 GRANT SELECT, INSERT ON tenants, facts, requests TO headrace_app;
+GRANT SELECT, INSERT, DELETE ON archives TO headrace_app;
 GRANT SELECT, INSERT, UPDATE ON keys, commands TO headrace_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON deployments, replicas, models, endpoints TO headrace_app;

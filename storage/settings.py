@@ -31,6 +31,9 @@ class PostgresSettings(Section):
         default="headrace_app",
         description="The role in which the service works. It must not be able to bypass row-level security.",
     )
+    allow_plaintext: bool = Field(
+        default=False, description="Speak to a server on another machine without TLS, where the way to it is safe."
+    )
     pool_size: int = Field(default=4, ge=1, le=200, description="Connections a process may hold.")
     connect_timeout: float = Field(default=2.0, gt=0, description="Seconds to wait for a new connection.")
     statement_timeout: float = Field(default=10.0, gt=0, description="Seconds to wait for a statement.")

@@ -27,7 +27,8 @@ class RecordFacts:
     """A server as the user of a dsn sees it.
 
     version: server_version_num. mighty: a superuser, or passes row-level security by. has_role, role_mighty: of the
-    role the service works in. member: the login may work as it. makes_tables: in the schema public."""
+    role the service works in. member: the login may work as it. makes_tables: in the schema public. standby: it follows
+    another server and takes no writes."""
 
     version: int
     login: str
@@ -37,6 +38,7 @@ class RecordFacts:
     role_mighty: bool
     member: bool
     makes_tables: bool
+    standby: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from storage.archive import PostgresArchive
 from storage.catalog import PostgresCatalog
 from storage.deployments import PostgresDeployments
 from storage.keys import PostgresKeys
@@ -17,4 +18,5 @@ def postgres_store(pool: Pool) -> Store:
         deployments=PostgresDeployments(pool),
         catalog=PostgresCatalog(pool),
         requests=PostgresRequests(pool),
+        archive=PostgresArchive(pool),
     )

@@ -59,7 +59,9 @@ async def accepted(world: World, known: Collection[str] = ()) -> Hands:
         for number in range(PARTITIONS):
             for _, fields in await world.entries(f"{prefix(number)}:requests"):
                 signed = wire.Signed(fields[b"e"], fields[b"s"])
-                envelope, event = wire.verify(seals("router").verifier, "requests", {"ingress"}, signed)
+                envelope, event = wire.verify(
+                    seals("router").verifier, "requests", {"ingress": ("RequestAccepted",)}, signed
+                )
                 assert isinstance(event, RequestAccepted) and len(fields[b"e"]) < 1024
                 if envelope.run not in known:
                     found.append(Hands(world, envelope.run))

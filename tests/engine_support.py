@@ -9,14 +9,15 @@ from typing import Any
 
 from base.crypto import KeyRing, RingKey, Verifier
 from base.ids import mint_run_id
+from runtime.acceptance import Acceptance
 from runtime.acts import Acts
 from runtime.consume import Engine
 from runtime.group_spec import Spec
 from runtime.lease import Leases, RunHandler
 from runtime.names import prefix
 from runtime.places import Places
-from runtime.scripts import Acceptance
 from runtime.seals import Seals
+from runtime.topology import load
 from schemas import envelope as wire
 from schemas.events import RequestAccepted
 from schemas.outcomes import Delivery, Done, Outcome
@@ -26,6 +27,7 @@ IDLE_MS = 250
 PARTITION = 1
 P = prefix(PARTITION)
 REQUESTS, DLQ, LANE_KEY, FACTS = f"{P}:requests", f"{P}:dlq", f"{P}:cleared:{POOL}:{LANE}", f"{P}:facts"
+TOPOLOGY = load()
 FORGER = KeyRing([RingKey("t1", bytes(32))])
 
 One = Callable[[Delivery], Awaitable[Outcome]]
@@ -96,8 +98,8 @@ class House:
         **spec: Any,
     ) -> Engine:
         """A consumer of a group; it runs unless told otherwise."""
-        allowed = frozenset({"script"} if stream == "cleared" else {"ingress"})
-        known: dict[str, Any] = {"idle_ms": IDLE_MS, "stream": stream, "group": group, "allowed": allowed}
+        publishers = TOPOLOGY.streams[stream].publishers
+        known: dict[str, Any] = {"idle_ms": IDLE_MS, "stream": stream, "group": group, "publishers": publishers}
         made = Engine(
             spec=Spec(**{**known, **spec}),
             streams=lambda: keys,

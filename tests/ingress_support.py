@@ -25,7 +25,7 @@ from runtime.topology import load
 from schemas.errors import Code, Failure, Refusal
 from schemas.frames import DATA, END, ERROR, Frame, encode_failure
 from schemas.ports import Door, NewRun, RunStatus
-from schemas.records import KeyRecord, ModelRecord
+from schemas.records import ArchiveRecord, KeyRecord, ModelRecord
 from state.memory import MemoryCatalog, MemoryKeys
 
 PATIENCE_S = 20.0
@@ -80,7 +80,7 @@ class PlayedWatch:
     """Implements schemas.ports.Watch over a PlayedRun."""
 
     def __init__(self, played: PlayedRun, after: int) -> None:
-        self.run = played.run
+        self.run, self.replayed = played.run, False
         self._played, self._after, self._at = played, after, 0
         self._open = True
         played.watching += 1
@@ -149,6 +149,9 @@ class PlayedDoor:
         if run not in self.runs:
             raise Refusal.of(Code.not_found, "no such run")
         return PlayedWatch(self.runs[run], after)
+
+    def replay(self, kept: ArchiveRecord, after: int) -> PlayedWatch:
+        return PlayedWatch(self.runs[kept.run], after)
 
     async def status(self, run: str) -> RunStatus | None:
         played = self.runs.get(run)

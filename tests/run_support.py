@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from base.clock import SystemClock
 from base.crypto import KeyRing, RingKey
 from base.ids import SystemRandom, mint_run_id
+from runtime.acceptance import Acceptance
 from runtime.client import Address, Client
 from runtime.groups import Groups, RedisGroups
 from runtime.memory import MemoryGroups, MemoryPush, MemoryRuns, MemoryScripts, MemoryServer
@@ -18,7 +19,7 @@ from runtime.memory.server import text_of
 from runtime.names import prefix, prefix_of, starts_key
 from runtime.push import Push, RedisPush
 from runtime.runs import RedisRuns, Runs
-from runtime.scripts import Acceptance, Answer, Ending, RedisScripts, Scripts, SealedFrame, Seat
+from runtime.scripts import Answer, Ending, RedisScripts, Scripts, SealedFrame, Seat
 from schemas.envelope import Signed
 
 PARTITIONS = 4

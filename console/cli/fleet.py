@@ -73,7 +73,9 @@ def _span(ms: int) -> str:
 
 
 def scale(
-    group: Annotated[str, typer.Argument(help="authorization, rules, persons, router, audit, ledger, provisioner.")],
+    group: Annotated[
+        str, typer.Argument(help="authorization, rules, persons, router, audit, ledger, archive, provisioner.")
+    ],
     count: Annotated[int, typer.Argument(min=1, help="Processes that are to serve it.")],
     timeout: Timeout = 60.0,
     data: Data = DATA,

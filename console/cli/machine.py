@@ -64,6 +64,32 @@ def show(file: File = None, as_json: Json = False) -> None:
     return show_json({"data": found}) if as_json else show_rows(found, columns, "")
 
 
+@topology.command()
+def acl(
+    processes: Annotated[
+        list[str] | None, typer.Argument(help="Rooms of a process, as `rules` or `rules,persons` [one for each room].")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Redis users that may do what their rooms do and nothing else, with new passwords: lines for the server's aclfile,
+    and the addresses for `redis.urls`."""
+    from console.cli.client import CliError
+    from console.stack import LayoutError
+    from console.topology import users
+
+    try:
+        found = users(processes or ())
+    except LayoutError as error:
+        raise CliError(str(error)) from None
+    if as_json:
+        return show_json({"data": found})
+    addresses = [f"    {row['rooms']}: redis://{row['user']}:{row['password']}@HOST:6379/0" for row in found]
+    lines = ["# for the server's aclfile; as a command, `ACL SETUSER` takes each without its first word"]
+    lines += [row["line"] for row in found]
+    lines += ["", "# for headrace.yaml, with the server's HOST", "redis:", "  urls:", *addresses]
+    return typer.echo("\n".join(lines))
+
+
 def version(as_json: Json = False) -> None:
     """Which version this is."""
     found = installed()

@@ -19,6 +19,7 @@ _SAID = {
     Code.model_not_found: "The model `large` does not exist or this API key may not use it.",
     Code.not_found: "There is no such run, or it is no longer kept.",
     Code.method_not_allowed: "DELETE /v1/models is not allowed.",
+    Code.idempotency_key_reused: "This Idempotency-Key was used for another request; choose a new one.",
     Code.request_timeout: "The request body did not arrive within 30 seconds; send it again.",
     Code.rate_limit_exceeded: "The limit of 600 requests per minute of this key is reached.",
     Code.overloaded: "The gateway has as many requests in hand as it may; send the request again later.",

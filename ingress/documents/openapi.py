@@ -133,6 +133,7 @@ _STATUS_WORDS = {
     404: "There is no such thing, or not for this key",
     408: "The body did not arrive in time",
     413: "The body is too large",
+    422: "The request contradicts an earlier one",
     429: "A limit of the key is reached",
     500: "Our fault; the log has it",
     502: "Every engine that was tried failed, or the answer broke off",
@@ -211,7 +212,8 @@ def complete(document: Part, shared: Shared) -> None:
 
 def _complete(operation: Part, public: bool, shared: Shared) -> None:
     responses = operation["responses"]
-    responses.pop("422", None)
+    if "HTTPValidationError" in str(responses.get("422")):  # the framework's; ours is another
+        del responses["422"]
     if public:
         operation["security"] = []
     else:

@@ -52,7 +52,7 @@ _CHAT = _request(
     {
         "model": MODEL,
         "messages": {"type": "array", "minItems": 1, "maxItems": 100_000, "items": _MESSAGE},
-        **_fields(CHAT_FIELDS, _STREAMED),
+        **_fields(CHAT_FIELDS, {**_STREAMED, "store": {"description": "Keep the answer for a day, sealed."}}),
     },
 )
 
@@ -139,6 +139,27 @@ RUN_HEADER: Part = {
     }
 }
 
+REPLAYED_HEADER: Part = {
+    "idempotent-replayed": {
+        "description": "`true`: this is the answer of an earlier request with the same Idempotency-Key.",
+        "schema": {"type": "string", "enum": ["true"]},
+    }
+}
+
+ONCE: Part = {
+    "parameters": [
+        {
+            "name": "idempotency-key",
+            "in": "header",
+            "description": "Requests with the same key, API key, route and body are one request: it runs once, and "
+            "each of them has its answer, from the first event. Another body under the key is an error. Kept for a "
+            "day; refusals and failures before the first token are not.",
+            "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
+            "example": "order-4711-summary",
+        }
+    ]
+}
+
 LIMIT_HEADERS: Part = {
     f"x-ratelimit-{name}-requests": {"description": said, "schema": {"type": "string"}}
     for name, said in (
@@ -159,6 +180,7 @@ def run_failures() -> Part:
         Code.invalid_api_key,
         Code.permission_denied,
         Code.model_not_found,
+        Code.idempotency_key_reused,
         Code.request_timeout,
         Code.request_too_large,
         Code.rate_limit_exceeded,
@@ -186,7 +208,7 @@ def _listing(item: Part) -> Part:
 
 
 def _answered(example: object, schema: Part, said: str = "The answer.") -> Part:
-    return answer(example, said, schema=schema, headers={**RUN_HEADER, **LIMIT_HEADERS})
+    return answer(example, said, schema=schema, headers={**RUN_HEADER, **REPLAYED_HEADER, **LIMIT_HEADERS})
 
 
 _VECTOR: Part = {"type": "object", "required": ["embedding", "index"]}
@@ -231,6 +253,7 @@ OPERATIONS: Mapping[str, Part] = {
         _answered(_ANSWERED, _COMPLETION, _WHOLE_ANSWER),
         answer(f"{_CHUNK}data: [DONE]\n\n", schema=EVENT, media=EVENTS),
         run_failures(),
+        ONCE,
     ),
     COMPLETIONS: operation(
         {"description": f"OpenAI's older way to ask, for engines that have it. {_LAST}"},
@@ -238,17 +261,20 @@ OPERATIONS: Mapping[str, Part] = {
         _answered(_CONTINUED, _COMPLETION, _WHOLE_ANSWER),
         answer(f"{_PIECE}data: [DONE]\n\n", schema=EVENT, media=EVENTS),
         run_failures(),
+        ONCE,
     ),
     EMBEDDINGS: operation(
         {"description": f"A vector for each text, in order. {_ONCE}"},
         asks({"model": "all-minilm-l6-v2", "input": ["A channel that leads water", "A mill race"]}, _EMBEDDING_ASKED),
         _answered(_EMBEDDED, _listing(_VECTOR)),
         run_failures(),
+        ONCE,
     ),
     MODERATIONS: operation(
         {"description": f"No engine is called. {_ONCE}"},
         asks({"input": "My card is 4111 1111 1111 1111"}, _MODERATION_ASKED),
         _answered(_FLAGGED, _MODERATION),
         run_failures(),
+        ONCE,
     ),
 }

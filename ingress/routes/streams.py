@@ -25,7 +25,7 @@ from ingress.presence import sign_off
 from ingress.replay import events_of, numbered
 from schemas.errors import Code, HeadraceError, Refusal
 from schemas.ports import RunStatus, Watch
-from schemas.records import KeyRecord
+from schemas.records import ArchiveRecord, KeyRecord
 
 _WAIT_S = 60.0  # one wait for a frame; the response pings by itself
 _EVENTS = 'id: 4\ndata: {"choices":[{"index":0,"delta":{"content":"Hello!"}}]}\n\nid: 5\ndata: [DONE]\n\n'
@@ -74,9 +74,15 @@ def router(parts: Parts) -> APIRouter:
         openapi_extra=_READ,
     )
     async def read_stream(run: Run, request: Request, after: After = None, key: KeyRecord = known) -> Response:
-        """Live or ended, at any ingress, until five minutes after the run's end. Only for keys of the same tenant."""
-        status = await _status(parts, run, key)
+        """Live or ended, at any ingress, until five minutes after the run's end, or as long as its answer is
+        kept. Only for keys of the same tenant."""
         begin = after if after is not None else _last_event_id(dict(request.scope["headers"]))
+        status = await parts.door.status(run) if is_run_id(run) else None
+        if status is None:
+            kept = await _kept(parts, run, key)
+            return _respond(parts, _events(parts.door.replay(kept, begin), kept.stream, begin, parts.health))
+        if not belongs(status, key):
+            raise _unknown()
         if status.state == "ended" and begin >= status.sequence:
             return _respond(parts, _nothing())
         watch = await parts.door.attach(run, begin)
@@ -85,11 +91,18 @@ def router(parts: Parts) -> APIRouter:
     return routes
 
 
-async def _status(parts: Parts, run: str, key: KeyRecord) -> RunStatus:
-    status = await parts.door.status(run) if is_run_id(run) else None
-    if status is None or not belongs(status, key):
-        raise Refusal.of(Code.not_found, "There is no such run, or it is no longer kept.", param="run")
-    return status
+async def _kept(parts: Parts, run: str, key: KeyRecord) -> ArchiveRecord:
+    """The run in the archive of the key's tenant."""
+    kept = None
+    if parts.archive is not None and is_run_id(run):
+        kept = await parts.archive.find(key.tenant, run, parts.clock.now_ms())
+    if kept is None:
+        raise _unknown()
+    return kept
+
+
+def _unknown() -> Refusal:
+    return Refusal.of(Code.not_found, "There is no such run, or it is no longer kept.", param="run")
 
 
 def belongs(status: RunStatus, key: KeyRecord) -> bool:

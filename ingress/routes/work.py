@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 
 from starlette.types import Receive, Scope, Send
 
@@ -17,15 +18,16 @@ from base import logs, metrics
 from base.crypto import digest
 from ingress.asked import Asked, Parse
 from ingress.body import ClientGone, read_body
-from ingress.credentials import credential_of
+from ingress.credentials import allow, credential_of
 from ingress.errors import INTERNAL, failure_of
 from ingress.exchange import Exchange
 from ingress.headers import client_request_id, deadline_ms, disconnect_wish, priority, traceparent
+from ingress.once import once_key, once_of
 from ingress.parts import Parts
 from ingress.presence import Presence, sign_off
 from ingress.sse import OVERDUE_S, Pace, RunFailed, collect, relay
 from policy.api_keys import Credential
-from schemas.errors import Code
+from schemas.errors import Code, Refusal
 from schemas.events import RequestAccepted
 from schemas.ports import NewRun, Watch
 
@@ -47,6 +49,7 @@ class Work:
         try:
             new = await self._request(dict(scope["headers"]), receive, out)
             watch = await self._parts.door.accept(new)
+            out.run, out.replayed = watch.run, watch.replayed
             out.accepted, model = True, new.accepted.model
             await self._follow(watch, receive, out, new)
         except ClientGone:
@@ -59,8 +62,25 @@ class Work:
         """The run to be, or a Refusal."""
         self._parts.refuse_if_draining()
         credential = credential_of(headers, self._parts.ring)
+        key = once_key(headers)
         raw = await read_body(receive, headers, self._settings.body_limit, self._settings.body_timeout)
-        return self._new_run(out.run, self._parse(raw), credential, headers)
+        new = self._new_run(out.run, self._parse(raw), credential, headers)
+        return new if key is None else await self._once(new, key, headers)
+
+    async def _once(self, new: NewRun, key: bytes, headers: Mapping[bytes, bytes]) -> NewRun:
+        """A request with an Idempotency-Key may be shown an answer that is there already, which only those may see who
+        could have asked for it. One that nobody may answer goes the way of all, without its key."""
+        try:
+            who = (await allow(headers, self._parts)).key
+        except Refusal:
+            return new
+        accepted = replace(
+            new.accepted,
+            keep_ms=round(self._settings.keep * 1000),
+            on_disconnect=patience(self._settings.on_disconnect, self._settings.retry_grace),
+        )
+        once = once_of(self._parts.ring, who.tenant, who.key_id, self._path, key, new.body)
+        return replace(new, accepted=accepted, once=once)
 
     def _new_run(self, run: str, asked: Asked, who: Credential, headers: Mapping[bytes, bytes]) -> NewRun:
         settings = self._settings
@@ -83,6 +103,7 @@ class Work:
             on_disconnect=settings.on_disconnect,
             priority=priority(headers),
             disconnect_wish=disconnect_wish(headers),
+            keep_ms=round(settings.keep * 1000) if asked.store and settings.allow_store else 0,
         )
         budget = deadline_ms(headers, settings.deadline, settings.max_deadline)
         return NewRun(accepted=accepted, body=asked.body, deadline_ms=budget, trace=traceparent(headers))
@@ -111,6 +132,12 @@ class Work:
             await (relay if new.accepted.stream else collect)(watch, out, pace)
         except Exception as error:
             await fail(out, error)
+
+
+def patience(policy: str, grace_s: float) -> str:
+    """What happens when the client of a run with an Idempotency-Key leaves: it may come again with the same key, so the
+    run is not cancelled at once."""
+    return f"grace:{grace_s:g}" if policy == "cancel" and grace_s else policy
 
 
 async def fail(out: Exchange, error: Exception) -> None:

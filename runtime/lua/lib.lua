@@ -17,6 +17,8 @@
 --   cancel     by whom, once somebody cancelled a running run
 --   a, as      the acceptance as signed                      key, stream  for whoever asks later
 --   bytes      size of the body                              deadline  hard end, ms of the server's clock
+--   keep       ms that its answer is kept once it has ended, nothing = as any
+--   once       the key {p}:once:<name> of its Idempotency-Key
 --   lane, entry  the cleared stream and the entry's id; a lane without an entry: it waits at the gate
 --   pool, lanename, tenant, weight, cost, priority   what authorization said of its place in the queue (see gate.lua)
 --   charged    what its tenant was charged when it passed the gate

@@ -10,7 +10,7 @@ from runtime.groups import GroupLost, Row
 from runtime.memory.server import Group, Held, MemoryServer, text_of
 from runtime.names import prefix_of, starts_key
 from runtime.push import Listener
-from runtime.runs import StoredFrame
+from schemas.frames import StoredFrame
 
 
 class MemoryGroups:

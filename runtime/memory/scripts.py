@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from runtime.acceptance import Acceptance, Accepted, Repeat
 from runtime.client import ServerError
+from runtime.memory import once
 from runtime.memory.gate import FAR_MS, MemoryGates, lane_of
 from runtime.memory.server import Group, Held, MemoryServer, Stream, id_of, text_of
 from runtime.names import prefix_of, starts_key, stream_prefix
 from runtime.scripts import (
-    Acceptance,
     Answer,
     Claim,
     DeadLetter,
@@ -45,6 +46,9 @@ class MemoryScripts:
 
     async def accept(self, new: Acceptance) -> tuple[bool, int]:
         await self._server.turn()
+        return self._accept(new)
+
+    def _accept(self, new: Acceptance) -> tuple[bool, int]:
         s, p, now = self._server, prefix_of(new.run), self._server.now()
         live = s.live.setdefault(p, {})
         if f"{p}:run:{new.run}" in s.hashes:
@@ -52,7 +56,13 @@ class MemoryScripts:
         used = s.bytes.get(p, 0) if live else 0
         if len(live) >= new.most_runs or used + len(new.body) > new.most_bytes:
             return False, len(live)
-        live[new.run] = now + new.checks_ms
+        self._take_in(p, new, used, now)
+        return True, len(live)
+
+    def _take_in(self, p: str, new: Acceptance, used: int, now: int) -> None:
+        """What the accept script writes."""
+        s = self._server
+        s.live[p][new.run] = now + new.checks_ms
         s.bodies[f"{p}:body:{new.run}"] = new.body
         s.bytes[p] = used + len(new.body)
         s.add(f"{p}:requests", {"e": new.signed.e, "s": new.signed.s})
@@ -71,9 +81,29 @@ class MemoryScripts:
                 "seq": 0,
                 "epoch": 0,
                 "t:accepted": now,
+                **({"keep": new.keep_ms} if new.keep_ms else {}),
             }
         )
-        return True, len(live)
+
+    async def accept_once(self, new: Acceptance, repeat: Repeat) -> Accepted:
+        await self._server.turn()
+        seen = once.same_before(self._server, new, repeat)
+        if seen is not None:
+            return seen
+        here = self._hash(new.run) is not None
+        fits, live = self._accept(new)
+        if fits and not here:
+            once.begin(self._server, new, repeat)
+        return Accepted(state="new" if fits else "full", live=live)
+
+    async def archived(self, run: str) -> bool:
+        await self._server.turn()
+        p, found = prefix_of(run), self._hash(run)
+        if found is None or found["state"] != b"ended":
+            return False
+        self._server.expire(f"{p}:run:{run}", self._retention)
+        self._server.expire(f"{p}:reply:{run}", self._retention)
+        return True
 
     async def verdict(self, answer: Answer) -> tuple[bool, str]:
         await self._server.turn()
@@ -206,17 +236,22 @@ class MemoryScripts:
     def _finish(self, p: str, run_id: str, run: dict[str, bytes], frame: SealedFrame, ending: Ending) -> None:
         """lib.lua's finish: last frame, fact, freeing, push, terminal state, acknowledgement."""
         s, now = self._server, self._server.now()
+        billed = int(run["seq"]) > 0 or (ending.tokens or 0) > 0
+        kept = ending.outcome == "completed" or (ending.outcome == "failed" and billed)
+        keep = int(run.get("keep", b"0")) if kept else 0
+        retention = max(self._retention, keep)
         epoch, sequence = int(run["epoch"]), int(run["seq"]) + frame.events
         reply: Values = {"k": frame.kind, "n": frame.events, "d": frame.payload, "h": frame.headers}
         s.add(f"{p}:reply:{run_id}", reply, (epoch, sequence))
-        s.add(f"{p}:facts", _fact(run_id, run, epoch, ending, now))
+        s.add(f"{p}:facts", _fact(run_id, run, epoch, ending, now) | ({"keep": keep} if keep else {}))
         freed = s.bodies.pop(f"{p}:body:{run_id}", b"")
         s.bytes[p] = max(0, s.bytes.get(p, 0) - len(freed))
         s.live.get(p, {}).pop(run_id, None)
         if not run.get("watchers"):
             s.left.get(p, {}).pop(run_id, None)
-        s.expire(f"{p}:reply:{run_id}", self._retention)
-        s.expire(f"{p}:run:{run_id}", self._retention)
+        s.expire(f"{p}:reply:{run_id}", retention)
+        s.expire(f"{p}:run:{run_id}", retention)
+        once.end(s, run_id, run, kept)
         self._push(p, run_id, run, epoch, sequence, frame)
         run.update(_hash({"state": "ended", "outcome": ending.outcome, "seq": sequence, "t:ended": now}))
         self._gates.leave(p, run_id, run, ending.tokens)

@@ -85,6 +85,7 @@ class MemoryServer:
         self.bytes: dict[str, int] = {}
         self.lanes: dict[str, set[str]] = {}
         self.starts: dict[str, dict[str, int]] = {}
+        self.once: dict[str, int] = {}  # {p}:once
         self.gates: dict[Any, Any] = {}  # runtime.memory.gate
         self.routers: dict[str, dict[str, int]] = {}
         self._expires: dict[str, int] = {}

@@ -109,6 +109,23 @@ async def test_handler_that_raises_is_retried_alone_while_neighbours_flow(world:
     assert seen.starts[late] == [0]
 
 
+async def test_neighbours_do_not_wait_for_the_retries_of_what_stood_before_them(world: World, house: House) -> None:
+    poison = await house.accept()
+    good = [await house.accept() for _ in range(3)]
+    done: list[str] = []
+
+    async def handle(deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
+        if any(delivery.run == poison for delivery in deliveries):
+            done.extend(delivery.run for delivery in deliveries if len(deliveries) == 1)
+            raise RuntimeError("no such luck")
+        done.extend(delivery.run for delivery in deliveries)
+        return [Done() for _ in deliveries]
+
+    await house.engine(handle)
+    await until(house.settled)
+    assert sorted(done[:4]) == sorted([poison, *good]) and done[4:] == [poison]
+
+
 async def test_again_is_a_counted_start(world: World, house: House) -> None:
     starts: list[int] = []
 
@@ -370,3 +387,15 @@ async def test_stop_of_an_idle_engine_forgets_the_consumer(world: World, house: 
     await until(house.settled)
     await engine.stop(1.0)
     assert "c1" not in await world.consumers(REQUESTS, "rules")
+
+
+async def test_a_group_with_a_mark_opens_nothing_else(world: World, house: House) -> None:
+    """Not even what is no event of ours: it is acknowledged and never dead."""
+    seen = Seen()
+    await world.add(REQUESTS, {"e": b"poison", "s": b""})
+    run = await house.accept()
+    wanted = (await world.entries(REQUESTS))[-1][1]
+    await world.add(REQUESTS, {**{name.decode(): value for name, value in wanted.items()}, "keep": b"1"})
+    await house.engine(seen, marked="keep")
+    await until(house.settled)
+    assert seen.runs == [run] and await world.entries(DLQ) == []

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from base.ids import mint_run_id
+from runtime.acceptance import Repeat
 from runtime.client import ServerError
 from runtime.groups import Groups
 from runtime.scripts import DeadLetter, Held
+from schemas.ports import Mark
 from tests.run_support import CHANCE, CLOCK, FAMILIES, POOL, Hands, World, acceptance, answer, ending, open_world
 
 _STEPS = 120
@@ -76,6 +78,14 @@ class Player:
 
     async def _accept(self, run: int, most: int) -> object:
         return await self.world.scripts.accept(acceptance(self.runs[run].run, most_runs=most))
+
+    async def _accept_once(self, run: int, asked: str, life: int) -> object:
+        new = acceptance(self.runs[run].run, most_runs=5, keep_ms=600_000, watcher=f"door#{run}{asked}")
+        seen = await self.world.scripts.accept_once(new, Repeat(marks=(Mark("key", asked),), life=life, asked=True))
+        return seen.state, seen.life, [number for number, hands in enumerate(self.runs) if hands.run == seen.run]
+
+    async def _archived(self, run: int) -> object:
+        return await self.world.scripts.archived(self.runs[run].run)
 
     async def _verdict(self, run: int, family: str, outcome: str, number: int) -> object:
         entry = self.entry(self.runs[0].requests, number) if number else ""
@@ -194,6 +204,8 @@ class Dice:
         outcomes = ("pass", "pass", "pass", "edits", "skip", "refuse", "missing")
         moves: list[Move] = [
             ("accept", (run, self._of(1, 5, 5))),
+            ("accept_once", (run, self._of("a", "a", "b"), self._of(0, 0, 1, 2))),
+            ("archived", (run,)),
             ("verdict", (run, "authorization", self._of("pass", "pass", "pass", "refuse"), number)),
             ("verdict", (run, self._of(*FAMILIES[1:], "stranger"), self._of(*outcomes), number)),
             ("verdict", (run, self._of(*FAMILIES[1:]), self._of("pass", "edits"), number)),

@@ -14,11 +14,11 @@ import pytest_asyncio
 from base.ids import mint_run_id
 from runtime.door import Bounds, StreamDoor
 from runtime.names import prefix, push_channel
-from runtime.runs import Runs, StoredFrame
+from runtime.runs import Runs
 from runtime.watch import StreamWatch
 from schemas.errors import Refusal
 from schemas.events import RequestCompleted, Usage
-from schemas.frames import Frame
+from schemas.frames import Frame, StoredFrame
 from schemas.ports import NewRun, Watch
 from tests.engine_support import request, seals
 from tests.run_support import (

@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 
 import runtime
+from runtime.acceptance import Repeat
 from runtime.client import Client, ServerError
 from runtime.names import prefix_of
 from runtime.scripts import HEADS, DeadLetter, Held, RedisScripts, Scripts
+from schemas.ports import Mark
 from tests.run_support import (
     FAMILIES,
     LANE,
@@ -34,6 +36,7 @@ from tests.run_support import (
 )
 
 _PARTS = ("tenants", "tenant:org", "passed", "waiting")
+DAY_MS = 86_400_000
 _MOST_CALLS = 80  # no script of ours comes near
 
 
@@ -101,6 +104,23 @@ async def _accept_after_a_drift(world: RedisWorld) -> Stage:
     hands = Hands(world)
     await world.redis.execute("SET", f"{hands.p}:bytes", 77)
     return Stage(hands, lambda s: s.accept(acceptance(hands.run)))
+
+
+_ONCE = Repeat(marks=(Mark("now", "asked"), Mark("before", "asked")), asked=True)
+
+
+@stage
+async def _accept_once(world: RedisWorld) -> Stage:
+    hands = Hands(world)
+    return Stage(hands, lambda s: s.accept_once(acceptance(hands.run, keep_ms=DAY_MS), _ONCE))
+
+
+@stage
+async def _archived(world: RedisWorld) -> Stage:
+    hands = Hands(world)
+    await hands.own()
+    await hands.end("1-0")
+    return Stage(hands, lambda s: s.archived(hands.run))
 
 
 async def _verdicts(world: RedisWorld, before: Sequence[str], family: str, outcome: str, *, first: bool) -> Stage:

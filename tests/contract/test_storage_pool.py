@@ -23,7 +23,7 @@ from storage.requests import PostgresRequests
 from tests.storage_support import REQUEST, fact, migrated_pool, request
 
 STORAGE = Path(__file__).parents[2] / "storage"
-TENANT_TABLES = ["facts", "keys", "requests", "tenants"]
+TENANT_TABLES = ["archives", "facts", "keys", "requests", "tenants"]
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import asyncio
 import base64
 import gzip
 import http.client
+import itertools
 import json
 import os
 import threading
@@ -43,6 +44,7 @@ guardrails:
   actions: {card: block, email: redact, persons: flag}
 log: {level: debug}
 """
+_numbers = itertools.count(1)
 SAYS: Any = [
     {"role": "system", "content": f"You are {CANARY}."},
     {"role": "user", "content": [{"type": "text", "text": f"Hello {CANARY} {CANARY}@example.org"}]},
@@ -164,16 +166,17 @@ def letters(house: House) -> list[dict[str, Any]]:
 
 def ask(house: House, body: Any, key: str = "", path: str = CHAT) -> tuple[int, str]:
     """Status and request id of a request that is read to its end."""
-    connection = post(house, body, key, path)
+    connection = post(house, body, key, path, once=f"{CANARY}-{next(_numbers)}")
     response = connection.getresponse()
     response.read()
     connection.close()
     return response.status, str(response.headers["x-request-id"])
 
 
-def post(house: House, body: Any, key: str = "", path: str = CHAT) -> http.client.HTTPConnection:
+def post(house: House, body: Any, key: str = "", path: str = CHAT, once: str = "") -> http.client.HTTPConnection:
     named = {"model": "lab", **body} if isinstance(body, dict) else body
-    return house.post(named, key=key, headers={"x-client-request-id": CONTROL}, path=path)
+    headers = {"x-client-request-id": CONTROL, **({"idempotency-key": once} if once else {})}
+    return house.post(named, key=key, headers=headers, path=path)
 
 
 def leave(house: House, engine: ScriptedEngine) -> tuple[int, str]:
@@ -247,6 +250,7 @@ def test_no_prompt_or_answer_text_is_readable_in_redis(used: House) -> None:
             contents[key.decode()] = b"".join(flat(value)) + key
     assert any(":body:" in key for key in contents), "the run that still lives has a body"
     assert any(":reply:" in key for key in contents) and any(":dlq" in key for key in contents)
+    assert any(":once:" in key for key in contents)
     assert found_in(contents, CANARY) == []
     assert found_in(contents, CONTROL)
 
@@ -273,11 +277,16 @@ def test_no_prompt_or_answer_text_is_in_the_files_of_redis(used: House) -> None:
 
 
 def test_no_prompt_or_answer_text_is_in_postgresql(used: House) -> None:
-    tables = asyncio.run(dump(used.postgres_dsn))
+    tables = until(lambda: kept(asyncio.run(dump(used.postgres_dsn))))
     contents = dict(files(used.folder / "postgres"))
     assert found_in(tables, CANARY) == [] and found_in(contents, CANARY) == []
     assert "requests" in found_in(tables, CONTROL)
     assert [name for name in found_in(contents, CONTROL) if "/base/" in f"/{name}"]
+
+
+def kept(tables: dict[str, bytes]) -> dict[str, bytes] | None:
+    """The tables, once answers are archived."""
+    return tables if tables["archives"] else None
 
 
 async def dump(dsn: str) -> dict[str, bytes]:

@@ -25,7 +25,10 @@ def listed() -> list[re.Pattern[str]]:
 
 
 def test_every_key_that_the_house_uses_is_listed(house: House, client: OpenAI, lab: ScriptedEngine) -> None:
-    client.chat.completions.create(model="lab/scripted", messages=[{"role": "user", "content": "hello"}])
+    key = {"Idempotency-Key": "listed"}
+    client.chat.completions.create(
+        model="lab/scripted", messages=[{"role": "user", "content": "hello"}], extra_headers=key
+    )
     valkey, _ = embedded_servers(house.folder, read_secrets(house.folder, SystemRandom()))
     valkey.attach()
     keys = re.findall(r"\$\d+\r\n(.+)\r\n", valkey.ask("KEYS", "*").decode())

@@ -99,7 +99,7 @@ async def an_engine(url: str, pool: Pool, letters: Letters) -> AsyncIterator[tup
     redis, reader = (Client(Address.parse(url), CLOCK, CHANCE, name=name) for name in ("writer", "reader"))
     await redis.connect()
     await reader.connect()
-    spec = Spec(stream="facts", group="audit", allowed=frozenset(PUBLISHERS), batch=16, concurrency=256, idle_ms=900)
+    spec = Spec(stream="facts", group="audit", publishers=PUBLISHERS, batch=16, concurrency=256, idle_ms=900)
     scripts = RedisScripts(redis, 60_000)
     groups = RedisGroups(redis, reader)
     engine = Engine(spec, lambda: [STREAM], groups, scripts, letters, audit(pool).handle, "c1", VERIFIER, CLOCK, CHANCE)

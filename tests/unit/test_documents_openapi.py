@@ -64,7 +64,7 @@ def test_every_operation_is_explained(operation: dict[str, Any], document: dict[
 def test_every_answer_has_a_schema_and_an_example_that_fits(
     operation: dict[str, Any], document: dict[str, Any]
 ) -> None:
-    assert "422" not in operation["responses"]
+    assert "HTTPValidationError" not in str(operation["responses"])
     bodies = [operation["requestBody"]] if "requestBody" in operation else []
     for body in (*bodies, *operation["responses"].values()):
         for media, content in body["content"].items():

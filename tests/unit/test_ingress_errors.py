@@ -79,7 +79,12 @@ def test_a_code_of_a_newer_writer_reads_as_an_internal_error() -> None:
 
 def test_retry_after_is_rounded_up_to_whole_seconds() -> None:
     failure = Failure(code=Code.overloaded.value, message="", retry_after_ms=1001)
-    assert retry_headers(failure) == [(b"retry-after", b"2"), (b"retry-after-ms", b"1001")]
+    assert retry_headers(failure)[:2] == [(b"retry-after", b"2"), (b"retry-after-ms", b"1001")]
+
+
+def test_where_a_wait_is_named_another_try_is_free_and_the_client_is_told() -> None:
+    assert dict(retry_headers(Failure(code=Code.overloaded.value, message="")))[b"x-should-retry"] == b"true"
+    assert retry_headers(Failure(code=Code.idempotency_key_reused.value, message="")) == []
 
 
 def test_billed_work_is_not_to_be_sent_again() -> None:

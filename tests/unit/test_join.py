@@ -23,14 +23,14 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def own_servers(folder: Path, keyring: str, more: str = "") -> Path:
     file = folder / "own.yaml"
-    servers = "redis: {url: 'redis://r:6379/1'}\npostgres: {dsn: 'postgresql://gate@db/headrace'}\n"
+    servers = "redis: {url: 'rediss://r:6379/1'}\npostgres: {dsn: 'postgresql://gate@db/headrace?sslmode=require'}\n"
     file.write_text(f"{servers}secrets: {{keyring: '{keyring}'}}\n{more}")
     return file
 
 
 def test_servers_of_the_settings_come_first_and_ports_stay_as_written(tmp_path: Path) -> None:
     settings = join(["rules"], None, own_servers(tmp_path, RING, "metrics: {port: 9100}\nadmin: {port: 9000}\n"), None)
-    assert settings.redis.url == "redis://r:6379/1"
+    assert settings.redis.url == "rediss://r:6379/1"
     assert (settings.metrics.port, settings.admin.port) == (9100, 9000)
 
 
@@ -46,10 +46,10 @@ def test_own_servers_without_a_key_ring_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_environment_names_servers_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("REDIS_URL", "redis://r:6379/1")
-    monkeypatch.setenv("HEADRACE__POSTGRES__DSN", "postgresql://gate@db/headrace")
+    monkeypatch.setenv("REDIS_URL", "rediss://r:6379/1")
+    monkeypatch.setenv("HEADRACE__POSTGRES__DSN", "postgresql://gate@db/headrace?sslmode=require")
     monkeypatch.setenv("HEADRACE__SECRETS__KEYRING", RING)
-    assert join(["audit"], None, None, None).postgres.dsn == "postgresql://gate@db/headrace"
+    assert join(["audit"], None, None, None).postgres.dsn == "postgresql://gate@db/headrace?sslmode=require"
 
 
 def test_without_servers_or_a_running_headrace_there_is_nothing_to_join(tmp_path: Path) -> None:

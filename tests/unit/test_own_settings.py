@@ -29,6 +29,10 @@ GOOD = environment_of("redis://:long-and-own@127.0.0.1:1/0", "postgresql://gate:
         ({"INTERNAL_API_KEY": "swordfish"}, "is not a key minted under this key ring"),
         ({"REDIS_URL": "redis://:changeme@127.0.0.1:1/0"}, "redis.url has a password that anybody would try first"),
         ({"DATABASE_URL": "mysql://a:b@127.0.0.1/c"}, "must read postgresql://"),
+        ({"REDIS_URL": "redis://:long-and-own@redis.example:6379/0"}, "redis.url: prompts and passwords would cross"),
+        ({"REDIS_URL": "redis://:long-and-own@10.0.0.7:6379/0"}, "write rediss:// (TLS), or set redis.allow_plaintext"),
+        ({"DATABASE_URL": "postgresql://gate:long-and-own@pg.example/gate"}, "add ?sslmode=verify-full (TLS)"),
+        ({"DATABASE_URL": "postgresql://gate:long-and-own@[2001:db8::1]/gate?sslmode=prefer"}, "in the clear"),
     ],
 )
 @pytest.mark.parametrize("command", ["up", "init"])
@@ -50,6 +54,20 @@ def test_an_address_that_cannot_be_read_is_one_line_and_never_shows_its_password
     refused = headrace(*command, environment=GOOD | wrong, folder=tmp_path)
     assert refused.code == 2 and "must" in refused.err and "Traceback" not in refused.err, refused
     assert "hunter2" not in refused.out + refused.err and len(refused.err.splitlines()) == 1, refused
+
+
+def test_a_server_elsewhere_is_one_to_speak_to_by_tls_or_by_leave(tmp_path: Path) -> None:
+    far = {
+        "REDIS_URL": "rediss://:long-and-own@redis.example:6379/0",
+        "DATABASE_URL": "postgresql://gate:long-and-own@pg.example/gate?sslmode=verify-full",
+    }
+    plain = {name: url.replace("rediss:", "redis:").partition("?")[0] for name, url in far.items()}
+    leave = {"HEADRACE__REDIS__ALLOW_PLAINTEXT": "true", "HEADRACE__POSTGRES__ALLOW_PLAINTEXT": "true"}
+    for environment in (far, plain | leave):
+        assert own.are_named(config.load(folder=tmp_path, environ=GOOD | environment))
+    with pytest.raises(own.OwnServerError) as caught:
+        own.are_named(config.load(folder=tmp_path, environ=GOOD | plain))
+    assert len(str(caught.value).splitlines()) == 2
 
 
 def test_each_name_outranks_what_is_below_it(tmp_path: Path) -> None:
@@ -163,6 +181,7 @@ FIT = RecordFacts(
         ({"has_role": False, "member": False}, "CREATE ROLE headrace_app NOLOGIN; GRANT headrace_app TO gate"),
         ({"role_mighty": True}, "ALTER ROLE headrace_app NOSUPERUSER NOBYPASSRLS"),
         ({"member": False}, "GRANT headrace_app TO gate"),
+        ({"standby": True}, "name the primary"),
     ],
 )
 def test_a_server_or_login_that_does_not_fit_is_said_with_its_remedy(changes: dict[str, Any], said: str) -> None:

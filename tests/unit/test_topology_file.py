@@ -130,6 +130,11 @@ def test_server_that_tells_nothing_is_refused() -> None:
     assert len(unsafe(ServerFacts(version=(6, 2), policy="unknown", aof=False))) == 3
 
 
+def test_replica_is_refused() -> None:
+    (problem,) = unsafe(replace(SAFE, replica=True))
+    assert "name the primary" in problem
+
+
 def test_server_without_aof_is_refused_with_both_remedies() -> None:
     (problem,) = unsafe(replace(SAFE, aof=False))
     assert "CONFIG SET appendonly yes" in problem and "redis.allow_no_aof" in problem

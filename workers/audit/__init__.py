@@ -4,11 +4,13 @@
                               acceptance, verdicts and times beside it
     Group    audit            batches; one transaction each; committed, then acknowledged
              ledger           batches; settles reservations, once or often
-    Writes   PostgreSQL       facts, once per (run, kind, attempt); requests, one row per run, no text of anybody
+             archive          batches; kept answers, committed, let go in Redis, acknowledged
+    Writes   PostgreSQL       facts, once per (run, kind, attempt); requests, one row per run, no text of anybody;
+                              archives, the sealed frames of answers that are kept
     Refuses  nothing          a fact whose signature does not hold is a dead letter; PostgreSQL away: the facts wait
-    Owns     the tables facts and requests; the price list
+    Owns     the tables facts, requests and archives; the price list
 
 The tour: opening.py (a delivery -> what in it can be believed), rules.py (that + prices -> rows, settlement),
-handlers.py (one class per group), batches.py (one transaction for all that arrives within a moment), measures.py
-(metrics of ended runs), app.py (the wiring).
+handlers.py and archive.py (one class per group), batches.py (one transaction for all that arrives within a moment),
+measures.py (metrics of ended runs), app.py (the wiring).
 """

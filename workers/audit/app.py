@@ -3,24 +3,33 @@
 RequestCompleted, RequestFailed, RequestRefused, RequestCancelled
     ->  handlers.Audit.handle    group audit, in batches
     ->  handlers.Ledger.handle   group ledger, in batches
+    ->  archive.Archive.handle   group archive, in batches
 """
 
 from __future__ import annotations
 
 from base.crypto import Verifier
 from runtime.app import Context, Stage
+from runtime.keeping import Keeping
 from schemas.ports import Limits
+from workers.audit.archive import Archive
 from workers.audit.batches import Batches
 from workers.audit.handlers import Audit, Ledger
-from workers.audit.ports import Record
+from workers.audit.ports import Kept, Record
 from workers.audit.settings import AuditSettings
 
 
-def build(context: Context, record: Record, limits: Limits, settings: AuditSettings) -> list[Stage]:
-    """The room's stages over the process's record (storage.ports.Store.requests) and limits (state.shared.Shared)."""
+def build(context: Context, record: Record, kept: Kept, limits: Limits, settings: AuditSettings) -> list[Stage]:
+    """The room's stages over the process's record and archive (storage.ports.Store.requests, .archive) and limits
+    (state.shared.Shared)."""
     verifier = Verifier(context.ring)
     publishers = context.topology.streams["facts"].publishers
     batches = Batches(record, context.clock, settings.linger_ms / 1000)
     audit = Audit(verifier, publishers, batches, settings.price_list(), context.clock)
     ledger = Ledger(verifier, publishers, limits)
-    return [Stage(group="audit", handler=audit.handle), Stage(group="ledger", handler=ledger.handle)]
+    archive = Archive(verifier, publishers, Keeping(context.runs, context.scripts), kept, context.clock)
+    return [
+        Stage(group="audit", handler=audit.handle),
+        Stage(group="ledger", handler=ledger.handle),
+        Stage(group="archive", handler=archive.handle),
+    ]

@@ -29,7 +29,7 @@ T = TypeVar("T")
 _NEWER_S = 5.0  # before a fact with a part newer than this process is looked at again
 
 
-def _opened(read: Callable[[Delivery], T], delivery: Delivery) -> T | Outcome:
+def opened_or_outcome(read: Callable[[Delivery], T], delivery: Delivery) -> T | Outcome:
     """What can be read of a delivery, or the outcome of one that can't be."""
     try:
         return read(delivery)
@@ -55,7 +55,7 @@ class Audit:
 
     async def handle(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
         """Done for what is in the record, Dead for what is not to be believed. Unavailable while PostgreSQL is away."""
-        opened = [_opened(self._read, item) for item in deliveries]
+        opened = [opened_or_outcome(self._read, item) for item in deliveries]
         pairs = [rules.rows(item, self._prices) for item in opened if isinstance(item, Opened)]
         for _, request in pairs:
             if request.unverified:
@@ -86,7 +86,7 @@ class Ledger:
 
     async def handle(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
         """Done for what was settled or held nothing. Unavailable while Redis is away."""
-        wanted = [_opened(self._read, item) for item in deliveries]
+        wanted = [opened_or_outcome(self._read, item) for item in deliveries]
         held = [item for item in wanted if isinstance(item, rules.Settlement)]
         await asyncio.gather(*(self._limits.settle(item.tenant, item.run, item.scopes) for item in held))
         return [Done() if item is None or isinstance(item, rules.Settlement) else item for item in wanted]

@@ -33,6 +33,12 @@ class AuditSettings(Section):
         description="Milliseconds for which ended requests are gathered into one transaction.",
     )
 
+    sweep_s: float = Field(
+        default=60.0,
+        gt=0,
+        description="Seconds between two looks for kept answers whose time is over.",
+    )
+
     def price_list(self) -> tuple[Price, ...]:
         """As policy.prices wants it."""
         return tuple(

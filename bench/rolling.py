@@ -1,0 +1,178 @@
+"""What a restart of one process costs while many streams are open: nothing, whatever kind of process it is.
+
+For each kind of room there are two processes, the house's and one that joined. Streams are opened (at the door that
+will go, when the kind is `ingress`), short requests go on beside them at the other door, then the one that joined gets
+SIGTERM. Promises: every stream ends whole, no short request fails, the process ends by itself with exit code 0.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Protocol
+
+from bench.client import Connection, Plan
+from bench.load import Load, Pace, chat_request
+from bench.tally import Tally
+
+#: Every kind of process, in the order of the corridor.
+KINDS = ("ingress", "authorization", "rules", "persons", "router", "audit", "provisioner", "console")
+SHORT = 1  # tokens of the requests beside the streams
+_SHORT_RATE = 10.0
+_PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How many streams of how many tokens, opened over so many seconds (their tokens then arrive evenly), and the
+    engine's milliseconds between two tokens."""
+
+    streams: int
+    tokens: int
+    opening_s: float
+    itl_ms: float
+
+
+FULL, QUICK = Size(200, 40, 2.0, 200.0), Size(40, 30, 0.5, 50.0)
+
+
+class Victim(Protocol):
+    """The process that is asked to end."""
+
+    def terminate(self) -> None: ...
+
+    def wait(self, seconds: float) -> int:
+        """Its exit code; TimeoutError when it stays."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """Where the streams are opened and where the others ask. live: answers that the engine is giving now."""
+
+    held_url: str
+    other_url: str
+    model: str
+    key: str
+    live: Callable[[], int]
+
+
+@dataclass(slots=True)
+class Row:
+    """What came of one restart. others: short requests beside the streams. ended_s: from SIGTERM to the exit."""
+
+    kind: str
+    streams: int
+    failed: int = 0
+    others: int = 0
+    others_failed: int = 0
+    code: int = 0
+    ended_s: float = 0.0
+    errors: Mapping[str, int] = field(default_factory=dict)
+
+    def broken(self) -> list[str]:
+        """The promises that did not hold."""
+        found = []
+        if self.failed:
+            found.append(f"{self.failed} of {self.streams} open streams failed: {dict(self.errors)}")
+        if self.others_failed or not self.others:
+            found.append(f"{self.others_failed} of {self.others} requests beside them failed: {dict(self.errors)}")
+        if self.code:
+            found.append(f"the process ended with code {self.code}")
+        return found
+
+    def cells(self) -> tuple[str, ...]:
+        """For a table under HEAD."""
+        return (
+            self.kind, str(self.streams), str(self.failed), str(self.others), str(self.others_failed),
+            f"{self.ended_s:.1f}", str(self.code),
+        )  # fmt: skip
+
+
+HEAD = ("restarted", "open streams", "failed", "others", "failed", "ended after s", "exit code")
+
+
+class Held:
+    """Streams that are open at the same time, each asked for once."""
+
+    def __init__(self, plan: Plan, size: Size) -> None:
+        self.tally = Tally()
+        self._plan, self._size = plan, size
+        self._open: set[Connection] = set()
+
+    async def open(self) -> None:
+        """Connect and ask; the answers are not awaited."""
+        loop, pause = asyncio.get_running_loop(), self._size.opening_s / self._size.streams
+        for _ in range(self._size.streams):
+            await loop.create_connection(
+                lambda: Connection(self._plan, self.tally, self._idle, self._open.discard),
+                self._plan.host,
+                self._plan.port,
+            )
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+
+    def _idle(self, connection: Connection) -> None:
+        if connection in self._open:
+            connection.close()
+        else:
+            self._open.add(connection)
+            connection.send()
+
+    async def ended(self) -> None:
+        """Until every answer has ended; what has not in time is a failure of its own kind."""
+        with suppress(TimeoutError):
+            await until(lambda: not any(one.sent_ns for one in self._open))
+        for connection in list(self._open):
+            connection.give_up("timeout")
+
+
+async def run(kind: str, doors: Doors, victim: Victim, size: Size) -> Row:
+    """One restart."""
+    held = Held(_plan(doors.held_url, doors, size.tokens), size)
+    others = Load(_plan(doors.other_url, doors, SHORT), Pace(0, _SHORT_RATE, 0, 0, 0, _PATIENCE_S, 64))
+    await held.open()
+    await until(lambda: doors.live() >= size.streams)
+    drive = asyncio.create_task(others.open())
+    begun = monotonic()
+    victim.terminate()
+    code = await asyncio.to_thread(victim.wait, _PATIENCE_S)
+    ended = monotonic() - begun
+    await held.ended()
+    others.stop()
+    await drive
+    await others.drain()
+    return Row(
+        kind,
+        size.streams,
+        failed=size.streams - held.tally.good,
+        others=others.tally.sent,
+        others_failed=others.tally.sent - others.tally.good,
+        code=code,
+        ended_s=ended,
+        errors=held.tally.errors + others.tally.errors,
+    )
+
+
+def _plan(url: str, doors: Doors, tokens: int) -> Plan:
+    host, port, request = chat_request(
+        url, doors.model, doors.key, [], stream=True, usage=False, tokens=tokens, prompt_chars=100
+    )
+    return Plan(host, port, request, True, tokens)
+
+
+async def until(what: Callable[[], bool], seconds: float = _PATIENCE_S) -> None:
+    """Ask again and again, in a thread; TimeoutError when it stays false."""
+    async with asyncio.timeout(seconds):
+        while True:
+            if await asyncio.to_thread(what):
+                return
+            await asyncio.sleep(0.05)
+
+
+def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Aligned."""
+    whole = [head, *lines]
+    widths = [max(len(line[column]) for line in whole) for column in range(len(head))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in whole)

@@ -1,0 +1,97 @@
+"""Group `archive` over the twins: what it keeps, what it leaves, and that nothing is acknowledged before it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from base.clock import SystemClock
+from schemas.errors import Unavailable
+from schemas.frames import DATA, END, StoredFrame, unpack
+from schemas.outcomes import Dead, Delivery, Done
+from schemas.records import ArchiveRecord
+from storage.memory import MemoryArchive, MemoryRequests
+from tests.audit_support import PUBLISHERS, STRANGER, TIMES, VERIFIER, End, accepted, run_id
+from workers.audit.archive import Archive
+
+LAST = StoredFrame(epoch=1, sequence=2, kind=END, events=2, payload=b"sealed", headers=b"")
+
+
+@dataclass
+class Shelf:
+    """Implements workers.audit.ports.Held."""
+
+    found: list[StoredFrame] = field(default_factory=lambda: [LAST])
+    gone: list[str] = field(default_factory=list)
+
+    async def frames(self, run: str) -> Sequence[StoredFrame]:
+        return self.found
+
+    async def let_go(self, run: str) -> None:
+        self.gone.append(run)
+
+
+class Away(MemoryArchive):
+    """PostgreSQL does not answer."""
+
+    async def keep(self, records: Sequence[ArchiveRecord], now_ms: int) -> frozenset[str]:
+        raise Unavailable("PostgreSQL is away")
+
+
+def delivery(number: int = 1, keep: bool = True, **end: object) -> Delivery:
+    """The end of a run that came with an Idempotency-Key."""
+    run = run_id(number)
+    said = replace(accepted(run), keep_ms=10**13, once=f"name {number}", asked="asked")
+    ended = End(run=run, accepted=said, **end)  # type: ignore[arg-type]
+    return ended.delivery(ended.fields() | ({b"keep": b"1"} if keep else {}))
+
+
+def room(shelf: Shelf, kept: MemoryArchive) -> Archive:
+    return Archive(VERIFIER, PUBLISHERS, shelf, kept, SystemClock())
+
+
+async def test_the_frames_are_kept_as_they_lie_and_let_go_afterwards() -> None:
+    shelf, kept = Shelf(), MemoryArchive(MemoryRequests())
+    assert list(await room(shelf, kept).handle([delivery()])) == [Done()]
+    found = await kept.find_once("acme", ["name 1"], TIMES.ended)
+    assert found is not None and unpack(found.frames) == (LAST,)
+    assert (found.run, found.asked, found.ended_ms) == (run_id(1), "asked", TIMES.ended)
+    assert shelf.gone == [run_id(1)]
+
+
+async def test_the_same_end_again_keeps_nothing_twice_and_changes_nothing() -> None:
+    shelf, kept = Shelf(), MemoryArchive(MemoryRequests())
+    await room(shelf, kept).handle([delivery()])
+    shelf.found = [replace(LAST, payload=b"other")]
+    assert list(await room(shelf, kept).handle([delivery(), delivery()])) == [Done(), Done()]
+    found = await kept.find("acme", run_id(1), TIMES.ended)
+    assert found is not None and unpack(found.frames) == (LAST,)
+
+
+async def test_an_end_that_is_not_to_be_kept_is_not_even_looked_at() -> None:
+    shelf, kept = Shelf(), MemoryArchive(MemoryRequests())
+    assert list(await room(shelf, kept).handle([delivery(keep=False)])) == [Done()]
+    assert shelf.gone == []
+
+
+async def test_without_the_record_nothing_is_let_go() -> None:
+    shelf = Shelf()
+    with pytest.raises(Unavailable):
+        await room(shelf, Away(MemoryRequests())).handle([delivery()])
+    assert shelf.gone == []
+
+
+@pytest.mark.parametrize("frames", [[], [replace(LAST, kind=DATA)]])
+async def test_half_an_answer_is_not_kept(frames: list[StoredFrame]) -> None:
+    shelf, kept = Shelf(found=frames), MemoryArchive(MemoryRequests())
+    assert list(await room(shelf, kept).handle([delivery()])) == [Done()]
+    assert await kept.find("acme", run_id(1), TIMES.ended) is None and shelf.gone == []
+
+
+async def test_a_forged_end_dies_and_a_forged_acceptance_keeps_nothing() -> None:
+    shelf, kept = Shelf(), MemoryArchive(MemoryRequests())
+    ends = [delivery(1, rings={"router": STRANGER}), delivery(2, rings={"ingress": STRANGER}), delivery(3)]
+    assert [type(item) for item in await room(shelf, kept).handle(ends)] == [Dead, Done, Done]
+    assert shelf.gone == [run_id(3)]

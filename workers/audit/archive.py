@@ -1,0 +1,89 @@
+"""Group `archive`: the answers that a client may ask for again, kept longer than Redis has them.
+
+The script that ends a run marks its fact with `keep` when the run's acceptance asked for it and there is an answer to
+keep. The frames are sealed for their place in their run, and are kept as they lie; nothing is opened here. Kept,
+committed, then let go in Redis, then acknowledged: killed anywhere, the same comes again and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from base import logs, metrics
+from base.clock import Clock
+from schemas.envelope import VerifierPort
+from schemas.frames import DATA, StoredFrame, pack
+from schemas.outcomes import Delivery, Done, Outcome
+from schemas.records import ArchiveRecord
+from workers.audit.handlers import opened_or_outcome
+from workers.audit.opening import Opened, open_fact
+from workers.audit.ports import Held, Kept
+
+log = logs.room("audit")
+
+_KEEP = b"keep"
+_MOST = 4_000_000  # bytes of frames in one transaction, and one answer more
+
+
+class Archive:
+    """One per process."""
+
+    def __init__(
+        self, verifier: VerifierPort, publishers: Mapping[str, list[str]], held: Held, kept: Kept, clock: Clock
+    ) -> None:
+        self._read = lambda delivery: open_fact(delivery, verifier, publishers)
+        self._held, self._kept, self._clock = held, kept, clock
+
+    async def handle(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
+        """Done for what is kept or not to be kept, Dead for what is not to be believed. Unavailable while PostgreSQL
+        or Redis is away."""
+        opened = [opened_or_outcome(self._read, item) if _KEEP in item.fields else Done() for item in deliveries]
+        await self._keep([item for item in opened if isinstance(item, Opened)])
+        return [Done() if isinstance(item, Opened) else item for item in opened]
+
+    async def _keep(self, ended: Sequence[Opened]) -> None:
+        """Some megabytes at a time: answers may be long."""
+        records, size = [], 0
+        for item in ended:
+            found = await self._record(item)
+            if found is not None:
+                records.append(found)
+                size += len(found.frames)
+            if size > _MOST:
+                await self._write(records)
+                records, size = [], 0
+        await self._write(records)
+
+    async def _record(self, opened: Opened) -> ArchiveRecord | None:
+        frames = await self._held.frames(opened.run)
+        if not frames or frames[-1].kind == DATA:
+            log.warning("an answer was to be kept, but its frames are gone", run=opened.run)
+            return None
+        return record(opened, frames)
+
+    async def _write(self, records: Sequence[ArchiveRecord]) -> None:
+        if not records:
+            return
+        new = await self._kept.keep(records, self._clock.now_ms())
+        metrics.inc("headrace_audit_written_total", len(new), table="archives")
+        for item in records:
+            await self._held.let_go(item.run)
+
+
+def record(opened: Opened, frames: Sequence[StoredFrame]) -> ArchiveRecord | None:
+    """The row of an answer; None when nobody can prove whose it is, or that it is to be kept."""
+    accepted, grant = opened.accepted, opened.grant
+    if accepted is None or grant is None or not accepted.keep_ms:
+        return None
+    ended = opened.times.ended or opened.envelope.at_ms
+    return ArchiveRecord(
+        run=opened.run,
+        tenant=grant.tenant,
+        key_id=grant.key_id,
+        once=accepted.once,
+        asked=accepted.asked,
+        stream=accepted.stream,
+        frames=pack(frames),
+        ended_ms=ended,
+        expires_ms=ended + accepted.keep_ms,
+    )
