@@ -186,7 +186,7 @@ class _Archived:
 
     async def places(self, runs: Sequence[str]) -> Mapping[str, tuple[int, int] | None]:
         last = self._frames[-1]
-        return {run: (last.epoch, last.sequence) for run in runs}
+        return dict.fromkeys(runs, (last.epoch, last.sequence))
 
 
 def replay(kept: ArchiveRecord, seals: Seals, after: int) -> StreamWatch:
