@@ -292,7 +292,7 @@ METRICS: tuple[Metric, ...] = (
         "counter",
         ("reason",),
         "runs",
-        "Runs ended by the sweeper; reason: deadline, lost.",
+        "Runs ended by the sweeper; reason: deadline, left (nobody watches), astray.",
         "Runs reach their deadline: no router takes them or engines hang.",
     ),
     Metric(

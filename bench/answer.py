@@ -56,6 +56,7 @@ class Answer:
         """The client has gone."""
         if not self.over:
             self._engine.stats.aborted += 1
+            self._attempt.left_s = monotonic()
             self._end("aborted")
 
     def resume(self) -> None:

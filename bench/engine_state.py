@@ -40,13 +40,15 @@ class Stats:
 
 @dataclass(slots=True)
 class Attempt:
-    """One arrival of a named request: its state (running, finished, aborted, err, cut, hang) and what was sent."""
+    """One arrival of a named request: its state (running, finished, aborted, err, cut, hang) and what was sent. left_s:
+    when its client went before the end, 0 = it did not (monotonic seconds of this machine)."""
 
     stream: bool
     state: str = "running"
     status: int = 200
     tokens: int = 0
     text: str = ""
+    left_s: float = 0.0
 
 
 @dataclass(slots=True)

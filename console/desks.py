@@ -23,6 +23,7 @@ from base.ids import Random
 from base.settings import Section
 from console.entries import ModelEntry, deploy, scale, stop
 from policy.api_keys import ENTROPY_BYTES, adopt, mint
+from policy.disconnect import OR_NOTHING
 from policy.roles import SCOPES, unknown_scopes
 from runtime.app import Context
 from schemas.errors import Code, Refusal, Unavailable
@@ -54,8 +55,9 @@ class KeyWish(Section):
     lane: Literal["interactive", "batch"] = Field("interactive", description="Which queue its requests join.")
     on_disconnect: str = Field(
         "",
-        pattern=r"^(|cancel|finish|grace:[0-9]{1,5})$",
-        description="What happens to a run when its last client leaves; empty: what server.on_disconnect says.",
+        pattern=OR_NOTHING,
+        description="What happens to a run when its last client leaves: cancel, finish, grace:<seconds>; empty: what "
+        "its model says, else server.on_disconnect.",
     )
     expires_in_s: int = Field(0, strict=True, ge=0, le=315_360_000, description="Seconds until it ends; 0: never.")
 

@@ -17,6 +17,7 @@ from pydantic import Field, SecretStr, model_validator
 from base.credentials import open_credential, seal_credential
 from base.crypto import CryptoError, KeyRing, Sealer, digest
 from base.settings import Section
+from policy.disconnect import OR_NOTHING
 from providers.addresses import refuse_address, refuse_url
 from schemas.commands import DeployModel, ScaleDeployment, StopDeployment
 from schemas.records import DeploymentRecord
@@ -64,6 +65,12 @@ class ModelEntry(Section):
         description="How the engine goes on with an answer that broke off: continue_final_message (vLLM, SGLang), "
         "prefill (llama.cpp); empty: it does not.",
     )
+    on_disconnect: str = Field(
+        "",
+        pattern=OR_NOTHING,
+        description="When the last client of one of its runs leaves: cancel, finish, grace:<seconds>; a key's own "
+        "goes before it; empty: what server.on_disconnect says.",
+    )
 
     @model_validator(mode="after")
     def _one_place(self) -> ModelEntry:
@@ -110,6 +117,7 @@ def deploy(entry: ModelEntry, known: DeploymentRecord | None, ring: KeyRing, sea
         replicas=_replicas(entry, known),
         restart=entry.restart,
         continues=entry.continues,
+        on_disconnect=entry.on_disconnect,
     )
 
 
@@ -142,9 +150,10 @@ def _stands(entry: ModelEntry, known: DeploymentRecord, sealer: Sealer) -> bool:
         return False
     wanted = (entry.name, entry.url.rstrip("/"), entry.command, entry.upstream_model, entry.pool or entry.name)
     stands = (known.name, known.url, known.command, known.upstream_model, known.pool)
+    wanted_habits = (entry.restart, entry.continues, entry.on_disconnect)
+    habits = wanted_habits == (known.restart, known.continues, known.on_disconnect)
     figures = (entry.slots, entry.weight, entry.private or _says_private(entry.url), _replicas(entry, known))
     same = wanted == stands and figures == (known.slots, known.weight, known.private, known.replicas)
-    habits = (entry.restart, entry.continues) == (known.restart, known.continues)
     return same and habits and credential == entry.api_key.get_secret_value()
 
 

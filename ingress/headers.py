@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 
 from ingress.errors import Header
+from policy.disconnect import HEADER, PATTERN
 from schemas.errors import Code, Refusal
 
 JSON: Header = (b"content-type", b"application/json")
@@ -75,6 +76,16 @@ def wants_strict(headers: Mapping[bytes, bytes]) -> bool:
         words = "Invalid value for header 'x-headrace-durability': it can only be `strict`; leave it out otherwise."
         raise Refusal.of(Code.invalid_request, words, param="x-headrace-durability")
     return text is not None
+
+
+def disconnect_wish(headers: Mapping[bytes, bytes]) -> str:
+    """x-headrace-on-disconnect: what becomes of the run when its client leaves, "" when it is not there. Whether it may
+    be asked for is authorization's to say; Refusal(invalid_request) for what is no policy at all."""
+    text = headers.get(HEADER.encode(), b"").decode("latin1").strip()
+    if text and not re.fullmatch(PATTERN, text):
+        words = f"Invalid value for header '{HEADER}': it must be cancel, grace:SECONDS or finish."
+        raise Refusal.of(Code.invalid_request, words, param=HEADER)
+    return text
 
 
 def traceparent(headers: Mapping[bytes, bytes]) -> str:

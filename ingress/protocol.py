@@ -23,6 +23,7 @@ from schemas.errors import Code, Failure
 
 _OFFER = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 _UNSENT = 128 * 1024  # bytes the kernel may hold that it could not send yet
+_PROBES = 3  # without an answer, and a silent peer is gone
 _BROKEN = error_body(Failure(code=Code.invalid_request.value, message="This is not an HTTP/1.1 request."))
 _HEAD = error_body(Failure(code=Code.request_too_large.value, message="The request's headers are too large."))
 
@@ -127,11 +128,18 @@ def without_offer(data: bytes) -> bytes:
 
 def tune(sock: socket.socket | None, stall_limit: float) -> None:
     """No delay for small writes. Where the kernel can: it keeps little that is unsent (a slow reader is felt early and
-    costs little), and drops a peer that acknowledges nothing for the stall limit (this frees what is left of an answer
-    after its handler is done)."""
+    costs little), and drops a peer that acknowledges nothing for the stall limit: neither what was sent to it (this
+    frees what is left of an answer after its handler is done) nor, while there is nothing to send, a probe. So a client
+    whose machine or network vanished without a word is one that left, also while it waits for its first byte."""
     if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
         return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_KEEPIDLE"):
+        every = max(1, round(stall_limit / (_PROBES + 1)))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, every)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, every)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
     if hasattr(socket, "TCP_USER_TIMEOUT"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from base.settings import Section
+from policy.disconnect import PATTERN
 
 MEBIBYTE = 1024 * 1024
 
@@ -42,8 +43,9 @@ class ServerSettings(Section):
     stall_limit: float = Field(60.0, gt=0, description="A reader that takes nothing for this long is cut off.")
     on_disconnect: str = Field(
         "cancel",
-        pattern=r"^(cancel|finish|grace:\d+(\.\d+)?)$",
-        description="When the last client of a run leaves: cancel, finish, or grace:<seconds>, then cancel.",
+        pattern=PATTERN,
+        description="When the last client of a run leaves: cancel, finish, or grace:<seconds>, then cancel. A key's or "
+        "a model's own goes before it.",
     )
     drain_delay: float = Field(
         0.0, ge=0, description="On stop: time with /readyz at 503 before the port closes, for load balancers."

@@ -5,4 +5,5 @@ roles      scopes a key can hold                                         quotas 
 patterns   names with `*`                                                prices     tokens to money, in integers
 durability which runs are accepted only once they are on disk
 breaker    when an endpoint that fails is left alone, and comes back
+disconnect what becomes of a run when its last client leaves
 """

@@ -16,6 +16,7 @@ from base.replies import time_ms
 from runtime import faults
 from runtime.acceptance import Acceptance
 from runtime.disk import Strict
+from runtime.leaving import cancel_run
 from runtime.names import prefix
 from runtime.repeats import Repeats, replay
 from runtime.runs import Runs
@@ -23,8 +24,7 @@ from runtime.scripts import Scripts
 from runtime.seals import Seals
 from runtime.watch import Hub, StreamWatch
 from schemas import envelope as wire
-from schemas.errors import Code, Failure, HeadraceError, Refusal, Unavailable
-from schemas.events import RequestCancelled
+from schemas.errors import Code, HeadraceError, Refusal, Unavailable
 from schemas.ports import Archive, NewRun, Redis, RunStatus, Watch
 from schemas.records import ArchiveRecord
 
@@ -34,9 +34,6 @@ _AWAY = (0.2, 1.0)  # seconds, jittered, between two tries of a farewell while R
 _NO_DISK = (
     "The server under this gateway cannot say when a request is on its disk, so `strict` cannot be promised. Leave "
     "x-headrace-durability out, or ask the operator for `appendfsync always`."
-)
-_CANCELLED = Failure(
-    code=Code.cancelled, message="The request was cancelled before it was answered.", should_retry=False
 )
 
 
@@ -74,7 +71,7 @@ class StreamDoor:
         self._next_partition = 0
         self._ended: deque[float] = deque(maxlen=256)
         self._side: set[asyncio.Task[None]] = set()
-        self.hub = Hub(runs, seals, self._left, self.ended)
+        self.hub = Hub(runs, seals, self._left, self.ended, clock)
         self._repeats = Repeats(self, archive, partitions, clock)
 
     def mint(self) -> str:
@@ -192,24 +189,10 @@ class StreamDoor:
 
     async def cancel(self, run: str, by: str) -> bool:
         """See schemas.ports.Door.cancel."""
-        return await self._cancel(run, by, unwatched=False)
+        return await self._cancel(run, by, unwatched=False) in ("flagged", "cancelled")
 
-    async def _cancel(self, run: str, by: str, *, unwatched: bool) -> bool:
-        """Flag a running run, end a waiting one; a run that moves on in between is asked again."""
-        for _ in range(3):
-            state = await self._scripts.cancel(run, by, unwatched=unwatched)
-            if state in ("flagged", "gone", "ended", "watched"):
-                return state == "flagged"
-            fields = await self._runs.fields(run)
-            if not fields or fields["state"] == b"ended":
-                return False
-            epoch, sequence = int(fields["epoch"]), int(fields["seq"])
-            frame = self._seals.error(run, epoch, sequence + 1, _CANCELLED)
-            ending = self._seals.ending(RequestCancelled(run=run, by=by), epoch)
-            guard, value = ("unwatched", "") if unwatched else ("state", state)
-            if await self._scripts.end(run, guard, value, f"{epoch}-{sequence}", frame, ending) == "ok":
-                return True
-        return False
+    async def _cancel(self, run: str, by: str, *, unwatched: bool) -> str:
+        return await cancel_run(self._scripts, self._runs, self._seals, run, by, unwatched=unwatched)
 
     async def _left(self, run: str, watcher: str, reason: str) -> None:
         """A watcher is gone. While Redis is away this is kept in mind: no sweeper misses a watcher of a living door."""
@@ -219,24 +202,17 @@ class StreamDoor:
             self._aside(self._insist(lambda: self._depart(run, watcher)))
 
     async def _depart(self, run: str, watcher: str) -> None:
-        """Drop a watcher. The last one fires the run's policy."""
+        """Drop a watcher. When it was the last one the script sets the run's policy going, so that it holds even when
+        this process dies now; `cancel` is carried out at once, `grace` by the sweeper, by any process."""
         seen = await self._scripts.watch(run, watcher, add=False)
-        if seen.state in ("gone", "ended") or seen.watchers > 0 or seen.policy == "finish":
-            return
-        if seen.policy.startswith("grace:"):
-            self._aside(self._cancel_after(run, float(seen.policy.partition(":")[2])))
-            return
-        await self._cancel(run, "client", unwatched=True)
+        if seen.state not in ("gone", "ended") and not seen.watchers and seen.policy == "cancel":
+            await self._cancel(run, "client", unwatched=True)
 
     async def _withdraw(self, run: str, watcher: str) -> None:
         """End a run whose client was told that it was not accepted, whatever its policy."""
         seen = await self._scripts.watch(run, watcher, add=False)
         if seen.state not in ("gone", "ended"):
             await self._cancel(run, "lost", unwatched=True)
-
-    async def _cancel_after(self, run: str, seconds: float) -> None:
-        await self._clock.sleep(seconds)
-        await self._insist(lambda: self._cancel(run, "client", unwatched=True))
 
     async def _insist(self, call: Callable[[], Awaitable[object]]) -> None:
         """Repeat while Redis is away; every such step may be run twice."""

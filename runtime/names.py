@@ -4,6 +4,7 @@
     {p}:body:<run>             string   the sealed body; deleted at the run's end
     {p}:run:<run>              hash     the run's state (fields: runtime/lua/lib.lua); no expiry while it lives
     {p}:live                   zset     run -> deadline in ms of the server's clock; every run that has not ended
+    {p}:left                   zset     run that nobody watches -> when its policy ends it; goes with the run
     {p}:bytes                  string   sum of the bodies of live runs
     {p}:cleared:<pool>:<lane>  stream   runs that may start; an entry goes with the end of its run
     {p}:lanes                  set      the cleared streams that exist

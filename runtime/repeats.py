@@ -184,6 +184,10 @@ class _Archived:
     async def frames(self, run: str, epoch: int, after: int, count: int) -> Sequence[StoredFrame]:
         return [frame for frame in self._frames if (frame.epoch, frame.sequence) > (epoch, after)][:count]
 
+    async def places(self, runs: Sequence[str]) -> Mapping[str, tuple[int, int] | None]:
+        last = self._frames[-1]
+        return dict.fromkeys(runs, (last.epoch, last.sequence))
+
 
 def replay(kept: ArchiveRecord, seals: Seals, after: int) -> StreamWatch:
     """Watch an archived run from event `after` + 1: a watch like any other, whose stream lies in the record."""

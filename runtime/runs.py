@@ -7,6 +7,7 @@ from typing import Protocol
 
 from base.ids import is_run_id
 from runtime.names import prefix_of
+from runtime.scripts import source
 from schemas.envelope import decode
 from schemas.errors import DecodeError, Failure, UnknownVersion
 from schemas.events import RequestAccepted, RequestFailed, Usage
@@ -27,6 +28,11 @@ class Runs(Protocol):
 
     async def frames(self, run: str, epoch: int, after: int, count: int) -> Sequence[StoredFrame]:
         """Frames behind the place `<epoch>-<after>` in order; (0, 0) = from the start."""
+        ...
+
+    async def places(self, runs: Sequence[str]) -> Mapping[str, tuple[int, int] | None]:
+        """Where each run stands: (epoch, last sequence), None for one that is gone. Ask for hundreds at
+        once, not for thousands: a script holds the server up."""
         ...
 
 
@@ -51,6 +57,22 @@ class RedisRuns:
         key = f"{prefix_of(run)}:reply:{run}"
         rows = await self._redis.execute("XRANGE", key, start, "+", "COUNT", count)
         return [_stored(entry.decode(), flat) for entry, flat in rows]
+
+    async def places(self, runs: Sequence[str]) -> Mapping[str, tuple[int, int] | None]:
+        """One script per partition."""
+        shares: dict[str, list[str]] = {}
+        for run in runs:
+            shares.setdefault(prefix_of(run), []).append(run)
+        found: dict[str, tuple[int, int] | None] = {}
+        for p, mine in shares.items():
+            told = await self._redis.script(source("places"), [f"{p}:run:{run}" for run in mine], ())
+            found |= {run: _place(text) for run, text in zip(mine, told, strict=True)}
+        return found
+
+
+def _place(text: bytes) -> tuple[int, int] | None:
+    epoch, _, sequence = text.partition(b"-")
+    return (int(epoch), int(sequence)) if text else None
 
 
 def cut_short(run: str, fields: Mapping[str, bytes], failure: Failure) -> RequestFailed:

@@ -38,6 +38,7 @@ _ALLOW_OOM = frozenset(
         "regate",
         "tenure",
         "archived",
+        "places",
     }
 )
 #: What stands before every script, in this order.
@@ -154,7 +155,8 @@ class Seat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watched:
-    """What the watch script saw. state gone = unknown or expired."""
+    """What the watch script saw. state gone = unknown or expired. policy: what the last one's going means; undecided =
+    authorization has not said it yet."""
 
     state: str
     watchers: int = 0
@@ -338,7 +340,7 @@ class RedisScripts:
 
     async def watch(self, run: str, watcher: str, *, add: bool) -> Watched:
         p = prefix_of(run)
-        args = ("add" if add else "drop", watcher)
+        args = ("add" if add else "drop", watcher, p, run)
         reply = await self._redis.script(source("watch"), (f"{p}:run:{run}",), args)
         if reply[0] == b"gone":
             return Watched(state="gone")

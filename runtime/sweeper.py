@@ -1,5 +1,5 @@
-"""The sweeper: ends what is past its deadline, lets go of lost watchers, puts cleared runs that fell
-between two steps back to the gate, trims what everyone acknowledged.
+"""The sweeper: ends what is past its deadline, lets go of lost watchers, ends what nobody came back to, puts cleared
+runs that fell between two steps back to the gate, trims what everyone acknowledged.
 
 Any process may run it; every step is idempotent. What to do with a run is decided by `judge`, a pure function; the end
 script then checks that the run still stands where it was seen. After its start, an outage or a failover nobody is late
@@ -9,19 +9,19 @@ for `calm_s`: doors beat and families answer first; only runs past their own dea
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 
 from base import logs, metrics
 from base.clock import Clock
 from base.ids import Random
 from base.replies import time_ms
+from runtime.leaving import cancel_run
 from runtime.names import prefix
 from runtime.runs import Runs, cut_short
 from runtime.scripts import Answer, Scripts
 from runtime.seals import Seals
 from schemas.errors import Code, DecodeError, Failure, HeadraceError
-from schemas.events import RequestCancelled
 from schemas.ports import Redis
 from schemas.verdicts import read_verdict
 
@@ -146,6 +146,7 @@ class Sweeper:
             moved += await self._all_overdue(p, now, settled)
             if settled:
                 await self._lost_doors(p, now)
+                moved += await self._unwatched(p)
                 moved += await self._astray(p, now)
         for stream, groups in self._trims.items():
             await self._scripts.trim(stream, groups)
@@ -157,15 +158,15 @@ class Sweeper:
         for _ in range(_PAGES):
             due = await self._redis.execute("ZRANGEBYSCORE", f"{p}:live", "-inf", now, "LIMIT", stuck, _PAGE)
             for run in due:
-                done = await self._try(p, run.decode(), now, calm)
+                done = await self._try(run.decode(), self._overdue(p, run.decode(), now, calm))
                 moved, stuck = moved + done, stuck + (not done)
             if len(due) < _PAGE:
                 break
         return moved
 
-    async def _try(self, p: str, run: str, now: int, calm: bool) -> bool:
+    async def _try(self, run: str, work: Awaitable[bool]) -> bool:
         try:
-            return await self._overdue(p, run, now, calm)
+            return await work
         except HeadraceError as error:
             log.info("a run was left for the next sweep", run=run, reason=str(error))
         except Exception:
@@ -227,17 +228,22 @@ class Sweeper:
             return
         for run in await self._redis.execute("ZRANGE", f"{p}:live", 0, -1):
             for door in lost:
-                await self._let_go(run.decode(), door.decode())
+                await self._scripts.watch(run.decode(), f"{door.decode()}#", add=False)
         await self._redis.execute("ZREM", f"{p}:doors", *lost)
 
-    async def _let_go(self, run: str, door: str) -> None:
-        seen = await self._scripts.watch(run, f"{door}#", add=False)
-        if seen.state in ("gone", "ended") or seen.watchers or seen.policy == "finish":
-            return
-        if await self._scripts.cancel(run, "lost", unwatched=True) in ("checking", "queued"):
-            failure = _failure(Code.cancelled, "The connection that asked was lost.")
-            epoch, sequence = seen.epoch, seen.sequence
-            frame = self._seals.error(run, epoch, sequence + 1, failure)
-            ending = self._seals.ending(RequestCancelled(run=run, by="lost"), epoch)
-            await self._scripts.end(run, "unwatched", "", f"{epoch}-{sequence}", frame, ending)
-            metrics.inc("headrace_swept_total", reason="lost")
+    async def _unwatched(self, p: str) -> int:
+        """Runs that nobody watches and whose policy ends them now; those of a door lost just now too."""
+        now = time_ms(await self._redis.execute("TIME"))
+        due = await self._redis.execute("ZRANGEBYSCORE", f"{p}:left", "-inf", now, "LIMIT", 0, _PAGE * _PAGES)
+        return sum([await self._try(run.decode(), self._follow_policy(p, run.decode())) for run in due])
+
+    async def _follow_policy(self, p: str, run: str) -> bool:
+        """End it as its last watcher's going means. An end takes its time along; a flag and a loss need help."""
+        fields = await self._runs.fields(run)
+        by = fields.get("leaver", b"client").decode()
+        done = await cancel_run(self._scripts, self._runs, self._seals, run, by, unwatched=True)
+        if done in ("flagged", "gone"):
+            await self._redis.execute("ZREM", f"{p}:left", run)
+        ended = done in ("flagged", "cancelled")
+        metrics.inc("headrace_swept_total", int(ended), reason="left")
+        return ended

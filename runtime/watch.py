@@ -8,6 +8,9 @@ A server that lost its last writes (a power cut, a failover) may show a run as i
 had, or not at all, and may let another owner begin it anew under the same epoch. A reader must never be given the end
 of one answer after the beginning of another, so whatever does not continue what it was given ends it with an error:
 frames of another owner under the same epoch, a run that stands below the reader's place, a run that is gone.
+
+Silence is looked into by the hub, for all quiet runs together: it asks where they stand and sends only those to the
+stream that are elsewhere than their reader. So ten thousand idle readers cost a few calls every `_SILENCE_S`.
 """
 
 from __future__ import annotations
@@ -15,16 +18,19 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 
 from base import metrics
+from base.clock import Clock
 from runtime import faults
 from runtime.runs import Runs
 from runtime.seals import Seals
-from schemas.errors import Code, Refusal, Unavailable
+from schemas.errors import Code, HeadraceError, Refusal, Unavailable
 from schemas.frames import DATA, OWNER, Frame, StoredFrame
 
-_BUFFER = 256 * 1024  # bytes queued for one reader
-_SILENCE_S = 3.0  # after this long without a push the stream is asked
+_BUFFER = 64 * 1024  # bytes queued for one reader; ten thousand slow ones are then 640 MB at the very worst
+_SILENCE_S = 3.0  # how often the runs are asked that have not been heard of since the last time
+_RUNS = 250  # asked about in one go: a millisecond or less of this process and of the server
 _PAGE = 64  # frames per catch-up read
 _AWAY_S = 0.1  # between two tries while Redis is away
 _LOST_RETRY_MS = 1_000  # what a client is told whose request the store lost
@@ -47,6 +53,12 @@ class StreamWatch:
         self._behind, self._attached = behind, behind
         self._finished = self._left = False
         self._ring = asyncio.Event()
+
+    def stands(self, place: tuple[int, int] | None) -> None:
+        """Where its run is. One that is further, fell back or is gone is read; a new owner alone is no new frame."""
+        epoch, sequence = self._tail()
+        if not self._behind and (place is None or place[1] != sequence or place[0] < epoch):
+            self.miss()
 
     def offer(self, frame: StoredFrame) -> None:
         """A push came. Anything that doesn't continue what is queued sends the reader to the stream."""
@@ -83,6 +95,8 @@ class StreamWatch:
         while not self._finished:
             if self._behind and not self._queue:
                 await self._catch_up(until)
+                if self._behind:  # more to read, now or when Redis is back: nothing will ring for it
+                    continue
             if self._queue:
                 frame = self._pop()
                 if frame is not None:
@@ -91,7 +105,7 @@ class StreamWatch:
             left = until - loop.time()
             if left <= 0:
                 return None
-            await self._wait(min(left, _SILENCE_S))
+            await self._wait(left)
         if self._left:  # whoever still asks in a loop must not find None for ever: nothing else would get its turn
             raise Refusal.of(Code.cancelled, "This reader has left.")
         return None
@@ -118,12 +132,10 @@ class StreamWatch:
         return frame
 
     async def _wait(self, seconds: float) -> None:
-        """Until something arrives; a silence sends the reader to the stream."""
+        """Until something arrives, or the time is over."""
         self._ring.clear()
-        try:
+        with suppress(TimeoutError):
             await asyncio.wait_for(self._ring.wait(), seconds)
-        except TimeoutError:
-            self._behind = True
 
     async def _catch_up(self, until: float) -> None:
         """Read one page from the last place; caught up when it is empty, the run is still there, and no push came
@@ -186,16 +198,24 @@ def _started_again() -> Refusal:
 
 class Hub:
     """All watches of one process. `leave` is what happens when a watcher's client is gone, `ended` when a watch has
-    handed out its last frame."""
+    handed out its last frame. clock: None for streams that do not grow any more."""
 
-    def __init__(self, runs: Runs, seals: Seals, leave: Leave, ended: Callable[[], None]) -> None:
+    def __init__(
+        self, runs: Runs, seals: Seals, leave: Leave, ended: Callable[[], None], clock: Clock | None = None
+    ) -> None:
         self.runs, self.seals, self.leave, self.ended = runs, seals, leave, ended
+        self._clock = clock
         self._watches: dict[str, set[StreamWatch]] = {}
+        self._heard: set[str] = set()  # runs, since the last look
+        self._stood: dict[str, tuple[int, int]] = {}  # where the silent ones stood at the last look
+        self._listener: asyncio.Task[None] | None = None
 
     def watch(self, run: str, watcher: str, *, after: int = 0, behind: bool = False) -> StreamWatch:
         """A new watch, hearing pushes from now on."""
         watch = StreamWatch(self, run, watcher, after, behind)
         self._watches.setdefault(run, set()).add(watch)
+        if self._clock is not None and (self._listener is None or self._listener.done()):
+            self._listener = asyncio.create_task(self._listen(self._clock), name="silence of runs")
         return watch
 
     def drop(self, watch: StreamWatch) -> None:
@@ -212,6 +232,7 @@ class Hub:
         watches = self._watches.get(run)
         if not watches:
             return
+        self._heard.add(run)
         cut = int(size)
         frame = StoredFrame(
             epoch=int(epoch),
@@ -229,6 +250,28 @@ class Hub:
         for group in tuple(self._watches.values()):
             for watch in tuple(group):
                 watch.miss()
+
+    async def _listen(self, clock: Clock) -> None:
+        """As long as anybody watches."""
+        while self._watches:
+            await clock.sleep(_SILENCE_S)
+            with suppress(HeadraceError):
+                await self.look()
+
+    async def look(self) -> None:
+        """Ask where the runs stand of which nothing was heard since the last look. Unavailable.
+
+        A run that stands where it stood at the last look needs no look at its readers: they were told then."""
+        silent = [run for run in self._watches if run not in self._heard]
+        stood, self._stood = self._stood, {}
+        self._heard.clear()
+        for start in range(0, len(silent), _RUNS):
+            for run, place in (await self.runs.places(silent[start : start + _RUNS])).items():
+                if place is None or place != stood.get(run):
+                    for watch in self._watches.get(run, ()):
+                        watch.stands(place)
+                if place is not None:
+                    self._stood[run] = place
 
     @property
     def live(self) -> int:

@@ -21,6 +21,7 @@ class DeployModel:
     takes. weight: its share. private: a loopback or private address is meant. command: argv for target local.
     replicas: engines of it, target local only; 0 = none for now. restart: always | on-failure | never, what follows
     when an engine ends by itself. continues: how it goes on with an answer that broke off, one of records.CONTINUES.
+    on_disconnect: what its runs' clients leave behind, "" = as the server says.
     """
 
     command_id: str
@@ -38,6 +39,7 @@ class DeployModel:
     replicas: int = 1
     restart: str = "always"
     continues: str = ""
+    on_disconnect: str = ""
     version: int = 1
 
 

@@ -29,7 +29,9 @@ class RequestAccepted:
     route: the public path. door: the ingress process that accepted it. key_id and secret_mac: the credential's id and
     HMAC(pepper, secret) by ring key mac_kid, never the secret. families: who must answer, the static list of this
     topology version. max_tokens: the client's own bound or None. prompt_tokens: an estimate (bytes / 4).
-    on_disconnect: cancel | finish | grace:<seconds>. priority: what the client asked for, None = its key's.
+    on_disconnect: the server's policy, cancel | finish | grace:<seconds>; until authorization has answered nothing is
+    done by it. disconnect_wish: what the request asks for instead, "" = nothing. priority: what the client asked for,
+    None = its key's.
     keep_ms: how long its ended answer is kept, 0 = as long as any. once: the name of its Idempotency-Key, never the key
     itself, and asked: what was asked under it, as a MAC; "" = it has none.
     """
@@ -52,6 +54,7 @@ class RequestAccepted:
     client_request_id: str = ""
     on_disconnect: str = "cancel"
     priority: int | None = None
+    disconnect_wish: str = ""
     keep_ms: int = 0
     once: str = ""
     asked: str = ""

@@ -19,8 +19,8 @@ class KeyRecord:
 
     models: names or patterns with `*` that the key may use; ("*",) = all. requests_per_minute and concurrency: 0 = no
     limit. weight: its tenant's share of scarce engines. priority: its runs' place inside the tenant, higher goes first.
-    on_disconnect: "" = the server's setting. Times in milliseconds since the epoch, 0 = never. previous_mac:
-    valid until previous_until_ms (rotation).
+    on_disconnect: "" = the model's, else the server's setting. Times in milliseconds since the epoch, 0 = never.
+    previous_mac: valid until previous_until_ms (rotation).
     """
 
     key_id: str
@@ -46,12 +46,14 @@ class KeyRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRecord:
-    """A public model name and the pool that serves it. created: seconds since the epoch (OpenAI's unit)."""
+    """A public model name and the pool that serves it. created: seconds since the epoch (OpenAI's unit).
+    on_disconnect: for its runs where the key says nothing, "" = the server's setting."""
 
     name: str
     pool: str
     created: int = 0
     owned_by: str = "headrace"
+    on_disconnect: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +83,8 @@ class DeploymentRecord:
     """What was asked for and how it stands. state: pending | starting | ready | paused | failed | stopping | stopped.
 
     command_id: the last command about it. pid: of the first replica. replicas: engines wanted. restart: always |
-    on-failure | never. drain: when it goes, running requests may finish first. continues: one of CONTINUES."""
+    on-failure | never. drain: when it goes, running requests may finish first. continues: one of CONTINUES.
+    on_disconnect: of its model's runs, "" = the server's setting."""
 
     deployment: str
     command_id: str
@@ -104,6 +107,7 @@ class DeploymentRecord:
     restart: str = "always"
     drain: bool = True
     continues: str = ""
+    on_disconnect: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,7 +48,7 @@ class Grant:
     tenant: the organization. pool and lane: where the run goes. weight: the tenant's share. cost: tokens that the run
     is expected to take. priority: goes first inside its tenant, 0 = as usual. fail: family -> open | closed, what a
     missing verdict means. scopes: whose limits were reserved (settled by the ledger).
-    on_disconnect: the key's own policy, "" = the server's. limit_*: for the x-ratelimit headers; reset in
+    on_disconnect: the policy of this run, "" = as accepted. limit_*: for the x-ratelimit headers; reset in
     milliseconds; -1 = unlimited.
     """
 

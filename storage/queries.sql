@@ -48,30 +48,35 @@ RETURNING key_id, tenant, name, secret_mac, mac_kid, scopes, models, requests_pe
 -- put_deployment: what is asked for and how it stands, new or replaced
 INSERT INTO deployments (
     deployment, command_id, name, target, pool, state, reason, url, upstream_model, credential, slots, weight, private,
-    command, pid, created_ms, updated_ms, replicas, restart, drain, continues
-) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
+    command, pid, created_ms, updated_ms, replicas, restart, drain, continues,
+    on_disconnect
+) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)
 ON CONFLICT (deployment) DO UPDATE SET
     command_id = excluded.command_id, name = excluded.name, target = excluded.target, pool = excluded.pool,
     state = excluded.state, reason = excluded.reason, url = excluded.url, upstream_model = excluded.upstream_model,
     credential = excluded.credential, slots = excluded.slots, weight = excluded.weight, private = excluded.private,
     command = excluded.command, pid = excluded.pid, updated_ms = excluded.updated_ms, replicas = excluded.replicas,
-    restart = excluded.restart, drain = excluded.drain, continues = excluded.continues;
+    restart = excluded.restart, drain = excluded.drain, continues = excluded.continues,
+    on_disconnect = excluded.on_disconnect;
 
 -- find_deployment: one deployment by its id
 SELECT deployment, command_id, name, target, pool, state, reason, url, upstream_model, credential, slots, weight,
-    private, command, pid, created_ms, updated_ms, replicas, restart, drain, continues
+    private, command, pid, created_ms, updated_ms, replicas, restart, drain, continues,
+    on_disconnect
 FROM deployments WHERE deployment = $1;
 
 -- list_deployments: all of them, oldest first
 SELECT deployment, command_id, name, target, pool, state, reason, url, upstream_model, credential, slots, weight,
-    private, command, pid, created_ms, updated_ms, replicas, restart, drain, continues
+    private, command, pid, created_ms, updated_ms, replicas, restart, drain, continues,
+    on_disconnect
 FROM deployments ORDER BY created_ms, deployment COLLATE "C";
 
 -- set_deployment_state: move a deployment on, with the reason and its process; $6: only while this is its last command
 UPDATE deployments SET state = $2, reason = $3, pid = $4, updated_ms = $5
 WHERE deployment = $1 AND ($6::text IS NULL OR command_id = $6)
 RETURNING deployment, command_id, name, target, pool, state, reason, url, upstream_model, credential, slots, weight,
-    private, command, pid, created_ms, updated_ms, replicas, restart, drain, continues;
+    private, command, pid, created_ms, updated_ms, replicas, restart, drain, continues,
+    on_disconnect;
 
 -- put_replica: how one engine of a deployment stands, new or replaced; nothing when the deployment is gone
 INSERT INTO replicas (deployment, replica, command_id, state, reason, url, pid, restarts, updated_ms)
@@ -103,11 +108,12 @@ SELECT done_ms FROM commands WHERE command_id = $1;
 UPDATE commands SET done_ms = $2 WHERE command_id = $1 AND done_ms = 0;
 
 -- put_model: a public name, new or replaced
-INSERT INTO models (name, pool, created, owned_by) VALUES ($1, $2, $3, $4)
-ON CONFLICT (name) DO UPDATE SET pool = excluded.pool, created = excluded.created, owned_by = excluded.owned_by;
+INSERT INTO models (name, pool, created, owned_by, on_disconnect) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (name) DO UPDATE SET pool = excluded.pool, created = excluded.created, owned_by = excluded.owned_by,
+    on_disconnect = excluded.on_disconnect;
 
 -- list_models: all public names
-SELECT name, pool, created, owned_by FROM models ORDER BY name COLLATE "C";
+SELECT name, pool, created, owned_by, on_disconnect FROM models ORDER BY name COLLATE "C";
 
 -- remove_models: take names away
 DELETE FROM models WHERE name = ANY($1::text[]);

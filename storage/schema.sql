@@ -151,7 +151,8 @@ CREATE TABLE deployments (
     replicas       integer NOT NULL DEFAULT 1,
     restart        text NOT NULL DEFAULT 'always',
     drain          boolean NOT NULL DEFAULT true,
-    continues      text NOT NULL DEFAULT ''
+    continues      text NOT NULL DEFAULT '',
+    on_disconnect  text NOT NULL DEFAULT ''
 );
 
 CREATE TABLE replicas (
@@ -180,7 +181,8 @@ CREATE TABLE models (
     name     text PRIMARY KEY,
     pool     text NOT NULL,
     created  bigint NOT NULL,
-    owned_by text NOT NULL
+    owned_by text NOT NULL,
+    on_disconnect text NOT NULL DEFAULT ''
 );
 
 CREATE TABLE endpoints (

@@ -36,7 +36,7 @@ def create(
     weight: Annotated[int, typer.Option(help="Share when engines are scarce.")] = 1,
     priority: Annotated[int, typer.Option(help="Among its tenant's waiting requests the higher goes first.")] = 0,
     lane: Annotated[str, typer.Option(help="interactive or batch.")] = "interactive",
-    on_disconnect: Annotated[str, typer.Option(help="cancel, finish, grace:SECONDS [server's].")] = "",
+    on_disconnect: Annotated[str, typer.Option(help="cancel, finish, grace:SECONDS [its model's].")] = "",
     expires_in_days: Annotated[float, typer.Option(help="0 = never.")] = 0,
     data: Data = DATA,
     as_json: Json = False,

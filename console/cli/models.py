@@ -27,6 +27,7 @@ Restart = Annotated[str, typer.Option(help="When the engine ends by itself: alwa
 Continues = Annotated[
     str, typer.Option("--continue", help="How it continues a broken answer: continue_final_message or prefill [not].")
 ]
+Leaving = Annotated[str, typer.Option(help="When clients leave: cancel, finish, grace:SECONDS [server's].")]
 Wait = Annotated[bool, typer.Option("--wait", help="Until it is ready; exit code 2 when it fails.")]
 Timeout = Annotated[float, typer.Option(help="Seconds to wait.")]
 
@@ -49,6 +50,7 @@ def add(
     replicas: Replicas = None,
     restart: Restart = "always",
     continues: Continues = "",
+    on_disconnect: Leaving = "",
     wait: Wait = False,
     timeout: Timeout = 120.0,
     data: Data = DATA,
@@ -71,6 +73,7 @@ def add(
         "replicas": replicas,
         "restart": restart,
         "continues": continues,
+        "on_disconnect": on_disconnect,
     }
     server = admin(data)
     found = server.ask("POST", "/models", entry)

@@ -21,7 +21,7 @@ from ingress.body import ClientGone, read_body
 from ingress.credentials import allow, credential_of
 from ingress.errors import INTERNAL, failure_of
 from ingress.exchange import Exchange
-from ingress.headers import client_request_id, deadline_ms, priority, traceparent, wants_strict
+from ingress.headers import client_request_id, deadline_ms, disconnect_wish, priority, traceparent, wants_strict
 from ingress.once import once_key, once_of
 from ingress.parts import Parts
 from ingress.presence import Presence, sign_off
@@ -112,6 +112,7 @@ class Work:
             client_request_id=client_request_id(headers),
             on_disconnect=settings.on_disconnect,
             priority=priority(headers),
+            disconnect_wish=disconnect_wish(headers),
             keep_ms=round(settings.keep * 1000) if asked.store and settings.allow_store else 0,
         )
         budget = deadline_ms(headers, settings.deadline, settings.max_deadline)

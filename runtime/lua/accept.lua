@@ -24,6 +24,7 @@ local function same_before(p, keep, life)
         if word == ARGV[10] then return {1, call('ZCARD', KEYS[3])} end
       end
       if r[1] ~= 'ended' then
+        if r[2] == '' then call('ZREM', p .. ':left', m[1]) end -- it is watched again: its grace does not run on
         call('HSET', p .. ':run:' .. m[1], 'watchers', r[2] == '' and ARGV[10] or r[2] .. ' ' .. ARGV[10])
       end
       return {2, m[1]}

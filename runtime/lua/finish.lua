@@ -26,6 +26,7 @@ local function finish(p, run, r, f, fact, retention)
   end
   call('XADD', p .. ':facts', '*', unpack(entry))
   free(p, run)
+  if (r.watchers or '') == '' then call('ZREM', p .. ':left', run) end
   call('PEXPIRE', p .. ':reply:' .. run, retention)
   call('PEXPIRE', key, retention)
   if r.once and call('HGET', r.once, 'run') == run then

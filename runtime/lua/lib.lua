@@ -13,6 +13,7 @@
 --   owner      <consumer>:<nonce> of the present owner       epoch  how often it was claimed
 --   seq        last SSE event sent                           first  first sequence of the present epoch
 --   watchers   ingress#connection ..., space separated       policy what happens when the last one leaves
+--   leaver     client | lost: how the last watcher went, once nobody watches
 --   cancel     by whom, once somebody cancelled a running run
 --   a, as      the acceptance as signed                      key, stream  for whoever asks later
 --   bytes      size of the body                              deadline  hard end, ms of the server's clock
@@ -67,6 +68,14 @@ local function push(p, run, watchers, epoch, seq, n, kind, d, h)
       call('SPUBLISH', p .. ':push:' .. door, head .. h .. d)
     end
   end
+end
+
+-- Nobody watches the run any more: {p}:left says when it ends unless somebody comes back (cancel now, grace:<s> later,
+-- finish never), so that any process can end it. Returns the policy's word.
+local function depart(p, run, policy)
+  local word, seconds = string.match(policy, '^(%a+):?(.*)$')
+  if word ~= 'finish' then call('ZADD', p .. ':left', ms(now() + 1000 * (tonumber(seconds) or 0)), run) end
+  return word
 end
 
 -- Drop the body and its share of {p}:bytes. Both change in one call, so that a repeat can't count twice.

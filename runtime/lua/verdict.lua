@@ -4,6 +4,7 @@
 --       7 pool  8 lane  9 tenant  10 sealed frame  11 fact kind  12 fact e  13 fact s  14 retention ms  15 frame headers
 --       16 what happens when the last watcher leaves ('' = as accepted)  17 weight  18 cost  19 priority at the gate
 -- Returns {moved, state}: moved 1 when this call cleared or refused the run.
+-- A run that nobody watches any more follows its policy from here on, now that authorization has said it.
 -- Authorization outranks: nothing is decided before it has answered, and its refusal is the one that is shown.
 local p, run, family = ARGV[1], ARGV[2], ARGV[3]
 local r = hash(KEYS[1])
@@ -43,6 +44,9 @@ if wanted and not r['o:' .. family] then
     put('weight', ARGV[17])
     put('cost', ARGV[18])
     put('priority', ARGV[19])
+    if (r.watchers or '') == '' and ARGV[5] ~= 'refuse' and depart(p, run, r.policy) == 'cancel' then
+      put('cancel', r.leaver or 'client')  -- whoever claims it before it is ended stops at once
+    end
   end
   call('HSET', KEYS[1], unpack(fields))
   r['o:' .. family] = ARGV[5]

@@ -117,6 +117,11 @@ class MemoryRuns:
             for id, fields in rows
         ]
 
+    async def places(self, runs: Sequence[str]) -> Mapping[str, tuple[int, int] | None]:
+        await self._server.turn()
+        found = {run: self._server.hashes.get(f"{prefix_of(run)}:run:{run}") for run in runs}
+        return {run: (int(row["epoch"]), int(row["seq"])) if row else None for run, row in found.items()}
+
 
 class MemoryPush:
     """Twin of runtime.push.RedisPush. Nothing is ever missed."""

@@ -113,10 +113,18 @@ class MemoryScripts:
             due = _words(run, "families")
             if answer.family in due and f"o:{answer.family}" not in run:
                 _store_answer(run, answer)
+                self._follow_policy(p, answer, run)
             moved = self._decide(p, answer.run, run, due)
         if answer.entry:
             self._server.ack(f"{p}:requests", answer.family, answer.entry)
         return moved, run["state"].decode() if run is not None else "gone"
+
+    def _follow_policy(self, p: str, answer: Answer, run: dict[str, bytes]) -> None:
+        """A run that nobody watches follows its policy once authorization has said it."""
+        if answer.family != "authorization" or answer.outcome == REFUSE or run.get("watchers"):
+            return
+        if self._depart(p, answer.run, run["policy"].decode()) == "cancel":
+            run["cancel"] = run.get("leaver", b"client")
 
     def _decide(self, p: str, run_id: str, run: dict[str, bytes], due: Sequence[str]) -> bool:
         """Authorization first: nothing is decided before it answered, and its refusal is the one that shows."""
@@ -239,6 +247,8 @@ class MemoryScripts:
         freed = s.bodies.pop(f"{p}:body:{run_id}", b"")
         s.bytes[p] = max(0, s.bytes.get(p, 0) - len(freed))
         s.live.get(p, {}).pop(run_id, None)
+        if not run.get("watchers"):
+            s.left.get(p, {}).pop(run_id, None)
         s.expire(f"{p}:reply:{run_id}", retention)
         s.expire(f"{p}:run:{run_id}", retention)
         once.end(s, run_id, run, kept)
@@ -330,21 +340,34 @@ class MemoryScripts:
         found = self._hash(run)
         if found is None:
             return Watched(state="gone")
-        whole = watcher.endswith("#")
-        kept = [
-            word for word in _words(found, "watchers") if word != watcher and not (whole and word.startswith(watcher))
-        ]
+        whole, before = watcher.endswith("#"), _words(found, "watchers")
+        kept = [word for word in before if word != watcher and not (whole and word.startswith(watcher))]
         if add:
             kept.append(watcher)
+        undecided = found["state"] == b"checking" and "o:authorization" not in found
+        policy = "undecided" if undecided else found["policy"].decode()
         if found["state"] != b"ended":
+            if kept and not before:
+                self._server.left.get(prefix_of(run), {}).pop(run, None)
+            elif before and not kept:
+                if not undecided:
+                    self._depart(prefix_of(run), run, policy)
+                found["leaver"] = b"lost" if whole else b"client"
             found["watchers"] = " ".join(kept).encode()
         return Watched(
             state=found["state"].decode(),
             watchers=len(kept),
-            policy=found["policy"].decode(),
+            policy=policy,
             sequence=int(found["seq"]),
             epoch=int(found["epoch"]),
         )
+
+    def _depart(self, p: str, run_id: str, policy: str) -> str:
+        """lib.lua's depart: when the run ends unless somebody comes back."""
+        word, _, seconds = policy.partition(":")
+        if word != "finish":
+            self._server.left.setdefault(p, {})[run_id] = self._server.now() + round(1000 * float(seconds or 0))
+        return word
 
     # --- groups ---------------------------------------------------------------------------------------------------
 

@@ -90,6 +90,7 @@ class MemoryServer:
         self.hashes: dict[str, dict[str, bytes]] = {}
         self.bodies: dict[str, bytes] = {}
         self.live: dict[str, dict[str, int]] = {}
+        self.left: dict[str, dict[str, int]] = {}
         self.bytes: dict[str, int] = {}
         self.lanes: dict[str, set[str]] = {}
         self.doors: dict[str, dict[str, int]] = {}

@@ -321,6 +321,7 @@ async def test_a_key_over_the_bound_is_free_to_come_again(place: Place) -> None:
 
 async def test_the_last_of_its_clients_decides_for_the_run(place: Place) -> None:
     first, second = await place.ask(), await place.ask()
+    await place.world.scripts.verdict(answer(first.run, "authorization"))
     await first.leave()
     assert await Hands(place.world, first.run).state() == "checking"
     await second.leave()

@@ -15,7 +15,7 @@ from runtime.scripts import Watched
 from schemas.errors import Unavailable
 from schemas.ports import Mark, NewRun, Once
 from tests.engine_support import request, seals
-from tests.run_support import CHANCE, CLOCK, RETENTION_MS, until
+from tests.run_support import CHANCE, CLOCK, RETENTION_MS, answer, until
 
 T = TypeVar("T")
 
@@ -57,8 +57,9 @@ def _ended(server: MemoryServer) -> bool:
 
 async def test_client_that_left_while_redis_was_away_is_signed_off_when_it_is_back() -> None:
     server = MemoryServer(CLOCK)
-    door, _ = _door(server)
+    door, scripts = _door(server)
     watch = await door.accept(_new(door))
+    await scripts.verdict(answer(watch.run, "authorization"))
     server.away = True
     await watch.leave()
     server.away = False
@@ -93,6 +94,7 @@ async def test_reader_whose_attachment_was_not_answered_does_not_keep_the_run() 
     server = MemoryServer(CLOCK)
     door, scripts = _door(server)
     first = await door.accept(_new(door))
+    await scripts.verdict(answer(first.run, "authorization"))
     scripts.losing = True
     with pytest.raises(Unavailable):
         await door.attach(first.run, 0)

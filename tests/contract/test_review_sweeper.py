@@ -11,7 +11,7 @@ import pytest_asyncio
 from runtime import sweeper
 from runtime.sweeper import Sweeper
 from tests.engine_support import seals
-from tests.run_support import CHANCE, CLOCK, PARTITIONS, Hands, RedisWorld, acceptance, open_world, until
+from tests.run_support import CHANCE, CLOCK, PARTITIONS, Hands, RedisWorld, acceptance, answer, open_world, until
 
 OLD = 1  # a heartbeat of long ago, by any clock
 
@@ -32,6 +32,7 @@ def _sweeper(world: RedisWorld, calm_s: float = 0.0, **trims: tuple[str, ...]) -
 async def test_doors_that_could_not_beat_during_an_outage_keep_their_runs(server: RedisWorld) -> None:
     hands, checked = Hands(server), Hands(server)
     await hands.accept(watcher="door#1")
+    await server.scripts.verdict(answer(hands.run, "authorization"))
     await server.scripts.accept(acceptance(checked.run, checks_ms=0))
     late = Hands(server)
     await server.scripts.accept(acceptance(late.run, checks_ms=0, deadline_ms=0))

@@ -307,6 +307,8 @@ async def test_cancel_only_if_nobody_watches(world: World, hands: Hands) -> None
 
 async def test_watchers_come_and_go(world: World, hands: Hands) -> None:
     await hands.accept(policy="grace:5")
+    assert (await world.scripts.watch(hands.run, "door#2", add=True)).policy == "undecided"
+    await world.scripts.verdict(answer(hands.run, "authorization"))
     seen = await world.scripts.watch(hands.run, "door#2", add=True)
     assert (seen.state, seen.watchers, seen.policy, seen.epoch, seen.sequence) == ("checking", 2, "grace:5", 0, 0)
     assert (await world.scripts.watch(hands.run, "door#2", add=True)).watchers == 2

@@ -119,6 +119,8 @@ async def test_runs_of_a_lost_door_follow_their_policy(world: World) -> None:
     await finishing.accept(watcher="lost#2", policy="finish")
     await watched.accept(watcher="lost#3")
     await world.scripts.watch(watched.run, "alive#1", add=True)
+    for hands in (waiting, finishing, watched):
+        await world.scripts.verdict(answer(hands.run, "authorization"))
     await running.own()
     for name in ("door#1", "lost#4"):
         await world.scripts.watch(running.run, name, add=name.startswith("lost"))
@@ -128,6 +130,31 @@ async def test_runs_of_a_lost_door_follow_their_policy(world: World) -> None:
     assert await finishing.state() == "checking" and await watched.state() == "checking"
     assert await running.field("cancel") == "lost"
     assert await world.redis.execute("ZRANGE", f"{waiting.p}:doors", 0, -1) == [b"alive"]
+
+
+async def test_run_that_nobody_came_back_to_ends_at_its_grace_whoever_counted_it(world: World) -> None:
+    """No door is there any more: what it wrote when the last watcher went is enough."""
+    over, early, back = (Hands(world) for _ in range(3))
+    for hands, policy in ((over, "grace:0"), (early, "grace:60"), (back, "grace:0")):
+        await hands.accept(watcher="dead#1", policy=policy)
+        await world.scripts.verdict(answer(hands.run, "authorization"))
+        await world.scripts.watch(hands.run, "dead#1", add=False)
+    await world.scripts.watch(back.run, "alive#1", add=True)
+    assert await _sweeper(world).sweep() == 1
+    assert (await over.state(), await over.field("outcome")) == ("ended", "cancelled")
+    assert (await early.state(), await back.state()) == ("checking", "checking")
+    assert await over.kinds() == ["RequestCancelled"]
+
+
+async def test_running_run_whose_grace_is_over_is_flagged_and_a_vanished_one_forgotten(world: World) -> None:
+    running, vanished = Hands(world), Hands(world)
+    await running.own()
+    for hands in (running, vanished):
+        await world.redis.execute("ZADD", f"{hands.p}:left", 1, hands.run)
+    await world.scripts.watch(running.run, "door#1", add=False)
+    assert await _sweeper(world).sweep() == 1
+    assert await running.field("cancel") == "client"
+    assert await world.redis.execute("ZCARD", f"{running.p}:left") == 0
 
 
 async def test_sweep_trims_what_everyone_acknowledged(world: World) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,10 +14,11 @@ import pytest_asyncio
 from base.ids import mint_run_id
 from runtime.door import Bounds, StreamDoor
 from runtime.names import prefix, push_channel
+from runtime.runs import Runs
 from runtime.watch import StreamWatch
 from schemas.errors import Code, Refusal
 from schemas.events import RequestCompleted, Usage
-from schemas.frames import OWNER, Frame
+from schemas.frames import OWNER, Frame, StoredFrame
 from schemas.ports import NewRun, Watch
 from tests.engine_support import request, seals
 from tests.run_support import (
@@ -145,6 +147,8 @@ async def test_reader_without_any_push_lives_by_the_stream(world: World) -> None
     for _ in range(5):
         await owner.flush()
     await owner.end()
+    for _ in range(2):  # a run that was quiet between two looks is read
+        await door.hub.look()
     assert await _sequences(owner.watch, 6) == [1, 2, 3, 4, 5, 6]
 
 
@@ -164,7 +168,7 @@ async def test_slow_reader_costs_bounded_memory_and_loses_nothing(world: World, 
         await owner.flush(size=4_000)
     await owner.end()
     await until(lambda: watch._behind)
-    assert watch._queued <= 256 * 1024
+    assert watch._queued <= 64 * 1024
     assert await _sequences(watch, 81) == list(range(1, 82))
 
 
@@ -297,6 +301,8 @@ async def test_last_watcher_that_leaves_ends_a_waiting_run(world: World, door: S
     owner = await _accepted(world, door)
     if cleared:
         await owner.clear()
+    else:
+        await world.scripts.verdict(answer(owner.run, "authorization"))
     await owner.watch.leave()
     assert (await owner.hands.state(), await owner.hands.field("outcome")) == ("ended", "cancelled")
     assert await owner.hands.kinds() == ["RequestCancelled"]
@@ -309,16 +315,47 @@ async def test_policy_finish_lets_the_run_go_on(world: World, door: StreamDoor) 
     await owner.end()
 
 
-async def test_policy_grace_waits_for_somebody_to_come_back(world: World, door: StreamDoor) -> None:
-    gone = await _owned(world, door, on_disconnect="grace:0.05")
-    kept = await _owned(world, door, on_disconnect="grace:0.05")
-    await kept.watch.leave()
-    back = await door.attach(kept.run, 0)
-    await gone.watch.leave()
-    await until(lambda: gone.hands.field("cancel"))
-    assert await kept.hands.field("cancel") == ""
+async def test_policy_grace_says_until_when_and_whoever_comes_back_stops_it(world: World, door: StreamDoor) -> None:
+    owner = await _owned(world, door, on_disconnect="grace:30.5")
+    before = CLOCK.now_ms()
+    await owner.watch.leave()
+    ends = await _ends_at(world, owner)
+    assert before + 30_000 <= ends <= CLOCK.now_ms() + 31_000
+    back = await door.attach(owner.run, 0)
+    assert await _ends_at(world, owner) == 0
     await back.leave()
-    await until(lambda: kept.hands.field("cancel"))
+    assert await _ends_at(world, owner) >= ends
+    await owner.end()
+    assert await _ends_at(world, owner) == 0 and await owner.hands.field("cancel") == ""
+
+
+@pytest.mark.parametrize(("policy", "goes"), [("cancel", False), ("grace:60", True), ("finish", True)])
+async def test_run_left_before_authorization_answered_follows_the_policy_that_it_says(
+    world: World, door: StreamDoor, policy: str, goes: bool
+) -> None:
+    """The acceptance said otherwise: it knows neither the key's policy nor the model's."""
+    owner = await _accepted(world, door, on_disconnect="finish" if policy == "cancel" else "cancel")
+    await owner.watch.leave()
+    assert await owner.hands.state() == "checking" and await _ends_at(world, owner) == 0
+    await world.scripts.verdict(replace(answer(owner.run, "authorization"), policy=policy))
+    assert bool(await _ends_at(world, owner)) == (policy != "finish")
+    assert await owner.hands.field("cancel") == ("" if goes else "client")
+
+
+async def test_run_left_unchecked_keeps_whoever_came_back_before_the_verdict(world: World, door: StreamDoor) -> None:
+    owner = await _accepted(world, door)
+    await owner.watch.leave()
+    await door.attach(owner.run, 0)
+    await world.scripts.verdict(replace(answer(owner.run, "authorization"), policy="cancel"))
+    assert await _ends_at(world, owner) == 0 and await owner.hands.field("cancel") == ""
+
+
+async def _ends_at(world: World, owner: Owner) -> int:
+    """When the run's policy ends it, in ms of the server's clock; 0 = never."""
+    if isinstance(world, MemoryWorld):
+        return world.server.left.get(owner.hands.p, {}).get(owner.run, 0)
+    assert isinstance(world, RedisWorld)
+    return int(await world.redis.execute("ZSCORE", f"{owner.hands.p}:left", owner.run) or 0)
 
 
 async def test_door_cancels_wherever_the_run_stands(world: World, door: StreamDoor) -> None:
@@ -346,3 +383,91 @@ async def test_status_shows_the_run_and_nothing_sealed(world: World, door: Strea
     assert not {name for name in status.detail if name in ("a", "as") or name.startswith(("v:", "rd:", "re:", "rs:"))}
     assert await door.status(mint_run_id(CLOCK, CHANCE, 1)) is None
     assert await door.status("not a run") is None
+
+
+# --- silence ----------------------------------------------------------------------------------------------------------
+
+
+class Counted:
+    """The runs of a world, counting what is read of them."""
+
+    def __init__(self, runs: Runs) -> None:
+        self._runs = runs
+        self.reads = self.looks = 0
+
+    async def fields(self, run: str) -> Mapping[str, bytes]:
+        self.reads += 1
+        return await self._runs.fields(run)
+
+    async def checking_body(self, run: str) -> bytes | None:
+        return await self._runs.checking_body(run)
+
+    async def frames(self, run: str, epoch: int, after: int, count: int) -> Sequence[StoredFrame]:
+        self.reads += 1
+        return await self._runs.frames(run, epoch, after, count)
+
+    async def places(self, runs: Sequence[str]) -> Mapping[str, tuple[int, int] | None]:
+        self.looks += 1
+        return await self._runs.places(runs)
+
+
+async def test_idle_readers_read_nothing_and_are_asked_about_together(world: World) -> None:
+    """Claimed, and no token yet: what hundreds of clients of a slow engine look like."""
+    counted = Counted(world.runs)
+    door = StreamDoor("idle", PARTITIONS, world.scripts, counted, seals("ingress"), CLOCK, CHANCE, Bounds())
+    await open_gates(world.scripts)
+    owner = await _owned(world, door)
+    watches = [owner.watch, *[await door.attach(owner.run, 0) for _ in range(500)]]
+    readers = [asyncio.create_task(watch.next(60.0)) for watch in watches]
+    await until(lambda: not any(watch._behind for watch in watches if isinstance(watch, StreamWatch)))
+    before = counted.reads
+    for _ in range(5):
+        await door.hub.look()
+    assert (counted.reads - before, counted.looks) == (0, 5)
+    assert sum(watch._queued + len(watch._queue) for watch in watches if isinstance(watch, StreamWatch)) == 0
+    await owner.flush()
+    await door.hub.look()
+    assert [frame.sequence for frame in await asyncio.gather(*readers) if frame] == [1] * len(watches)
+
+
+async def test_where_runs_stand_is_told_for_many_at_once(world: World, door: StreamDoor) -> None:
+    owners = [await _owned(world, door) for _ in range(5)]
+    await owners[0].flush(3)
+    unknown = mint_run_id(CLOCK, CHANCE, 1)
+    found = await world.runs.places([*(owner.run for owner in owners), unknown])
+    assert found == {owners[0].run: (1, 3), **{owner.run: (1, 0) for owner in owners[1:]}, unknown: None}
+    assert await world.runs.places([]) == {}
+
+
+class Late(Counted):
+    """A frame is stored while an empty page is on its way to its reader."""
+
+    owner: Owner | None = None
+
+    async def frames(self, run: str, epoch: int, after: int, count: int) -> Sequence[StoredFrame]:
+        page = await super().frames(run, epoch, after, count)
+        if self.owner is not None and not page:
+            owner, self.owner = self.owner, None
+            await owner.flush()
+            await self._heard.wait()
+        return page
+
+    def __init__(self, runs: Runs) -> None:
+        super().__init__(runs)
+        self._heard = asyncio.Event()
+
+    def hear(self, door: StreamDoor, message: bytes) -> None:
+        door.hub.hear(message)
+        self._heard.set()
+
+
+async def test_frame_that_comes_while_an_empty_page_is_read_is_read_at_once(world: World) -> None:
+    late = Late(world.runs)
+    door = StreamDoor("late", PARTITIONS, world.scripts, late, seals("ingress"), CLOCK, CHANCE, Bounds())
+    await open_gates(world.scripts)
+    channels = [push_channel(prefix(n), "late") for n in range(PARTITIONS)]
+    await world.push.listen(channels, lambda message: late.hear(door, message), door.hub.missed)
+    owner = late.owner = await _owned(world, door)
+    watch = await door.attach(owner.run, 0)
+    frame = await watch.next(2.0)
+    assert frame is not None and frame.sequence == 1

@@ -23,7 +23,7 @@ async def test_a_deployment_is_found_as_it_was(store: Store) -> None:
 
 async def test_putting_again_replaces_all_but_the_birth(store: Store) -> None:
     await store.deployments.put(DEPLOYMENT)
-    again = replace(DEPLOYMENT, command_id="c2", slots=9, created_ms=5, updated_ms=2_000)
+    again = replace(DEPLOYMENT, command_id="c2", slots=9, on_disconnect="finish", created_ms=5, updated_ms=2_000)
     await store.deployments.put(again)
     assert await store.deployments.find("d1") == replace(again, created_ms=1_000)
 

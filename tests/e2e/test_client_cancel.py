@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -88,3 +89,28 @@ def running(house: House, lab: ScriptedEngine) -> str:
     with redis.Redis.from_url(house.valkey_url) as server:
         live = [name for key in server.scan_iter("*:live") for name in server.zrange(key, 0, -1)]
     return live[0].decode() if len(live) == 1 else ""
+
+
+@pytest.mark.parametrize("wish", ["cancel", "grace:0.2"])
+def test_request_may_ask_to_be_ended_sooner_than_its_key_says(house: House, lab: ScriptedEngine, wish: str) -> None:
+    lab.play([HANG])
+    token = house.new_key(on_disconnect="grace:600")["token"]
+    body = {"model": "lab/scripted", "stream": True, "messages": prompt("", "")}
+    connection = house.post(body, key=token, headers={"x-headrace-on-disconnect": wish})
+    until(lambda: lab.requests)
+    connection.close()
+    assert lab.last.left.wait(10)
+
+
+def test_request_that_asks_to_go_on_longer_than_its_key_says_is_refused_at_once(
+    house: House, lab: ScriptedEngine
+) -> None:
+    token = house.new_key(on_disconnect="grace:5")["token"]
+    body = {"model": "lab/scripted", "messages": prompt("", "")}
+    connection = house.post(body, key=token, headers={"x-headrace-on-disconnect": "finish"})
+    response = connection.getresponse()
+    error = json.loads(response.read())["error"]
+    connection.close()
+    assert (response.status, error["type"]) == (400, "invalid_request_error")
+    assert error["param"] == "x-headrace-on-disconnect"
+    assert "grace:5" in error["message"] and not lab.requests

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.house import House, read_event, until
+from console.embedded.ports import free_port
+from tests.e2e.house import House, another_process, read_event, until
 from tests.e2e.scripted import DONE, ScriptedEngine, chunked, event, failure
 
 LAB = "lab/scripted"
@@ -150,3 +151,27 @@ def test_wrong_place_to_begin_is_a_400(house: House, lab: ScriptedEngine) -> Non
     run, _ = streamed(house, lab)
     status, said = read(house, run, -1)
     assert (status, json.loads(said)["error"]["param"]) == (400, "after")
+
+
+def test_client_of_a_killed_ingress_reads_the_rest_at_another_and_again_from_every_event(
+    house: House, lab: ScriptedEngine
+) -> None:
+    """Real processes: kill -9 in mid-stream, the run is read on live at the other door, then from each cut."""
+    gate = threading.Event()
+    lab.play(chunked(*[event(text) for text in TEXTS], gate, event("f "), event({}, "stop"), DONE))
+    port = free_port()
+    with another_process(house, ["ingress"], "--port", str(port)) as joined:
+        connection = house.post(body(), base_url=f"http://127.0.0.1:{port}")
+        response = connection.getresponse()
+        run, had = response.headers["x-headrace-run"], [read_event(response) for _ in TEXTS]
+        joined.process.kill()
+        with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+            response.read()
+        connection.close()
+    with reading(house, run, len(had)) as rest:
+        gate.set()
+        had += [one.partition(b"\n")[2] for one in iter(lambda: read_event(rest), b"")]
+    assert had[-1] == DONE and len(had) == len(TEXTS) + 3
+    for after in range(len(had)):
+        assert numbered(house, run, after) == list(enumerate(had, start=1))[after:]
+    assert house.record(run)["outcome"] == "completed"

@@ -146,6 +146,7 @@ async def test_small_writes_are_not_delayed() -> None:
         (connection,) = up.server._server.server_state.connections
         sock = connection.transport.get_extra_info("socket")
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+        _assert_silence_is_noticed(sock, 60)
     tune(None, 1)
 
 
@@ -158,3 +159,16 @@ async def test_a_taken_port_says_what_to_change() -> None:
         )
         with pytest.raises(CannotListen):
             await taken.start()
+
+
+def _assert_silence_is_noticed(sock: socket.socket, seconds: int) -> None:
+    """A peer that answers nothing any more is dropped within the limit, whether or not there is something to send."""
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == seconds * 1000
+    if hasattr(socket, "TCP_KEEPIDLE"):
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        idle, step, count = (
+            sock.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        )
+        assert idle + step * count <= seconds

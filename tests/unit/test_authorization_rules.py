@@ -55,6 +55,31 @@ def test_a_key_without_limits_has_nothing_for_the_ledger_to_settle() -> None:
     assert given.limit_requests == -1
 
 
+@pytest.mark.parametrize(
+    ("key", "model", "wish", "given"),
+    [
+        ("", "", "", "grace:30"),
+        ("", "cancel", "", "cancel"),
+        ("finish", "cancel", "", "finish"),
+        ("finish", "cancel", "grace:5", "grace:5"),
+        ("", "", "cancel", "cancel"),
+    ],
+)
+def test_a_grant_says_what_happens_when_the_client_leaves(key: str, model: str, wish: str, given: str) -> None:
+    run = replace(RUN, on_disconnect="grace:30", disconnect_wish=wish)
+    record, known = replace(KEY, on_disconnect=key), replace(MODEL, on_disconnect=model)
+    judged = rules.judge(run, record, known, 0)
+    assert isinstance(judged, Allowed)
+    assert rules.grant(run, judged, Reserved(granted=True), {}).on_disconnect == given
+
+
+def test_a_request_that_asks_for_a_looser_policy_than_it_has_is_refused_before_it_reserves() -> None:
+    run = replace(RUN, on_disconnect="finish", disconnect_wish="grace:10")
+    judged = rules.judge(run, replace(KEY, on_disconnect="cancel"), MODEL, 0)
+    assert isinstance(judged, Refused) and judged.key is not None
+    assert (judged.failure.code, judged.failure.param) == ("invalid_request", "x-headrace-on-disconnect")
+
+
 def test_the_fail_policy_names_every_guard_family_of_the_run_and_never_authorization() -> None:
     run = replace(RUN, families=("authorization", "rules", "persons"))
     found = rules.fail_policy(run, lambda model, key, family: "open" if family == "persons" else "closed")

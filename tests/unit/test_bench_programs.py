@@ -105,12 +105,14 @@ def test_client_that_leaves_a_silent_stream_is_counted_as_aborted(engine: MockEn
     for count, _ in enumerate(stream):
         if count == 3:  # the role and three tokens
             break
+    closed = monotonic()
     stream.close()
     end = monotonic() + 30
     while stats(engine)["aborted"] == before["aborted"]:
         assert monotonic() < end, "the engine did not see its client leave"
     assert [(entry["state"], entry["tokens"]) for entry in ledger(engine, "silent")] == [("hang", 3)]
     assert stats(engine)["live"] == before["live"]
+    assert closed <= ledger(engine, "silent")[0]["left_s"] <= monotonic()  # one clock for the whole machine
 
 
 @pytest.mark.parametrize(

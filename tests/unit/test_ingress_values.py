@@ -7,6 +7,7 @@ import pytest
 from ingress.headers import (
     client_request_id,
     deadline_ms,
+    disconnect_wish,
     frame_headers,
     own_headers,
     priority,
@@ -64,6 +65,16 @@ def test_a_priority_is_a_small_whole_number_or_is_refused() -> None:
         with pytest.raises(Refusal) as refused:
             priority({b"x-headrace-priority": wrong})
         assert refused.value.failure.param == "x-headrace-priority"
+
+
+def test_a_wish_for_the_time_after_leaving_is_a_policy_or_is_refused() -> None:
+    assert disconnect_wish({}) == disconnect_wish({b"x-headrace-on-disconnect": b""}) == ""
+    for policy in (b"cancel", b"finish", b" grace:30", b"grace:0.5"):
+        assert disconnect_wish({b"x-headrace-on-disconnect": policy}) == policy.decode().strip()
+    for wrong in (b"stop", b"grace", b"grace:-1", b"grace:soon", b"FINISH", b"\xff"):
+        with pytest.raises(Refusal) as refused:
+            disconnect_wish({b"x-headrace-on-disconnect": wrong})
+        assert refused.value.failure.param == "x-headrace-on-disconnect"
 
 
 def test_a_valid_traceparent_is_carried_and_anything_else_is_not() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from policy.api_keys import Credential
 from policy.decision import Allowed, Need, Refused, decide
+from policy.disconnect import governing, narrowed
 from policy.quotas import scopes_of
 from schemas.errors import Code, Failure
 from schemas.events import RequestAccepted
@@ -30,7 +31,16 @@ def judge(run: RequestAccepted, key: KeyRecord | None, model: ModelRecord | None
     model: the gateway answers it itself."""
     shown = Credential(key_id=run.key_id, secret_mac=run.secret_mac, mac_kid=run.mac_kid)
     wanted = None if run.route == MODERATIONS else run.model
-    return decide(key, shown, Need(scope=INFERENCE, model=wanted), model, now_ms)
+    judged = decide(key, shown, Need(scope=INFERENCE, model=wanted), model, now_ms)
+    if isinstance(judged, Allowed) and isinstance(leaving := on_disconnect(run, judged), Failure):
+        return Refused(failure=leaving, key=judged.key)
+    return judged
+
+
+def on_disconnect(run: RequestAccepted, allowed: Allowed) -> str | Failure:
+    """The run's policy for the case that its clients leave, or the refusal of a looser wish."""
+    model = allowed.model.on_disconnect if allowed.model else ""
+    return narrowed(governing(allowed.key.on_disconnect, model, run.on_disconnect), run.disconnect_wish)
 
 
 def reservation(run: RequestAccepted, key: KeyRecord, lifetime_ms: int) -> Reservation:
@@ -68,7 +78,8 @@ def fail_policy(run: RequestAccepted, policy: FailPolicy) -> dict[str, str]:
 
 def grant(run: RequestAccepted, allowed: Allowed, reserved: Reserved, fail: dict[str, str]) -> Grant:
     """What the later rooms need to know of the caller of an allowed run."""
-    key = allowed.key
+    key, leaving = allowed.key, on_disconnect(run, allowed)
+    assert isinstance(leaving, str), "a looser wish was refused by judge"
     return Grant(
         tenant=key.tenant,
         key_id=key.key_id,
@@ -79,7 +90,7 @@ def grant(run: RequestAccepted, allowed: Allowed, reserved: Reserved, fail: dict
         priority=priority(key.priority, run.priority),
         fail=fail,
         scopes=_scope_names(key),
-        on_disconnect=key.on_disconnect,
+        on_disconnect=leaving,
         limit_requests=reserved.limit_requests,
         remaining_requests=reserved.remaining_requests,
         reset_requests_ms=reserved.reset_requests_ms,

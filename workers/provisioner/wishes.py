@@ -32,6 +32,7 @@ def desired(command: DeployModel, known: DeploymentRecord | None, now_ms: int) -
         replicas=command.replicas if command.target == LOCAL else 1,
         restart=command.restart,
         continues=command.continues,
+        on_disconnect=command.on_disconnect,
     )
     if known is None or known.state in GOING or wish(known) != wish(record):
         return record
@@ -99,7 +100,8 @@ def endpoint_of(
 
 def model_of(record: DeploymentRecord) -> ModelRecord:
     """The public name that a deployment serves."""
-    return ModelRecord(name=record.name, pool=record.pool, created=record.created_ms // 1000)
+    created = record.created_ms // 1000
+    return ModelRecord(name=record.name, pool=record.pool, created=created, on_disconnect=record.on_disconnect)
 
 
 def served_elsewhere(record: DeploymentRecord, records: Iterable[DeploymentRecord]) -> bool:
