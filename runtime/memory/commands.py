@@ -50,7 +50,7 @@ class MemoryCommands:
 
     def _zset(self, key: str) -> dict[str, int]:
         p, _, name = key.partition(":")
-        sets = {"live": self._server.live, "doors": self._server.doors}
+        sets = {"live": self._server.live, "doors": self._server.doors, "left": self._server.left}
         if name not in sets:
             raise ServerError(f"ERR the memory twin has no sorted set {key}")
         return sets[name].setdefault(p, {})

@@ -69,7 +69,7 @@ class Stream:
 #: Attributes of MemoryServer that a real one would keep on disk and send to its replicas.
 _STORED = (
     *("streams", "hashes", "bodies", "live", "bytes", "lanes", "starts"),
-    *("gates", "routers", "servers", "_expires"),
+    *("gates", "routers", "servers", "doors", "left", "once", "_expires"),
 )
 
 
