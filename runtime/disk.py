@@ -27,6 +27,7 @@ _PROBE = "{durable}:probe"
 _LOOKS = 2  # after a first sync
 _LOOK_MS = 5_000
 _TOO_SOON_S = 0.1
+_STOPS = "this process stops"
 
 #: A connection that may block, and the wait for its server's disk in milliseconds.
 Connect = Callable[[], Awaitable[Client]]
@@ -146,6 +147,7 @@ class Disk:
     _rounds: set[asyncio.Task[None] | None] = field(default_factory=set)
     _waiting: list[_Asked] = field(default_factory=list)
     _timer: asyncio.TimerHandle | None = None
+    _closed: bool = False
 
     async def accept(self, new: Acceptance) -> tuple[bool, int]:
         """See Strict.accept."""
@@ -158,13 +160,21 @@ class Disk:
         return answer
 
     async def _ask(self, call: Call) -> Any:
+        if self._closed:
+            raise Unavailable(_STOPS)
         asked = _Asked(call, asyncio.get_running_loop().create_future())
         self._waiting.append(asked)
         self._schedule()
         return await asked.answer
 
     async def close(self) -> None:
-        """Wait for no disk any more."""
+        """Wait for no disk any more, and begin nothing."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        waiting, self._waiting = self._waiting, []
+        for asked in waiting:
+            _answer(asked, Unavailable(_STOPS))
         tasks = [task for task in self._rounds if task is not None]
         for task in tasks:
             task.cancel()
@@ -194,7 +204,7 @@ class Disk:
     async def _round(self, batch: list[_Asked]) -> None:
         """Accept all, wait once, answer all."""
         client: Client | None = None
-        answers: Sequence[Any] = [Unavailable("this process stops")] * len(batch)
+        answers: Sequence[Any] = [Unavailable(_STOPS)] * len(batch)
         try:
             client = self._idle.pop() if self._idle else await self.connect()
             answers = await self._write(client, batch)
@@ -210,7 +220,10 @@ class Disk:
     async def _write(self, client: Client, batch: Sequence[_Asked]) -> Sequence[Any]:
         scripts, before = RedisScripts(client, self.retention_ms), client.client_id
         said = await asyncio.gather(*(asked.call(scripts) for asked in batch), return_exceptions=True)
-        disks, replicas = await client.execute("WAITAOF", 1, self.replicas, self.wait_ms)
+        try:
+            disks, replicas = await client.execute("WAITAOF", 1, self.replicas, self.wait_ms)
+        except ServerError as error:  # another server by now, or other settings: nobody knows what is on its disk
+            raise Unavailable(f"the server does not say any more what is on its disk: {error}") from None
         if client.client_id != before:
             raise Unavailable("the connection was lost before the disk had answered")  # the new one waits for nothing
         if disks < 1 or replicas < self.replicas:
