@@ -40,6 +40,8 @@ def _found(s: MemoryServer, p: str, m: Run, r: Run | None, new: Acceptance, aske
     if new.watcher in watchers:
         return Accepted(state="new", live=len(s.live.get(p, {})))
     if r["state"] != b"ended":
+        if "cancel" in r:
+            return Accepted(state="ending", run=run)
         if not watchers:
             s.left.get(p, {}).pop(run, None)
         r["watchers"] = " ".join([*watchers, new.watcher]).encode()
