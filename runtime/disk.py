@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from runtime.acceptance import Acceptance, Accepted, Repeat
 from runtime.client import Client, ServerError
 from runtime.scripts import RedisScripts
-from schemas.errors import Code, Refusal, Unavailable
+from schemas.errors import Code, HeadraceError, Refusal, Unavailable
 
 WAITAOF, ALWAYS = "WAITAOF", "appendfsync always"
 _ROUNDS = 16  # under way at most; each has a connection
@@ -97,11 +97,16 @@ def no_promise() -> Refusal:
 
 class Later:
     """Strict acceptances of a process that looks for the server's promise when the first one comes: the look takes a
-    second, and few logins may ask. Refusal when there is none."""
+    second, and few logins may ask. Refusal when there is none. After a lost connection it looks again: another server
+    may be in charge."""
 
-    def __init__(self, find: Callable[[], Awaitable[Disk | RedisScripts | None]]) -> None:
-        self._find, self._looking = find, asyncio.Lock()
+    def __init__(
+        self, find: Callable[[], Awaitable[Disk | RedisScripts | None]], losses: Callable[[], int] = lambda: 0
+    ) -> None:
+        """losses: how many connections to the server were lost so far."""
+        self._find, self._losses, self._looking = find, losses, asyncio.Lock()
         self._found: Disk | RedisScripts | None = None
+        self._seen = 0  # losses when it was found
 
     async def accept(self, new: Acceptance) -> tuple[bool, int]:
         """See Strict.accept."""
@@ -112,12 +117,30 @@ class Later:
         return await (await self.look()).accept_once(new, repeat)
 
     async def look(self) -> Disk | RedisScripts:
-        """Whoever accepts them. What was found stays; nothing found is looked for again."""
+        """Whoever accepts them. What was found stays while the connection does; nothing found is looked for again."""
         async with self._looking:
-            self._found = self._found or await self._find()
+            losses = self._losses()
+            if self._found is None or losses != self._seen:
+                await self._take(await self._found_now())
+                self._seen = losses
         if self._found is None:
             raise no_promise()
         return self._found
+
+    async def _found_now(self) -> Disk | RedisScripts | None:
+        try:
+            return await self._find()
+        except HeadraceError as error:
+            if self._found is None:
+                raise
+            raise Unavailable(str(error)) from None  # it was promised before: a server that cannot is no client's fault
+
+    async def _take(self, found: Disk | RedisScripts | None) -> None:
+        if isinstance(self._found, Disk):
+            if isinstance(found, Disk):
+                return  # the same promise: whoever waits goes on waiting
+            await self._found.close()
+        self._found = found
 
     async def close(self) -> None:
         """Wait for no disk any more."""

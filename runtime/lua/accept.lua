@@ -22,7 +22,7 @@ local function same_before(p, keep, life)
       if m[3] ~= ARGV[i + 10] then return {3, m[1]} end
       if not r[1] then return {4, m[1]} end
       for _, word in ipairs(words(r[2])) do
-        if word == ARGV[10] then return {1, call('ZCARD', KEYS[3])} end
+        if word == ARGV[10] then return m[1] == ARGV[1] and {1, call('ZCARD', KEYS[3])} or {2, m[1]} end
       end
       if r[1] ~= 'ended' then
         if r[3] then return {7, m[1]} end

@@ -15,7 +15,7 @@ import pytest
 from console.embedded.valkey import EmbeddedValkey, ValkeySettings
 from runtime.app import Context, RedisSettings, StrictError, StrictSettings
 from runtime.client import Client
-from runtime.disk import ALWAYS, Disk, promise_of
+from runtime.disk import ALWAYS, Disk, Later, promise_of
 from runtime.door import Bounds, StreamDoor
 from runtime.names import prefix
 from runtime.topology import load
@@ -126,6 +126,32 @@ async def test_request_for_what_cannot_be_promised_is_refused(vague: EmbeddedVal
         with pytest.raises(Refusal, match="cannot say when a request is on its disk"):
             await door.accept(new)
         assert await Hands(world, new.accepted.run).state() == "" and door.hub.live == 0
+
+
+@pytest.mark.parametrize(("asked", "told"), [(StrictSettings(), Refusal), (BATCH, Unavailable)])
+async def test_promise_is_looked_for_again_when_another_server_may_be_in_charge(
+    vague: EmbeddedValkey, asked: StrictSettings, told: type[Exception]
+) -> None:
+    """After a failover to one with other settings no run is called strict that is not."""
+    async with _door(vague.url) as (door, _):
+        context = await Context.open(RedisSettings(url=vague.url), "door", CLOCK, CHANCE, RING, load(), 1)
+        await context.redis.execute("CONFIG", "SET", "appendfsync", "always")
+        door._disk = disk = Later(lambda: context.disk(asked), lambda: context.redis.losses)
+        (await door.accept(_new(door))).close()
+        await context.redis.execute("CONFIG", "SET", "appendfsync", "everysec")
+        context.redis.interrupt()
+        await until(lambda: _back(context.redis))
+        with pytest.raises(told, match="cannot say when"):
+            await door.accept(_new(door))
+        await context.redis.execute("CONFIG", "SET", "appendfsync", "always")
+        if told is Unavailable:  # what was wanted at the start is looked for until it is there
+            (await door.accept(_new(door))).close()
+        await disk.close()
+        await context.close()
+
+
+async def _back(client: Client) -> bool:
+    return client.losses > 0 and client.connected
 
 
 async def test_run_that_is_late_on_disk_is_unavailable_and_withdrawn(waiting: EmbeddedValkey) -> None:
