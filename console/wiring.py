@@ -148,7 +148,7 @@ async def open_door(house: House, door: StreamDoor) -> None:
 async def _ingress(house: House) -> None:
     c, settings = house.context, house.settings.server
     strict = house.settings.runs.strict
-    disk = Later(lambda: c.disk(strict))
+    disk = Later(lambda: c.disk(strict), lambda: c.redis.losses)
     if strict.is_asked:
         await disk.look()
     house.stops.add("strict runs", disk.close, 2.0)

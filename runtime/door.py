@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from runtime import faults
 from runtime.acceptance import Acceptance
 from runtime.disk import Strict, no_promise
 from runtime.leaving import cancel_run
-from runtime.names import prefix
+from runtime.names import prefix, prefix_of
 from runtime.repeats import Repeats, replay
 from runtime.runs import Runs
 from runtime.scripts import Scripts
@@ -86,7 +86,7 @@ class StreamDoor:
         try:
             fits, live = await self.way_in(new.strict).accept(acceptance)
         except BaseException as error:
-            self.undone(watch, error)
+            self.undone(watch, error, acceptance)
             raise
         if not fits:
             watch.close()
@@ -126,11 +126,12 @@ class StreamDoor:
             keep_ms=accepted.keep_ms,
         )
 
-    def undone(self, watch: StreamWatch, error: BaseException) -> None:
-        """The script gave no answer: nobody will watch what it may have accepted all the same."""
+    def undone(self, watch: StreamWatch, error: BaseException, new: Acceptance, names: Sequence[str] = ()) -> None:
+        """The script gave no answer: nobody will watch what it may have accepted all the same, or joined to a run of
+        the Idempotency-Key with these names."""
         watch.close()
         if isinstance(error, Unavailable):
-            self._aside(self._insist(lambda: self._withdraw(watch.run, watch.watcher)))
+            self._aside(self._insist(lambda: self._withdraw(new, names)))
 
     def way_in(self, strict: bool) -> Strict:
         """Who accepts it. Refusal for a promise that cannot be kept here."""
@@ -161,7 +162,7 @@ class StreamDoor:
     async def attach(self, run: str, after: int) -> Watch:
         """See schemas.ports.Door.attach."""
         watcher = f"{self.name}#{short_id(self._chance, 4)}"
-        watch = self.hub.watch(run, watcher, after=after, behind=True)
+        watch = self.hub.watch(run, watcher, after=after, behind=True, ours=False)
         try:
             seen = await self._scripts.watch(run, watcher, add=True)
         except BaseException as error:
@@ -204,11 +205,16 @@ class StreamDoor:
         if seen.state not in ("gone", "ended") and not seen.watchers and seen.policy == "cancel":
             await self._cancel(run, "client", unwatched=True)
 
-    async def _withdraw(self, run: str, watcher: str) -> None:
-        """End a run whose client was told that it was not accepted, whatever its policy."""
-        seen = await self._scripts.watch(run, watcher, add=False)
-        if seen.state not in ("gone", "ended"):
-            await self._cancel(run, "lost", unwatched=True)
+    async def _withdraw(self, new: Acceptance, names: Sequence[str]) -> None:
+        """End a run whose client was told that it was not accepted, whatever its policy. One that somebody else began
+        under the same key loses a watcher, no more."""
+        joined = await self._runs.of_once(prefix_of(new.run), names)
+        for run in {new.run, *joined}:
+            fields = await self._runs.fields(run)
+            if fields and fields["as"] != new.signed.s:
+                await self._depart(run, new.watcher)
+            elif (await self._scripts.watch(run, new.watcher, add=False)).state not in ("gone", "ended"):
+                await self._cancel(run, "lost", unwatched=True)
 
     async def _insist(self, call: Callable[[], Awaitable[object]]) -> None:
         """Repeat while Redis is away; every such step may be run twice."""
