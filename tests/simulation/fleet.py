@@ -37,6 +37,16 @@ class Sent:
     stops: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a request asks of the engines. plan: one of PLANS for each call; gap_ms: before each word."""
+
+    plan: str
+    words: int
+    gap_ms: int
+    extra: str = ""
+
+
 @dataclass
 class Ledger:
     """What the engines sent, by run and call."""

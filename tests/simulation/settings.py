@@ -22,6 +22,7 @@ from workers.router.settings import RouterSettings
 
 RING = KeyRing([RingKey("s1", bytes(range(32)))])
 DEADLINE_S, CHECKS_S = 12.0, 6.0
+RETRY_GRACE_S = 2.0  # of runs with an Idempotency-Key where the policy is cancel
 SLOTS = 2  # of each endpoint
 BANNED, PERSON, EMAIL = "nightfall", "Ada Lovelace", "ada@example.com"
 
@@ -93,4 +94,10 @@ def topology() -> Topology:
 @lru_cache
 def server_settings(on_disconnect: str) -> ServerSettings:
     """The door's."""
-    return ServerSettings(deadline=DEADLINE_S, on_disconnect=on_disconnect, keep_alive=2.0, commit_after=4.0)
+    return ServerSettings(
+        deadline=DEADLINE_S,
+        on_disconnect=on_disconnect,
+        retry_grace=RETRY_GRACE_S,
+        keep_alive=2.0,
+        commit_after=4.0,
+    )

@@ -1,6 +1,6 @@
 """What a schedule is made of. Every step is a value that can be left out, and acts on whatever is there by then.
 
-Publish Resume Leave Cancel     clients           Crash Pause GoOn Drain Skew     processes
+Publish Repeat Resume Leave Cancel   clients      Crash Pause GoOn Drain Skew     processes
 Outage Failover RecordOutage    servers           Trap                            a fault at a chosen call
 Advance                         time              Duplicate Poison                entries from nowhere
 """
@@ -13,19 +13,20 @@ from typing import Protocol
 
 from tests.simulation import settings, wire
 from tests.simulation.clients import Seen
-from tests.simulation.fleet import PLANS
+from tests.simulation.fleet import PLANS, Said
 from tests.simulation.world import P, World
 
 #: Gives a whole number in [low, high]: a seeded generator's, or Hypothesis'.
 Pick = Callable[[int, int], int]
 
-_DOOR_CALLS = ("accept", "accept", "frames", "fields", "watch", "cancel", "end")
+_DOOR_CALLS = ("accept", "accept_once", "frames", "fields", "watch", "cancel", "end", "find_once")
 _WORKER_CALLS = (
     *("verdict", "verdict", "claim", "claim", "flush", "flush", "flush", "end", "end", "end", "beat", "take", "dead"),
     *("ack", "mark", "read", "read", "reserve", "settle", "write", "announce", "checking_body", "release", "fields"),
 )
 _WAITS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 4000)
 _STREAMS = ("requests", "facts", "cleared:pool:interactive")
+_WISHES = ("", "", "", "", "", "cancel", "grace:1", "finish")
 _EXTRAS = ("", "", "", "", settings.EMAIL, settings.PERSON, settings.BANNED)
 
 
@@ -46,10 +47,24 @@ class Publish:
     words: int
     gap_ms: int
     extra: str
+    once: int = 0
+    wish: str = ""
 
     def play(self, world: World) -> None:
-        token = settings.TOKENS[self.key]
-        world.publish(self.door, token, self.stream, self.plan, self.words, self.gap_ms, self.extra)
+        said = Said(self.plan, self.words, self.gap_ms, self.extra)
+        world.publish(self.door, settings.TOKENS[self.key], self.stream, said, self.once, self.wish)
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """One of the requests with an Idempotency-Key comes again."""
+
+    door: int
+    which: int
+    wish: str = ""
+
+    def play(self, world: World) -> None:
+        world.repeat(self.door, self.which, self.wish)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,8 +248,16 @@ def _publish(pick: Pick) -> list[Step]:
         words=pick(1, 8),
         gap_ms=(0, 0, 5, 50, 500)[pick(0, 4)],
         extra=_EXTRAS[pick(0, len(_EXTRAS) - 1)],
+        once=(0, 0, 0, 0, 1, 1, 1, 2)[pick(0, 7)],
+        wish=_WISHES[pick(0, len(_WISHES) - 1)],
     )
     return [said]
+
+
+def _repeat(pick: Pick) -> list[Step]:
+    """A request comes again, once or several times at once."""
+    again = [Repeat(pick(0, 1), pick(0, 7), _WISHES[pick(0, len(_WISHES) - 1)]) for _ in range(pick(1, 2))]
+    return [*(_advance(pick) if pick(0, 1) else []), *again]
 
 
 def _trap(pick: Pick) -> list[Step]:
@@ -265,6 +288,7 @@ Maker = Callable[[Pick], Sequence[Step]]
 _CALM: tuple[Maker, ...] = (
     *([_publish] * 6),
     *([_advance] * 8),
+    *([_repeat] * 3),
     lambda pick: [Skew(pick(0, 3), pick(-600, 600))],
     *([lambda pick: [Leave(pick(0, 7))]] * 2),
     lambda pick: [Cancel(pick(0, 7), pick(0, 1))],
