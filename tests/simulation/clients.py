@@ -50,9 +50,9 @@ class Seen:
 
 @dataclass(eq=False)
 class Asker(Seen):
-    """A client that sends a request. number: its own; tag: of the order that it sends, which others may send again
-    under the same Idempotency-Key (once; "" = none). wish: its x-headrace-on-disconnect. run: known once the head of its
-    answer is here; replayed: the head said that the run was there before."""
+    """A client that sends a request. number: its own; tag: of the order that it sends; once: its
+    Idempotency-Key, under which others may send the same order; wish: its x-headrace-on-disconnect; both "" = none.
+    run: known once the head of its answer is here; replayed: the head said that the run was there before."""
 
     number: int = 0
     tag: int = 0

@@ -15,6 +15,7 @@ each reader for itself saw one execution, nothing is billed twice or above what 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from math import inf
 
@@ -27,6 +28,8 @@ from tests.simulation.clients import Asker, Resumer, Seen, error_of
 from tests.simulation.fleet import calls_in, words_in
 from tests.simulation.once import broken_of_keys
 from tests.simulation.world import Accepted, P, World
+
+Words = list[tuple[int, int, int]]  # run, call, number
 
 _SWEEP_S = 3.0  # two rounds of a sweeper, and what its calls take
 _GRACE_S = 60.0  # reservations outlive the time of their run by this, counted from when they were made
@@ -181,7 +184,8 @@ def _bill(world: World, known: Accepted, row: RequestRecord) -> Iterator[str]:
     if billed > most:
         yield f"I3 run {known.tag} is billed {billed} words, the engines gave {most}"
     if row.outcome == "completed":
-        if row.estimated or billed not in [sent.words for sent in world.ledger.calls[known.tag]]:
+        counted = not row.estimated or world.house.continues
+        if not counted or billed not in [sent.start + sent.words for sent in world.ledger.calls[known.tag]]:
             yield f"I3 run {known.tag} completed: billed {billed}, estimated {row.estimated}"
     elif billed and not row.estimated:
         yield f"I3 run {known.tag} {row.outcome}: {billed} words, not marked estimated"
@@ -198,7 +202,7 @@ def _record(world: World) -> Iterator[str]:
 
 def _asker(world: World, asker: Asker) -> Iterator[str]:
     who = f"client {asker.number}"
-    yield from _one_execution(who, asker, asker.tag, from_start=True)
+    yield from _one_execution(world, who, asker, asker.tag, from_start=True)
     row = _row_of(world, asker)
     if not asker.ended:
         return
@@ -253,11 +257,11 @@ def _same(seen: str, recorded: str) -> bool:
     )
 
 
-def _words(seen: Seen) -> list[tuple[int, int, int]]:
+def _words(seen: Seen) -> Words:
     return words_in(b"".join(seen.events))
 
 
-def _one_execution(who: str, seen: Seen, tag: int, *, from_start: bool) -> Iterator[str]:
+def _one_execution(world: World, who: str, seen: Seen, tag: int, *, from_start: bool) -> Iterator[str]:
     """I2 for one pair of eyes."""
     words = _words(seen)
     numbers = [number for _, _, number in words]
@@ -265,16 +269,30 @@ def _one_execution(who: str, seen: Seen, tag: int, *, from_start: bool) -> Itera
     calls = calls_in(b"".join(seen.events))
     if len(calls) > 1:
         yield f"I2 {who} saw events of several calls: {sorted(calls)}"
+    yield from _seams(world, who, seen, words)
     if any(run != tag for run, _ in calls):
         yield f"I2 {who} saw events of another run: {sorted(calls)}"
     if numbers != list(range(first, first + len(numbers))):
         yield f"I2 {who} saw words out of order: {numbers}"
 
 
+def _seams(world: World, who: str, seen: Seen, words: Words) -> Iterator[str]:
+    """An answer that was gone on with looks as if it had never broken off: one name, one speaker, one end."""
+    turns = [call for _, call, _ in words]
+    if turns != sorted(turns) or (len(set(turns)) > 1 and not world.house.continues):
+        yield f"I2 {who} saw words of calls {turns}"
+    events = [json.loads(event) for event in seen.events if event.startswith(b"{") and not error_of(event)]
+    if len({(event.get("id"), event.get("model"), event.get("created")) for event in events if event["choices"]}) > 1:
+        yield f"I2 {who} saw an answer under several names"
+    for what in (b'"role"', b'"finish_reason":"', b'"usage":{', b"[DONE]"):
+        if sum(what in event for event in seen.events) > 1:
+            yield f"I2 {who} saw {what.decode()} twice"
+
+
 def _resumer(world: World, resumer: Resumer) -> Iterator[str]:
     tag = world.known[resumer.run].tag
     who = f"reader of run {tag} behind {resumer.after}"
-    yield from _one_execution(who, resumer, tag, from_start=resumer.after == 0)
+    yield from _one_execution(world, who, resumer, tag, from_start=resumer.after == 0)
     numbers = resumer.numbers
     if numbers != list(range(numbers[0], numbers[0] + len(numbers)) if numbers else ()):
         yield f"I2 {who} saw events out of order: {numbers}"

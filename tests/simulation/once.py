@@ -44,9 +44,9 @@ def _executions(world: World, key: tuple[str, str]) -> Iterator[str]:
 def _refusals(world: World, key: tuple[str, str], mine: Sequence[Accepted]) -> Iterator[str]:
     """Told that the key is another request's: then there was another."""
     for asker in world.askers:
-        if asker.once and _key(world, asker) == key and asker.code == Code.idempotency_key_reused:
-            if all(known.tag == asker.tag for known in mine):
-                yield f"I8 client {asker.number} was told that {key[1]} is another request's, and there was none"
+        reused = asker.code == Code.idempotency_key_reused and asker.once and _key(world, asker) == key
+        if reused and all(known.tag == asker.tag for known in mine):
+            yield f"I8 client {asker.number} was told that {key[1]} is another request's, and there was none"
 
 
 def _shown(world: World, asker: Asker) -> Iterator[str]:

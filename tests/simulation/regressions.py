@@ -17,6 +17,7 @@ from tests.simulation.steps import (
     Step,
     Trap,
 )
+from tests.simulation.world import House
 
 _STREAM = Publish(0, 0, True, "good", 8, 50, "")
 _SLOW = Publish(0, 0, True, "slow", 3, 0, "")
@@ -24,7 +25,7 @@ _LIMITED = Publish(0, 1, True, "good", 8, 50, "")
 
 
 def _of(*steps: Step) -> Schedule:
-    return Schedule(1, "cancel", steps)
+    return Schedule(House(1, "cancel"), steps)
 
 
 REGRESSIONS = {

@@ -14,7 +14,7 @@ from typing import Protocol
 from tests.simulation import settings, wire
 from tests.simulation.clients import Seen
 from tests.simulation.fleet import PLANS, Said
-from tests.simulation.world import P, World
+from tests.simulation.world import House, P, World
 
 #: Gives a whole number in [low, high]: a seeded generator's, or Hypothesis'.
 Pick = Callable[[int, int], int]
@@ -217,10 +217,9 @@ class Poison:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A play: seed decides all chance inside the world. policy: what becomes of runs whose clients left."""
+    """A play: a house, and what is done to it."""
 
-    seed: int
-    policy: str
+    house: House
     steps: tuple[Step, ...]
 
 
@@ -231,15 +230,16 @@ def compose(pick: Pick) -> Schedule:
     """A schedule, as `pick` decides: requests first, then whatever happens to them."""
     seed = pick(0, 2**32 - 1)
     policy = ("cancel", "cancel", "finish", "grace:1")[pick(0, 3)]
+    continues = ("", "", "e1 e2 e3", "e2 e3")[pick(0, 3)]
     steps: list[Step] = [*_publish(pick)]
     known = _STEPS if pick(0, 7) else _CALM
     for _ in range(pick(2, 24)):
         steps += known[pick(0, len(known) - 1)](pick)
-    return Schedule(seed, policy, tuple(steps))
+    return Schedule(House(seed, policy, continues), tuple(steps))
 
 
 def _publish(pick: Pick) -> list[Step]:
-    plan = ",".join(_PLANS[pick(0, len(_PLANS) - 1)] for _ in range(pick(1, 2)))
+    plan = ",".join(_PLANS[pick(0, len(_PLANS) - 1)] for _ in range(pick(1, 3)))
     said = Publish(
         door=pick(0, 1),
         key=(0, 0, 0, 1, 1, 1, 1, 2)[pick(0, 7)],

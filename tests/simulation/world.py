@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from math import inf
 from typing import Any
 
@@ -19,7 +20,7 @@ from runtime.acceptance import Acceptance
 from runtime.memory import MemoryScripts
 from runtime.names import prefix
 from schemas.envelope import decode
-from schemas.errors import HeadraceError, Unavailable
+from schemas.errors import Code, HeadraceError, Unavailable
 from state.memory import MemoryCatalog
 from storage.memory import MemoryRequests
 from tests.simulation import settings
@@ -46,6 +47,16 @@ class Bugs:
     wire: type[Wire] = Wire
     worker: type[Worker] = Worker
     door: type[Door] = Door
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """How a house is set up. seed: of all chance in it. policy: what becomes of runs whose clients left. continues: the
+    engines that can go on with an answer that broke off, by name."""
+
+    seed: int
+    policy: str
+    continues: str = ""
 
 
 @dataclass(slots=True)
@@ -82,10 +93,10 @@ class Happened:
 
 
 class World:
-    """See above. seed: of all chance in it."""
+    """See above."""
 
-    def __init__(self, seed: int, policy: str, bugs: Bugs, tell: Callable[[str], None] | None = None) -> None:
-        self.seed, self.policy, self.bugs = seed, policy, bugs
+    def __init__(self, house: House, bugs: Bugs, tell: Callable[[str], None] | None = None) -> None:
+        self.house, self.seed, self.policy, self.bugs = house, house.seed, house.policy, bugs
         self.loop = VirtualLoop()  # type: ignore[abstract]  # what it lacks nobody asks for
         self.clock = ServerClock(self.loop)
         self.ledger, self.happened = Ledger(), Happened()
@@ -94,7 +105,7 @@ class World:
         self.redis.on_call = self._noted
         self.record = bugs.record()
         self.postgres = Postgres(self.record)
-        self.catalog = MemoryCatalog(settings.MODELS, settings.ENDPOINTS)
+        self.catalog = MemoryCatalog(settings.MODELS, settings.endpoints(house.continues))
         self.known: dict[str, Accepted] = {}
         self.askers: list[Asker] = []
         self.resumers: list[Resumer] = []
@@ -297,6 +308,13 @@ class World:
         self._digest.update(line.encode())
         if self._told is not None:
             self._told(line)
+
+    def count(self) -> None:
+        """What shows only at the end, for the table."""
+        calls = chain.from_iterable(self.ledger.calls.values())
+        self.happened.counts["continuations"] = sum(call.start > 0 for call in calls)
+        self.happened.counts["replays"] = sum(asker.replayed for asker in self.askers)
+        self.happened.counts["keys reused"] = sum(asker.code == Code.idempotency_key_reused for asker in self.askers)
 
     @property
     def digest(self) -> str:
