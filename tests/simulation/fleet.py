@@ -66,12 +66,6 @@ def order(tag: int, plan: str, words: int, gap_ms: int) -> str:
     return f"run={tag} plan={plan} words={words} gap={gap_ms}"
 
 
-def _begun(asked: dict[str, Any]) -> int:
-    """Words of an answer that the request wants to be gone on with."""
-    last = asked["messages"][-1]
-    return len(_WORD.findall(last["content"].encode())) if last["role"] == "assistant" else 0
-
-
 def calls_in(data: bytes) -> set[tuple[int, int]]:
     """(run, call) of each event in bytes that a client got."""
     return {(int(a), int(b)) for a, b in _MARK.findall(data)}
@@ -105,7 +99,7 @@ class Engine(FakeTransport):
         found = _ORDER.search(asked["messages"][0]["content"])
         assert found is not None, "a request of the simulation says what to do"
         tag, plan = int(found[1]), found[2].split(",")
-        sent = Sent(start=_begun(asked))
+        sent = Sent(start=self.begun(asked))
         calls = self._ledger.calls[tag]
         calls.append(sent)
         number = len(calls)
@@ -115,6 +109,11 @@ class Engine(FakeTransport):
         self._scripts = [script]
         response = await super().open(url, headers, body, timeouts, private=private, method=method)
         return cast(FakeResponse, Metered(response, sent))
+
+    def begun(self, asked: dict[str, Any]) -> int:
+        """Words of an answer that the request wants to be gone on with."""
+        last = asked["messages"][-1]
+        return len(_WORD.findall(last["content"].encode())) if last["role"] == "assistant" else 0
 
 
 class Metered:

@@ -205,10 +205,11 @@ class Worker(Process):
     """A process with authorization, both guards, the router, audit and ledger, and a sweeper."""
 
     ledger: Ledger
+    make_engine = Engine
 
     async def begin(self) -> None:
         c = self.context
-        self.engine = Engine(self.ledger, self.clock)
+        self.engine = self.make_engine(self.ledger, self.clock)
         limits = cast(Limits, Remote(self.wire, "limits"))
         peers = Peers(
             breakers=cast(Breakers, Remote(self.wire, "breakers")),

@@ -248,7 +248,7 @@ def _publish(pick: Pick) -> list[Step]:
         words=pick(1, 8),
         gap_ms=(0, 0, 5, 50, 500)[pick(0, 4)],
         extra=_EXTRAS[pick(0, len(_EXTRAS) - 1)],
-        once=(0, 0, 0, 0, 1, 1, 1, 2)[pick(0, 7)],
+        once=(0, 0, 0, 1, 1, 1, 2, 2)[pick(0, 7)],
         wish=_WISHES[pick(0, len(_WISHES) - 1)],
     )
     return [said]
@@ -258,6 +258,13 @@ def _repeat(pick: Pick) -> list[Step]:
     """A request comes again, once or several times at once."""
     again = [Repeat(pick(0, 1), pick(0, 7), _WISHES[pick(0, len(_WISHES) - 1)]) for _ in range(pick(1, 2))]
     return [*(_advance(pick) if pick(0, 1) else []), *again]
+
+
+def _desert(pick: Pick) -> list[Step]:
+    """The only client of a long answer leaves, once silence is believed, and its door may die."""
+    long = Publish(0, 0, True, "good", 20, 500, "", pick(0, 1), _WISHES[pick(0, len(_WISHES) - 1)])
+    crash: list[Step] = [Crash(pick(0, 1))] if pick(0, 1) else []
+    return [Advance(pick(0, 9) * 1000), long, Advance(pick(1, 20) * 100), Leave(pick(0, 1)), Advance(20), *crash]
 
 
 def _trap(pick: Pick) -> list[Step]:
@@ -289,6 +296,7 @@ _CALM: tuple[Maker, ...] = (
     *([_publish] * 6),
     *([_advance] * 8),
     *([_repeat] * 3),
+    _desert,
     lambda pick: [Skew(pick(0, 3), pick(-600, 600))],
     *([lambda pick: [Leave(pick(0, 7))]] * 2),
     lambda pick: [Cancel(pick(0, 7), pick(0, 1))],

@@ -52,6 +52,20 @@ def test_what_once_broke_a_promise_or_nearly_does_keeps_it(name: str) -> None:
     assert play(REGRESSIONS[name]).violations == ()
 
 
+@pytest.mark.parametrize(
+    ("name", "what", "times"),
+    [
+        ("a repeat comes while the run goes on, and when it has ended", "replays", 3),
+        ("a repeat comes when Redis has forgotten everything", "replays", 2),
+        ("another request comes under a key that is taken", "keys reused", 2),
+        ("an engine breaks off, and another goes on", "continuations", 1),
+        ("a router dies in an answer that another goes on with", "continuations", 1),
+    ],
+)
+def test_a_schedule_reaches_what_it_is_for(name: str, what: str, times: int) -> None:
+    assert play(REGRESSIONS[name]).counts[what] == times
+
+
 def test_a_seed_replays_exactly_in_another_process() -> None:
     def replay(hashes: str) -> str:
         environment = {**os.environ, "PYTHONHASHSEED": hashes, "PYTHONPATH": "."}
