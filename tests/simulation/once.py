@@ -57,10 +57,11 @@ def _shown(world: World, asker: Asker) -> Iterator[str]:
     first, who = world.askers[known.number], f"client {asker.number}"
     if not asker.once or _key(world, first) != _key(world, asker) or known.tag != asker.tag:
         yield f"I8 {who} was shown run {known.run} of client {first.number}, another request's"
+    if world.redis.lost:  # it may have been accepted for both, one after the other
+        return
     if not asker.replayed:
         yield f"I8 {who} was not told that its answer was there before"
-    if not world.redis.lost:
-        yield from _same(first, asker, who)
+    yield from _same(first, asker, who)
 
 
 def _same(first: Asker, again: Asker, who: str) -> Iterator[str]:

@@ -335,7 +335,8 @@ class World:
     def _accepted(self, new: Acceptance) -> None:
         now, number = self.loop.time(), int(decode(new.signed.e)[1].client_request_id)
         accepted = Accepted(new.run, number, self.askers[number].tag, now, now + new.deadline_ms / 1000)
-        self.known.setdefault(new.run, accepted)
+        if new.run not in self.known or self.redis.lost:  # what a failover lost may be accepted again
+            self.known[new.run] = accepted
 
     def _watched(self, run: str, somebody: bool) -> None:
         spans, now = self.known[run].alone, self.loop.time()
