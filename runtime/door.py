@@ -130,11 +130,13 @@ class StreamDoor:
             keep_ms=accepted.keep_ms,
         )
 
-    def undone(self, watch: StreamWatch, error: BaseException) -> None:
-        """The script gave no answer: nobody will watch what it may have accepted all the same."""
+    def undone(self, watch: StreamWatch, error: BaseException, *, keyed: bool = False) -> None:
+        """The script gave no answer: nobody will watch what it may have accepted all the same. keyed: the run may be
+        there for others, who left it to go on, and its client can ask for it again; so it follows its policy."""
         watch.close()
         if isinstance(error, Unavailable):
-            self._aside(self._insist(lambda: self._withdraw(watch.run, watch.watcher)))
+            leave = self._depart if keyed else self._withdraw
+            self._aside(self._insist(lambda: leave(watch.run, watch.watcher)))
 
     def way_in(self, strict: bool) -> Strict:
         """Who accepts it. Refusal for a promise that cannot be kept here."""

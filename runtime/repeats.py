@@ -51,7 +51,7 @@ class Entrance(Protocol):
 
     def acceptance(self, new: NewRun, watcher: str) -> Acceptance: ...
 
-    def undone(self, watch: StreamWatch, error: BaseException) -> None: ...
+    def undone(self, watch: StreamWatch, error: BaseException, *, keyed: bool = False) -> None: ...
 
     def way_in(self, strict: bool) -> Strict: ...
 
@@ -105,7 +105,7 @@ class Repeats:
         try:
             seen = await self._door.way_in(new.strict).accept_once(acceptance, repeat)
         except BaseException as error:
-            self._door.undone(watch, error)
+            self._door.undone(watch, error, keyed=True)
             raise
         faults.hit("ingress", "P4")
         return watch, seen

@@ -28,6 +28,7 @@ _LIMITED = Publish(0, 1, True, "good", 8, 50, "")
 _KEYED = Publish(0, 0, True, "good", 8, 50, "", once=1)
 _SHARED = Publish(1, 0, True, "good", 4, 50, "", once=2)
 _LONG = Publish(0, 0, True, "good", 20, 500, "", wish="grace:1")
+_LEFT = Publish(0, 0, True, "good", 20, 500, "", once=1)
 _BROKEN = Publish(0, 0, True, "cut,good", 8, 50, "")
 
 
@@ -56,6 +57,9 @@ REGRESSIONS = {
     "another request comes under a key that is taken": _of(_SHARED, Advance(20), _SHARED, Advance(2000), _SHARED),
     "a repeat comes when Redis has forgotten everything": _of(
         *(_KEYED, Advance(4000), Failover(10_000), Advance(4000), Repeat(1, 0), Repeat(0, 0), Advance(2000))
+    ),
+    "a repeat of a run that was left to finish hears nothing of its acceptance": _of(
+        *(_LEFT, Advance(1100), Leave(0), Advance(5), Repeat(0, 0), Outage(2100), Advance(9000)), policy="finish"
     ),
     "an engine breaks off, and another goes on": _of(_BROKEN, Advance(2000), continues="e1 e2 e3"),
     "a router dies in an answer that another goes on with": _of(
