@@ -139,6 +139,7 @@ def _unwatched(world: World, known: Accepted, row: RequestRecord) -> Iterator[st
     """A run that nobody watches any more stops at once, where that is its policy and no process was hindered."""
     asker = world.askers[known.number]
     alone = all(resumer.run != known.run for resumer in world.resumers)
+    alone = alone and all(other is asker or not other.once or other.once != asker.once for other in world.askers)
     hindered = world.happened.counts["crashes"] or _hindered(world)
     if patience(world, asker) or not asker.left or not alone or hindered:
         return
