@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,13 +130,16 @@ class StreamDoor:
             keep_ms=accepted.keep_ms,
         )
 
-    def undone(self, watch: StreamWatch, error: BaseException, *, keyed: bool = False) -> None:
-        """The script gave no answer: nobody will watch what it may have accepted all the same. keyed: the run may be
-        there for others, who left it to go on, and its client can ask for it again; so it follows its policy."""
+    def undone(self, watch: StreamWatch, error: BaseException, lives: Sequence[str] = ()) -> None:
+        """The script gave no answer: nobody will watch what it may have accepted all the same. lives: the runs, one
+        after the other, that it may have watched under an Idempotency-Key. Such a run may be there for others, who left
+        it to go on, and its client can ask for it again; so it follows its policy."""
         watch.close()
         if isinstance(error, Unavailable):
-            leave = self._depart if keyed else self._withdraw
-            self._aside(self._insist(lambda: leave(watch.run, watch.watcher)))
+            runs, watcher = tuple(lives), watch.watcher
+            self._aside(
+                self._insist(lambda: self._depart_any(runs, watcher) if runs else self._withdraw(watch.run, watcher))
+            )
 
     def way_in(self, strict: bool) -> Strict:
         """Who accepts it. Refusal for a promise that cannot be kept here."""
@@ -203,12 +206,20 @@ class StreamDoor:
         except Unavailable:
             self._aside(self._insist(lambda: self._depart(run, watcher)))
 
-    async def _depart(self, run: str, watcher: str) -> None:
+    async def _depart_any(self, lives: Sequence[str], watcher: str) -> None:
+        """Leave the first of these runs that has not ended."""
+        for run in lives:
+            if await self._depart(run, watcher) != "ended":
+                return
+
+    async def _depart(self, run: str, watcher: str) -> str:
         """Drop a watcher. When it was the last one the script sets the run's policy going, so that it holds even when
-        this process dies now; `cancel` is carried out at once, `grace` by the sweeper, by any process."""
+        this process dies now; `cancel` is carried out at once, `grace` by the sweeper, by any process. Returns what
+        the run's state was."""
         seen = await self._scripts.watch(run, watcher, add=False)
         if seen.state not in ("gone", "ended") and not seen.watchers and seen.policy == "cancel":
             await self._cancel(run, "client", unwatched=True)
+        return seen.state
 
     async def _withdraw(self, run: str, watcher: str) -> None:
         """End a run whose client was told that it was not accepted, whatever its policy."""

@@ -34,6 +34,7 @@ T = TypeVar("T")
 
 _ARCHIVE_S = 3.0  # a question to the archive
 _LIVES = 64  # of a key whose lives in Redis were forgotten: how many are looked up in the record at once
+_LEFT = 8  # lives that are looked through for the one that was watched without our hearing of it
 _REUSED = "This Idempotency-Key was used for another request. Send that request again, or choose a new key."
 _LOST = Failure(
     code=Code.store_unavailable.value,
@@ -51,7 +52,7 @@ class Entrance(Protocol):
 
     def acceptance(self, new: NewRun, watcher: str) -> Acceptance: ...
 
-    def undone(self, watch: StreamWatch, error: BaseException, *, keyed: bool = False) -> None: ...
+    def undone(self, watch: StreamWatch, error: BaseException, lives: Sequence[str] = ()) -> None: ...
 
     def way_in(self, strict: bool) -> Strict: ...
 
@@ -71,7 +72,7 @@ class Repeats:
         """The run of the key, watched from its start. See schemas.ports.Door.accept."""
         repeat, ids = Repeat(marks=once.marks), self._ids(once, new.accepted.keep_ms)
         while True:
-            watch, seen = await self._ask(_as_life(new, once, ids(repeat.life)), repeat)
+            watch, seen = await self._ask(_as_life(new, once, ids(repeat.life)), repeat, ids)
             if seen.state == "new":
                 metrics.inc("headrace_idempotent_total", outcome="new")
                 return watch
@@ -98,14 +99,14 @@ class Repeats:
         now = self._clock.now_ms()
         return Lives(once.marks[0].name, now - now % max(keep_ms, 1), once.spread % self._partitions)
 
-    async def _ask(self, new: NewRun, repeat: Repeat) -> tuple[StreamWatch, Accepted]:
+    async def _ask(self, new: NewRun, repeat: Repeat, ids: Lives) -> tuple[StreamWatch, Accepted]:
         watch = self._door.watch_new(new.accepted.run)
         acceptance = self._door.acceptance(new, watch.watcher)
         faults.hit("ingress", "P3")
         try:
             seen = await self._door.way_in(new.strict).accept_once(acceptance, repeat)
         except BaseException as error:
-            self._door.undone(watch, error, keyed=True)
+            self._door.undone(watch, error, [ids(repeat.life + n) for n in range(_LEFT)])
             raise
         faults.hit("ingress", "P4")
         return watch, seen

@@ -52,13 +52,11 @@ def _refusals(world: World, key: tuple[str, str], mine: Sequence[Accepted]) -> I
 def _shown(world: World, asker: Asker) -> Iterator[str]:
     """Which run a client was shown, and that it saw of it what the run's own client saw."""
     known = world.known.get(asker.run)
-    if known is None or known.number == asker.number:
+    if known is None or known.number == asker.number or world.redis.lost:  # then it may have been accepted for both
         return
     first, who = world.askers[known.number], f"client {asker.number}"
     if not asker.once or _key(world, first) != _key(world, asker) or known.tag != asker.tag:
         yield f"I8 {who} was shown run {known.run} of client {first.number}, another request's"
-    if world.redis.lost:  # it may have been accepted for both, one after the other
-        return
     if not asker.replayed:
         yield f"I8 {who} was not told that its answer was there before"
     yield from _same(first, asker, who)

@@ -15,7 +15,8 @@ import pytest
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.play import play
 from tests.simulation.regressions import REGRESSIONS
-from tests.simulation.steps import compose
+from tests.simulation.steps import Advance, Cancel, Leave, Publish, Repeat, Schedule, Step, Trap, compose
+from tests.simulation.world import House
 
 _SCHEDULES = 1000
 _WITHIN = 200  # of them, until a planted bug is found
@@ -57,6 +58,17 @@ def test_what_once_broke_a_promise_or_nearly_does_keeps_it(name: str) -> None:
 )
 def test_a_schedule_reaches_what_it_is_for(name: str, what: str, times: int) -> None:
     assert play(REGRESSIONS[name]).counts[what] == times
+
+
+def test_whoever_hears_nothing_of_his_repeat_is_not_counted_as_a_watcher() -> None:
+    keyed = Publish(0, 0, True, "good", 20, 500, "", once=1)
+    told: list[str] = []
+    second: list[Step] = [keyed, Advance(300), Cancel(0, 0), Advance(300), Repeat(0, 0, "cancel"), Advance(600)]
+    lost: list[Step] = [Trap(1, "accept_once", 1, "lose_reply", True), Repeat(1, 0), Advance(100), Leave(0)]
+    steps = (*second, *lost, Leave(0), Advance(12_000))
+    assert play(Schedule(House(1, "cancel"), steps), tell=told.append).violations == ()
+    ends = [float(line.split()[0]) for line in told if line.endswith("scripts.end ok")]
+    assert len(ends) == 2 and ends[1] < 2.0  # it takes 10 s by itself
 
 
 def test_a_seed_replays_exactly_in_another_process() -> None:
