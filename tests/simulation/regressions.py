@@ -28,6 +28,7 @@ _LIMITED = Publish(0, 1, True, "good", 8, 50, "")
 _KEYED = Publish(0, 0, True, "good", 8, 50, "", once=1)
 _SHARED = Publish(1, 0, True, "good", 4, 50, "", once=2)
 _LONG = Publish(0, 0, True, "good", 20, 500, "", wish="grace:1")
+_LEAVER = Publish(0, 0, True, "good", 8, 500, "")
 _LEFT = Publish(0, 0, True, "good", 20, 500, "", once=1)
 _BROKEN = Publish(0, 0, True, "cut,good", 8, 50, "")
 
@@ -48,6 +49,7 @@ REGRESSIONS = {
     "the same, with the other worker": _of(_SLOW, Advance(500), Pause(3), Advance(4500), GoOn(3)),
     "a checker dies before its verdict is stored": _of(Trap(2, "verdict", 1, "crash", False), _STREAM, Advance(500)),
     "a checker dies after its verdict was stored": _of(Trap(3, "verdict", 2, "crash", True), _STREAM, Advance(500)),
+    "a client leaves in mid-answer": _of(_LEAVER, Advance(300), Leave(0), Advance(4000)),
     "a grace ends though the door that counted it died": _of(
         Advance(9000), _LONG, Advance(600), Leave(0), Advance(50), Crash(0), Advance(5000), policy="finish"
     ),
