@@ -126,15 +126,14 @@ class StreamDoor:
             keep_ms=accepted.keep_ms,
         )
 
-    def undone(self, watch: StreamWatch, error: BaseException, lives: Sequence[str] = ()) -> None:
+    def undone(self, watch: StreamWatch, error: BaseException, lives: Sequence[str] = (), e: bytes = b"") -> None:
         """The script gave no answer: nobody will watch what it may have accepted all the same. lives: the runs, one
-        after the other, that it may have watched under an Idempotency-Key. Such a run may be there for others, who left
-        it to go on, and its client can ask for it again; so it follows its policy."""
+        after the other, that it may have watched instead under an Idempotency-Key; e: this request's own event."""
         watch.close()
         if isinstance(error, Unavailable):
             runs, watcher = tuple(lives), watch.watcher
             self._aside(
-                self._insist(lambda: self._depart_any(runs, watcher) if runs else self._withdraw(watch.run, watcher))
+                self._insist(lambda: self._leave_key(runs, watcher, e) if runs else self._withdraw(watch.run, watcher))
             )
 
     def way_in(self, strict: bool) -> Strict:
@@ -202,9 +201,12 @@ class StreamDoor:
         except Unavailable:
             self._aside(self._insist(lambda: self._depart(run, watcher)))
 
-    async def _depart_any(self, lives: Sequence[str], watcher: str) -> None:
-        """Leave the first of these runs that has not ended."""
+    async def _leave_key(self, lives: Sequence[str], watcher: str, e: bytes) -> None:
+        """Take back the run that was accepted for this very event. Another's follows its policy."""
         for run in lives:
+            if (await self._runs.fields(run)).get("a") == e:
+                await self._withdraw(run, watcher)
+                return
             if await self._depart(run, watcher) != "ended":
                 return
 

@@ -52,7 +52,7 @@ class Entrance(Protocol):
 
     def acceptance(self, new: NewRun, watcher: str) -> Acceptance: ...
 
-    def undone(self, watch: StreamWatch, error: BaseException, lives: Sequence[str] = ()) -> None: ...
+    def undone(self, watch: StreamWatch, error: BaseException, lives: Sequence[str] = (), e: bytes = b"") -> None: ...
 
     def way_in(self, strict: bool) -> Strict: ...
 
@@ -106,7 +106,7 @@ class Repeats:
         try:
             seen = await self._door.way_in(new.strict).accept_once(acceptance, repeat)
         except BaseException as error:
-            self._door.undone(watch, error, [ids(repeat.life + n) for n in range(_LEFT)])
+            self._door.undone(watch, error, [ids(repeat.life + n) for n in range(_LEFT)], acceptance.signed.e)
             raise
         faults.hit("ingress", "P4")
         return watch, seen
