@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from bench.faults.invariants import Verdict
 
@@ -73,9 +74,17 @@ def _examples(verdicts: Mapping[str, Verdict]) -> list[str]:
     return [f"{words} ({len(names)}: {', '.join(names[:_FEW])})" for words, names in by_words.items()]
 
 
-def total(rows: Sequence[Row]) -> Row:
+def merged(rows: Iterable[Row]) -> list[Row]:
+    """One row for each case, in the order in which they came first."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.case, []).append(row)
+    return [total(same, case) for case, same in found.items()]
+
+
+def total(rows: Sequence[Row], case: str = "all") -> Row:
     """The sum of the rows."""
-    summed = Row("all", runs=sum(row.runs for row in rows), seconds=sum(row.seconds for row in rows))
+    summed = Row(case, runs=sum(row.runs for row in rows), seconds=sum(row.seconds for row in rows))
     for row in rows:
         summed.ends = dict(Counter(summed.ends) + Counter(row.ends))
         summed.codes = dict(Counter(summed.codes) + Counter(row.codes))
@@ -83,6 +92,7 @@ def total(rows: Sequence[Row]) -> Row:
         summed.order += row.order
         summed.billing += row.billing
         summed.takeovers += row.takeovers
+        summed.broken += row.broken
     return summed
 
 
@@ -102,3 +112,14 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
 def plain(rows: Sequence[Row]) -> dict[str, object]:
     """For programs."""
     return {"cases": [asdict(row) for row in rows], "all": asdict(total(rows))}
+
+
+def read(value: Any) -> list[Row]:
+    """The rows that `plain` wrote. ValueError for anything else."""
+    try:
+        rows = [Row(**one) for one in value["cases"]]
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"not a table of scripts/faults ({error})") from None
+    for row in rows:
+        row.takeovers = [(seconds, name) for seconds, name in row.takeovers]
+    return rows
