@@ -14,7 +14,7 @@ from base import logs, metrics
 from base.clock import Clock
 from policy.prices import Price
 from schemas.envelope import VerifierPort
-from schemas.errors import DecodeError, SignatureError, Unavailable, UnknownVersion
+from schemas.errors import DecodeError, HeadraceError, SignatureError, Unavailable, UnknownVersion
 from schemas.outcomes import Again, Dead, Delivery, Done, Outcome
 from schemas.ports import Keys, Limits
 from schemas.records import FactRecord, KeyRecord, RequestRecord
@@ -96,8 +96,8 @@ class Ledger:
             await self._limits.settle(held.tenant, held.run, held.scopes)
 
     async def _key(self, key_id: str) -> KeyRecord | None:
-        """None also while no store knows it: then authorization can hardly have reserved, and others must not wait."""
+        """None also when no store tells it: then authorization can hardly have reserved, and others must not wait."""
         try:
             return await self._keys.find(key_id)
-        except Unavailable:
+        except HeadraceError:
             return None
