@@ -55,7 +55,7 @@ def _goes_on(kind: str) -> Case:
         at = number * 37 % 1400 if kind == "reset" else number % _TOKENS
         return chat(FRAIL, lambda number: _TOKENS, f"@@fault={kind}.{at}o")(number, said)
 
-    return Case(f"engine.{kind}.continued", "engines", _all_whole, body=body)
+    return Case(f"engine.{kind}.continued", "engines", _all_whole, body=body, continues=True)
 
 
 async def _all_whole(field: Field) -> None:

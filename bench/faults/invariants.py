@@ -52,6 +52,7 @@ class Verdict:
     billing: list[str] = field(default_factory=list)
     record: list[str] = field(default_factory=list)
     code: str = ""
+    continued: bool = False
 
     @property
     def broken(self) -> list[str]:
@@ -62,7 +63,7 @@ class Verdict:
 
 def judge(found: Evidence) -> Verdict:
     """One run."""
-    verdict = Verdict(_ended(found), code=found.said.code)
+    verdict = Verdict(_ended(found), code=found.said.code, continued=_continued(found))
     verdict.truncated = _truncated(found)
     verdict.order = _order(found)
     verdict.billing = _billing(found, verdict.ended)

@@ -106,5 +106,7 @@ async def _one(ground: Ground, case: Case, wish: Wish, runs: int, client: AsyncO
     left = await outside.at_rest(ground)
     verdicts = {one.said.name: judge(one) for one in await outside.gather(ground, load.said)}
     row = row_of(case.name, verdicts, field.takeovers, [*field.notes, *left], case.codes, case.cuts)
+    if case.continues and not row.continued:
+        row.broken.append("no answer was continued")
     row.seconds = monotonic() - begun
     return row

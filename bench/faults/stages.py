@@ -42,7 +42,7 @@ def quick(topology: Topology) -> list[Case]:
     return [
         Case("workers", "stages", partial(_workers, others)),
         Case("router", "stages", _router, BROKEN),
-        Case("router.continued", "stages", partial(midstream, "router"), body=short(SOUND)),
+        Case("router.continued", "stages", partial(midstream, "router"), body=short(SOUND), continues=True),
         Case("ingress", "stages", _ingress, cuts=True),
         Case("rules.frozen", "stages", partial(freeze, "rules", ("P2",))),
     ]
@@ -61,7 +61,7 @@ def full(topology: Topology) -> list[Case]:
         *found,
         Case("ingress.midstream", "stages", partial(midstream, "ingress"), cuts=True),
         Case("router.midstream", "stages", partial(midstream, "router"), BROKEN),
-        Case("router.midstream.continued", "stages", partial(midstream, "router"), body=short(SOUND)),
+        Case("router.midstream.continued", "stages", partial(midstream, "router"), body=short(SOUND), continues=True),
         Case("console.midstream", "stages", partial(midstream, "console")),
         *(Case(f"{one}.frozen", "stages", partial(freeze, one, POINTS), _codes(one)) for one in frozen),
     ]

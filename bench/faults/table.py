@@ -19,7 +19,7 @@ _FEW = 3  # examples of one kind of broken promise
 @dataclass(slots=True)
 class Row:
     """One case. ends: how many runs ended how; codes: of the errors that clients saw. takeovers:
-    seconds and what had been struck, slowest first. broken: sentences."""
+    seconds and what had been struck, slowest first. continued: answers that several engines gave. broken: sentences."""
 
     case: str
     runs: int = 0
@@ -28,6 +28,7 @@ class Row:
     truncated: int = 0
     order: int = 0
     billing: int = 0
+    continued: int = 0
     takeovers: list[tuple[float, str]] = field(default_factory=list)
     seconds: float = 0.0
     broken: list[str] = field(default_factory=list)
@@ -55,6 +56,7 @@ def row_of(
     row.truncated = sum(bool(one.truncated) for one in verdicts.values())
     row.order = sum(bool(one.order) for one in verdicts.values())
     row.billing = sum(bool(one.billing) for one in verdicts.values())
+    row.continued = sum(one.continued for one in verdicts.values())
     row.broken += _examples(verdicts)
     if strange := {code for code in row.codes if codes is not None and code not in codes}:
         row.broken.append(f"errors that nothing here explains: {', '.join(sorted(strange))}")
@@ -91,6 +93,7 @@ def total(rows: Sequence[Row], case: str = "all") -> Row:
         summed.truncated += row.truncated
         summed.order += row.order
         summed.billing += row.billing
+        summed.continued += row.continued
         summed.takeovers += row.takeovers
         summed.broken += row.broken
     return summed

@@ -12,6 +12,7 @@ from openai import AsyncOpenAI
 
 from bench.faults import engines, routing, stages
 from bench.faults.bad_engine import Attempt, BadEngine, attempt_of
+from bench.faults.field import Field
 from bench.faults.invariants import Evidence, Verdict, judge
 from bench.faults.load import Load, chat
 from bench.faults.play import cases
@@ -131,7 +132,8 @@ ON_ROW = {**ROW, "estimated": True}
 
 
 def test_a_continued_answer_of_a_model_that_continues_keeps_every_promise() -> None:
-    assert judge(evidence(ON, PARTS, [ON_ROW])).broken == []
+    verdict = judge(evidence(ON, PARTS, [ON_ROW]))
+    assert (verdict.continued, verdict.broken) == (True, [])
     assert judge(evidence(replace(GOOD, wanted=3, continues=True))).broken == []
     only_its_end_was_missing = replace(GOOD, wanted=3, continues=True)
     assert judge(evidence(only_its_end_was_missing, [Attempt("a b c ", 3, "cut")], [ON_ROW])).broken == []
@@ -216,6 +218,18 @@ def test_a_wrong_name_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[
     assert faults.chosen(faults.known(True), ["servers"]) == ["valkey.killed", "valkey.frozen", "postgres.frozen"]
     with pytest.raises(ValueError, match="no case or family 'nothing'"):
         faults.chosen(faults.known(True), ["nothing"])
+    for words in (["--outage", "0"], ["--runs", "0"], ["--json", "/nowhere/x.json"]):
+        with pytest.raises(ValueError, match=words[0]):
+            faults.check(faults.parser().parse_args(words))
+
+
+def test_a_freeze_is_as_long_as_its_form_has_it_or_as_was_asked_for() -> None:
+    def outage(long: bool, asked: float | None) -> float:
+        field = Field.__new__(Field)
+        field.long, field.outage_s = long, asked
+        return field.outage(30.0, 4.0)
+
+    assert [outage(True, None), outage(False, None), outage(True, 7.0)] == [30.0, 4.0, 7.0]
 
 
 async def seen(kind: str, official: bool) -> tuple[Said, list[Attempt]]:
