@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from runtime.acceptance import Acceptance, Accepted, Repeat
 from runtime.client import Client, ServerError
 from runtime.scripts import RedisScripts
-from schemas.errors import Unavailable
+from schemas.errors import Code, Refusal, Unavailable
 
 WAITAOF, ALWAYS = "WAITAOF", "appendfsync always"
 _ROUNDS = 16  # under way at most; each has a connection
@@ -81,6 +81,47 @@ class Strict(Protocol):
     async def accept_once(self, new: Acceptance, repeat: Repeat) -> Accepted:
         """As Scripts.accept_once. Unavailable as above."""
         ...
+
+
+_NO_DISK = (
+    "The server under this gateway cannot say when a request is on its disk, so `strict` cannot be promised. Leave "
+    "x-headrace-durability out, or ask the operator for `appendfsync always`."
+)
+
+
+def no_promise() -> Refusal:
+    """What a strict request is told where nothing can be promised."""
+    return Refusal.of(Code.invalid_request, _NO_DISK, param="x-headrace-durability")
+
+
+class Later:
+    """Strict acceptances of a process that looks for the server's promise when the first one comes: the look takes a
+    second, and few logins may ask. Refusal when there is none."""
+
+    def __init__(self, find: Callable[[], Awaitable[Disk | RedisScripts | None]]) -> None:
+        self._find, self._looking = find, asyncio.Lock()
+        self._found: Disk | RedisScripts | None = None
+
+    async def accept(self, new: Acceptance) -> tuple[bool, int]:
+        """See Strict.accept."""
+        return await (await self.look()).accept(new)
+
+    async def accept_once(self, new: Acceptance, repeat: Repeat) -> Accepted:
+        """See Strict.accept_once."""
+        return await (await self.look()).accept_once(new, repeat)
+
+    async def look(self) -> Disk | RedisScripts:
+        """Whoever accepts them. What was found stays; nothing found is looked for again."""
+        async with self._looking:
+            self._found = self._found or await self._find()
+        if self._found is None:
+            raise no_promise()
+        return self._found
+
+    async def close(self) -> None:
+        """Wait for no disk any more."""
+        if isinstance(self._found, Disk):
+            await self._found.close()
 
 
 @dataclass(slots=True)

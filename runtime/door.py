@@ -15,7 +15,7 @@ from base.ids import Random, mint_run_id, short_id
 from base.replies import time_ms
 from runtime import faults
 from runtime.acceptance import Acceptance
-from runtime.disk import Strict
+from runtime.disk import Strict, no_promise
 from runtime.leaving import cancel_run
 from runtime.names import prefix
 from runtime.repeats import Repeats, replay
@@ -31,10 +31,6 @@ from schemas.records import ArchiveRecord
 log = logs.room("runtime")
 
 _AWAY = (0.2, 1.0)  # seconds, jittered, between two tries of a farewell while Redis is away
-_NO_DISK = (
-    "The server under this gateway cannot say when a request is on its disk, so `strict` cannot be promised. Leave "
-    "x-headrace-durability out, or ask the operator for `appendfsync always`."
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +137,7 @@ class StreamDoor:
         if not strict:
             return self._scripts
         if self._disk is None:
-            raise Refusal.of(Code.invalid_request, _NO_DISK, param="x-headrace-durability")
+            raise no_promise()
         return self._disk
 
     async def beat(self, redis: Redis) -> None:
