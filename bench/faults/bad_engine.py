@@ -90,9 +90,9 @@ def _at_byte(events: list[bytes], at: int) -> Reply:
 
 
 def _half_character(events: list[bytes], at: int) -> Reply:
-    """The stream ends inside a character of several bytes."""
+    """The stream ends inside the last character of two bytes."""
     flat = b"".join(events)
-    return [STREAM_HEAD, chunk(flat[: flat.index(b"\xc3") + 1]), 0.02, CHUNKS_END]
+    return [STREAM_HEAD, chunk(flat[: flat.rindex(b"\xc3") + 1]), 0.02, CHUNKS_END]
 
 
 def _split_characters(events: list[bytes], at: int) -> Reply:
