@@ -37,12 +37,8 @@ def chat(model: str, tokens: Callable[[int], int], mark: str = "") -> Body:
     return body
 
 
-def short(model: str) -> Body:
-    """4 to 24 tokens."""
-    return chat(model, lambda number: 4 + number * 7 % 21)
-
-
-SHORT = short("mock")
+#: 4 to 24 tokens.
+SHORT = chat("mock", lambda number: 4 + number * 7 % 21)
 
 
 @dataclass(slots=True)
