@@ -21,7 +21,7 @@ from schemas.envelope import SCRIPT
 #: Who speaks in every process besides its rooms: scripts, and the sweeper beside its stages.
 _EVERYWHERE = frozenset({SCRIPT, "sweeper"})
 #: Rooms that keep the projection of keys; each record in it is signed for its place.
-_KEEPS_KEYS = frozenset({"ingress", "authorization", "console"})
+_KEEPS_KEYS = frozenset({"ingress", "authorization", "audit", "console"})
 _CONNECTION = "hello ping select info time client|setname client|unblock eval evalsha"
 _KEYSPACE = "exists del get set mset strlen decrby pexpire pexpireat pttl"
 _HASHES = "hset hdel hget hgetall hmget hincrby"

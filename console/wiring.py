@@ -181,8 +181,8 @@ async def _ingress(house: House) -> None:
 
 
 async def _audit(house: House) -> None:
-    c, store = house.context, house.store
-    house.stages += build_audit(c, store.requests, store.archive, house.shared.limits, house.settings.audit)
+    c, store, shared = house.context, house.store, house.shared
+    house.stages += build_audit(c, store.requests, store.archive, shared.keys, shared.limits, house.settings.audit)
 
     async def sweep() -> None:
         await store.archive.sweep(c.clock.now_ms())

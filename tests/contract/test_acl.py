@@ -74,7 +74,7 @@ async def test_catalog_and_keys_are_written_by_those_who_own_them(users: Client)
     for room in ROOMS:
         assert await may(users, room, "HSET", "catalog:models", "m", "x") == (room == "provisioner"), room
         assert await may(users, room, "HGETALL", "catalog:models"), room
-        keeps = room in ("ingress", "authorization", "console")
+        keeps = room in ("ingress", "authorization", "audit", "console")
         assert await may(users, room, "SET", "key:aa", "x") == keeps, room
         assert not await may(users, room, "GET", "somebody:elses"), room
 

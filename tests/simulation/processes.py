@@ -235,11 +235,12 @@ class Worker(Process):
     def _stages(self, limits: Limits) -> Sequence[Stage]:
         c = self.context
         record, kept = cast(Record, Remote(self.wire, "record")), cast(Kept, Remote(self.wire, "archive"))
+        keys = MemoryKeys(settings.keys())
         return [
-            *build_authorization(c, MemoryKeys(settings.keys()), self.catalog, limits, settings.AUTHORIZATION, _fail),
+            *build_authorization(c, keys, self.catalog, limits, settings.AUTHORIZATION, _fail),
             *self._guards(),
             router_stage(self.router, self.catalog, lambda: (MODERATIONS_POOL, "pool")),
-            *build_audit(c, record, kept, limits, settings.AUDIT),
+            *build_audit(c, record, kept, keys, limits, settings.AUDIT),
         ]
 
     def _guards(self) -> list[Stage]:
