@@ -135,9 +135,3 @@ def unary_usage(answer: Answered, prompt_tokens: int) -> Usage:
     if answer.usage is not None:
         return answer.usage
     return Usage(prompt_tokens=prompt_tokens, completion_tokens=-(-answer.text_bytes // 4), estimated=True)
-
-
-def taken_over_usage(lease: RunLease) -> Usage:
-    """What an earlier owner's events are worth: the first of them named the speaker, the others carried text."""
-    sent = max(lease.sequence - 1, 0)
-    return Usage(prompt_tokens=lease.accepted.prompt_tokens, completion_tokens=sent, estimated=True)

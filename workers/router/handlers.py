@@ -13,6 +13,7 @@ import orjson
 from base import logs
 from base.clock import Clock
 from base.crypto import digest
+from providers.openai_continue import Told
 from providers.openai_openai import wants_usage
 from schemas.envelope import VerifierPort
 from schemas.errors import Failure, OwnerLost, Refusal
@@ -21,7 +22,7 @@ from schemas.frames import END, ERROR, encode_failure
 from schemas.outcomes import Delivery
 from schemas.ports import Catalog, RunLease
 from schemas.routes import GUARDRAILS, MODERATIONS
-from workers.router.attempt import Work, taken_over_usage
+from workers.router.attempt import Work
 from workers.router.call import Caller
 from workers.router.choice import Absent, Place
 from workers.router.clearance import clear, edited
@@ -29,7 +30,7 @@ from workers.router.health import Health
 from workers.router.interrupt import Interrupt, Stopped
 from workers.router.moderation import moderation
 from workers.router.pools import Pools
-from workers.router.resume import end_if_whole, take_up
+from workers.router.resume import end_if_whole, heard, take_up, usage_of_sent
 from workers.router.rules import (
     CANCELLED,
     NO_ENGINE,
@@ -111,7 +112,7 @@ class Router:
             show_usage=accepted.stream and wants_usage(lease.body),
             started=started,
             deadline=started + lease.deadline_s,
-            usage=taken_over_usage(lease) if lease.sequence else None,
+            usage=usage_of_sent(lease, Told()) if lease.sequence else None,
             continued=max(lease.epoch - 2, 0),
         )
 
@@ -169,7 +170,7 @@ class Router:
     async def _goes_on(self, work: Work, interrupt: Interrupt) -> bool:
         """Whether an answer that broke off may be continued; if so `work` says from where."""
         endpoints = await interrupt.wait(self._needs.catalog.endpoints(work.grant.pool))
-        reason = await take_up(work, endpoints, self._needs.continuations)
+        reason = await interrupt.wait(take_up(work, endpoints, self._needs.continuations))
         if reason:
             log.info("not continued", run=work.lease.run, sequence=work.lease.sequence, reason=reason)
         else:
@@ -209,7 +210,7 @@ class Router:
             run=lease.run,
             failure=TAKEN_OVER,
             model=lease.accepted.model,
-            usage=taken_over_usage(lease),
+            usage=usage_of_sent(lease, await heard(lease)),
             events=lease.sequence + 1,
         )
         await self._end_error(lease, TAKEN_OVER, fact)
