@@ -3,10 +3,13 @@
 Starts a scripted engine (bench/mock_engine.py: 10 tokens a second) and a fresh Headrace with a process per room in a
 temporary folder, then, one after the other, each time with a request of its own:
 
-    guard      kill -9 the guard that holds the request: another one takes it over, the answer comes late but whole
+    guard      kill -9 the guard that holds the request: its successor takes it over at once, the answer comes whole
+    router     kill -9 the process that talks to the engine in mid-stream: an error with a code, never a clean end
     valkey     kill -9 the server under everything in mid-stream: it restarts from its file, the answer goes on
     ingress    kill -9 the process that holds the client's socket: the client reads on where it was, at its successor
-    router     kill -9 the process that talks to the engine in mid-stream: an error with a code, never a clean end
+
+The supervisor sees a process die and tells its successor. Only in the idle limit (15 s) after the server restarted does
+nobody take anything over, so `valkey` stands behind both.
 
 Exit code 0 when every request ended with the whole answer or a coded error, 1 when one did not. Nothing is left behind.
 """
@@ -199,9 +202,9 @@ def ingress(demo: Demo) -> bool:
 
 SCENES: dict[str, Callable[[Demo], bool]] = {
     "guard": guard,
+    "router": midstream("router", "the process that talks to the engine dies in mid-stream"),
     "valkey": midstream("valkey", "the server that carries all streams dies in mid-stream"),
     "ingress": ingress,
-    "router": midstream("router", "the process that talks to the engine dies in mid-stream (taken over after 15 s)"),
 }
 
 
