@@ -24,8 +24,9 @@ def _nobody() -> None:
 class Work:
     """A cleared run. started and deadline: monotonic seconds of the claim and of the run's end. said: the verdicts of
     the guards. why: what the present endpoint was chosen from; answered: told when the first byte of its answer is
-    here. told: what the client has of an answer that is to be continued; continued: how often that was tried;
-    unable: endpoints that cannot; after: events that the client had when the present call began."""
+    here. sent: what earlier owners have sent; told: what the client has of an answer that is to be continued;
+    continued: how often that was tried; unable: endpoints that cannot; after: events that the client had when the
+    present call began."""
 
     lease: RunLease
     grant: Grant
@@ -40,6 +41,7 @@ class Work:
     answered: Callable[[], None] = _nobody
     usage: Usage | None = None
     first_at: float | None = None
+    sent: Told | None = None
     told: Told | None = None
     continued: int = 0
     unable: frozenset[str] = frozenset()

@@ -79,11 +79,12 @@ class Router:
         stayed away, before anything was sent: then the entry is tried again."""
         started = self._clock.monotonic()
         try:
+            sent = await heard(lease) if lease.sequence else None
             try:
-                work = self._clear(lease, started)
+                work = self._clear(lease, started, sent)
             except Refusal as refusal:
-                if lease.sequence > 0:
-                    await self._end_taken_over(lease)
+                if sent is not None:
+                    await self._end_taken_over(lease, sent)
                     return
                 log.error("run not cleared", run=lease.run, code=refusal.failure.code, reason=str(refusal))
                 fact = RequestFailed(run=lease.run, failure=refusal.failure, events=1)
@@ -100,8 +101,8 @@ class Router:
         """Endpoint -> requests that this process has there now."""
         return self._needs.pools.used()
 
-    def _clear(self, lease: RunLease, started: float) -> Work:
-        """The run as its verdicts allow it. Refusal."""
+    def _clear(self, lease: RunLease, started: float, sent: Told | None) -> Work:
+        """The run as its verdicts allow it. sent: by earlier owners. Refusal."""
         accepted = lease.accepted
         leave = clear(accepted, digest(lease.body), lease.verdicts, self._needs.verifier)
         return Work(
@@ -112,7 +113,8 @@ class Router:
             show_usage=accepted.stream and wants_usage(lease.body),
             started=started,
             deadline=started + lease.deadline_s,
-            usage=usage_of_sent(lease, Told()) if lease.sequence else None,
+            usage=usage_of_sent(lease, sent) if sent else None,
+            sent=sent,
             continued=max(lease.epoch - 2, 0),
         )
 
@@ -204,13 +206,13 @@ class Router:
             if chosen is None or await interrupt.wait(self._needs.health.may_call(chosen)):
                 return found
 
-    async def _end_taken_over(self, lease: RunLease) -> None:
+    async def _end_taken_over(self, lease: RunLease, sent: Told) -> None:
         """An earlier owner died after its first frame: a second answer must never follow the half of another."""
         fact = RequestFailed(
             run=lease.run,
             failure=TAKEN_OVER,
             model=lease.accepted.model,
-            usage=usage_of_sent(lease, await heard(lease)),
+            usage=usage_of_sent(lease, sent),
             events=lease.sequence + 1,
         )
         await self._end_error(lease, TAKEN_OVER, fact)

@@ -29,18 +29,15 @@ _GAP = "its stream does not hold all that was sent"
 async def take_up(work: Work, endpoints: Sequence[EndpointRecord], most: int) -> str:
     """Prepare `work` to go on; "" or why it may not. most: continuations that a run may have."""
     unable = frozenset(one.endpoint for one in endpoints if not one.continues)
-    reason = ""
     if not work.lease.accepted.stream or len(unable) == len(endpoints):
-        reason = "no endpoint of its pool continues answers"
-    elif work.continued >= most:
-        reason = f"it was continued {work.continued} times"
-    if reason and work.attempts:
-        return reason
-    told = await heard(work.lease)
-    work.usage = usage_of_sent(work.lease, told)
-    reason = reason or refusal(work.lease.accepted.route, work.body, told)
+        return "no endpoint of its pool continues answers"
+    if work.continued >= most:
+        return f"it was continued {work.continued} times"
+    told = work.sent or await heard(work.lease)
+    reason = refusal(work.lease.accepted.route, work.body, told)
     if not reason:
-        work.told, work.unable = told, unable
+        work.told, work.sent, work.unable = told, None, unable
+        work.usage = usage_of_sent(work.lease, told)
         work.continued += 1
     return reason
 
