@@ -10,6 +10,7 @@ rows, `table` shows them; `python -m bench.failover` plays both.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import sys
 import tempfile
@@ -249,6 +250,8 @@ def both(folder: Path, *, patient: bool) -> list[Row]:
 
 
 def main() -> int:
+    words = "Kill the server under load, with a lagging replica and with a cut file."
+    argparse.ArgumentParser(prog="python -m bench.failover", description=words).parse_args()
     with tempfile.TemporaryDirectory(prefix="hr-") as folder:
         rows = both(Path(folder), patient=True)
     print(table(rows))

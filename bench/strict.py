@@ -9,6 +9,7 @@ door's step is measured, without HTTP and without checks.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import sys
 import tempfile
@@ -132,6 +133,8 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def main() -> int:
+    words = "Measure what strict acceptances cost."
+    argparse.ArgumentParser(prog="python -m bench.strict", description=words).parse_args()
     with tempfile.TemporaryDirectory(prefix="hr-") as folder:
         servers = [
             EmbeddedValkey(Path(folder) / fsync, ValkeySettings("only-for-measuring", fsync=fsync, tied=True))

@@ -21,13 +21,15 @@ from schemas.envelope import SCRIPT
 #: Who speaks in every process besides its rooms: scripts, and the sweeper beside its stages.
 _EVERYWHERE = frozenset({SCRIPT, "sweeper"})
 #: Rooms that keep the projection of keys; each record in it is signed for its place.
-_KEEPS_KEYS = frozenset({"ingress", "authorization", "console"})
+_KEEPS_KEYS = frozenset({"ingress", "authorization", "audit", "console"})
 _CONNECTION = "hello ping select info time client|setname client|unblock eval evalsha"
 _KEYSPACE = "exists del get set mset strlen decrby pexpire pexpireat pttl"
 _HASHES = "hset hdel hget hgetall hmget hincrby"
 _SETS = "zadd zrem zscore zrange zrangebyscore zcard zincrby zremrangebyscore zcount sadd srem smembers"
 _PUSH = "spublish ssubscribe sunsubscribe"
 _COMMON = f"{_CONNECTION} {_KEYSPACE} {_HASHES} {_SETS} {COMMANDS} {_PUSH} xread"
+#: For strict runs (runtime/disk.py). Not for everybody: Redis 7.0 has no WAITAOF and would not read the line.
+_DISK = "waitaof config|get"
 #: Keys that every process has its part in: those of partitions and organizations, and what routers and processes share.
 _SHARED = ("~{*}:*", "~breakers", "~latencies", "~processes", "%R~catalog:*", "%R~key:*", "%R~control", "&{*}:push:*")
 
@@ -45,13 +47,15 @@ class User:
         return " ".join(("user", self.name, "on", f"#{digest}", *self.rules))
 
 
-def user_of(rooms: Sequence[str], topology: Topology) -> User:
-    """The user of a process that serves these rooms."""
+def user_of(rooms: Sequence[str], topology: Topology, *, strict: bool = False) -> User:
+    """The user of a process that serves these rooms. strict: its door may ask what is on the server's disk."""
     kept = frozenset(rooms)
     streams = topology.streams.values()
     written = [stream for stream in streams if _writes(kept, stream)]
     read = [stream for stream in streams if any(room_of(group) in kept for group in stream.groups)]
     rules = ["resetkeys", "resetchannels", "-@all", *_allow(_COMMON), *_SHARED]
+    if strict and "ingress" in kept:
+        rules += _allow(_DISK)
     rules.append(_selector("xadd", "%RW~", written))
     rules.append(_selector("exists xgroup|create", "%RW~", [s for s in streams if s.groups and not s.partitioned]))
     if read:

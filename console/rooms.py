@@ -152,7 +152,7 @@ async def _open(rooms: list[str], settings: Settings, stops: Stops, farewell: Fa
     clock, chance = SystemClock(), SystemRandom()
     ring = KeyRing.parse(settings.secrets.keyring.get_secret_value())
     topology = load().with_idle_limits(settings.runs.idle_limits)
-    consumer = f"{_title(rooms)}-{os.getpid()}-{short_id(chance, 3)}"
+    consumer = f"{_title(rooms)}-{os.getpid()}-{short_id(chance, 6)}"  # in containers the pid tells nobody apart
     context = await Context.open(settings.redis, consumer, clock, chance, ring, topology, settings.partitions)
     stops.add("connections", context.close, 5.0)
     await make_ready(topology, settings.partitions, context.redis, allow_no_aof=settings.redis.allow_no_aof)

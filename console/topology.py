@@ -46,14 +46,14 @@ def rows(file: Path | None) -> list[dict[str, Any]]:
     ]
 
 
-def users(processes: Sequence[str]) -> list[dict[str, str]]:
+def users(processes: Sequence[str], *, strict: bool = False) -> list[dict[str, str]]:
     """A Redis user with a new password for each process, named by its rooms; by default one for each room.
     LayoutError."""
     chosen = [choose_rooms(process.split(",")) for process in processes] or [(room,) for room in ROOMS]
     chance, declared = SystemRandom(), topology.load()
     found = []
     for rooms in chosen:
-        user, password = user_of(rooms, declared), chance.bytes(24).hex()
+        user, password = user_of(rooms, declared, strict=strict), chance.bytes(24).hex()
         line = user.line(password)
         found.append({"rooms": ",".join(rooms), "user": user.name, "password": password, "line": line})
     return found

@@ -24,7 +24,7 @@ from ingress.serve import IngressServer
 from ingress.stalls import Stalls
 from providers.http import HttpTransport
 from runtime.asyncapi import document
-from runtime.disk import Disk, Strict
+from runtime.disk import Later, Strict
 from runtime.door import StreamDoor
 from runtime.inspect import Inspector
 from runtime.names import prefix, push_channel
@@ -148,9 +148,10 @@ async def open_door(house: House, door: StreamDoor) -> None:
 async def _ingress(house: House) -> None:
     c, settings = house.context, house.settings.server
     strict = house.settings.runs.strict
-    disk = await c.disk(strict)
-    if isinstance(disk, Disk):
-        house.stops.add("strict runs", disk.close, 2.0)
+    disk = Later(lambda: c.disk(strict), lambda: c.redis.losses)
+    if strict.is_asked:
+        await disk.look()
+    house.stops.add("strict runs", disk.close, 2.0)
     door = make_door(house, "ingress", disk)
     parts = Parts(
         name=door.name,
@@ -180,8 +181,8 @@ async def _ingress(house: House) -> None:
 
 
 async def _audit(house: House) -> None:
-    c, store = house.context, house.store
-    house.stages += build_audit(c, store.requests, store.archive, house.shared.limits, house.settings.audit)
+    c, store, shared = house.context, house.store, house.shared
+    house.stages += build_audit(c, store.requests, store.archive, shared.keys, shared.limits, house.settings.audit)
 
     async def sweep() -> None:
         await store.archive.sweep(c.clock.now_ms())

@@ -81,8 +81,9 @@ def wants_strict(headers: Mapping[bytes, bytes]) -> bool:
 def disconnect_wish(headers: Mapping[bytes, bytes]) -> str:
     """x-headrace-on-disconnect: what becomes of the run when its client leaves, "" when it is not there. Whether it may
     be asked for is authorization's to say; Refusal(invalid_request) for what is no policy at all."""
-    text = headers.get(HEADER.encode(), b"").decode("latin1").strip()
-    if text and not re.fullmatch(PATTERN, text):
+    given = headers.get(HEADER.encode())
+    text = (given or b"").decode("latin1").strip()
+    if given is not None and not re.fullmatch(PATTERN, text):
         words = f"Invalid value for header '{HEADER}': it must be cancel, grace:SECONDS or finish."
         raise Refusal.of(Code.invalid_request, words, param=HEADER)
     return text

@@ -16,8 +16,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
+
 from providers.errors import BadResponse
-from providers.openai_openai import DONE, ChatStream
+from providers.openai_openai import DONE, GENERATED, ChatStream, usage_of
 from providers.sse import event_bytes
 from schemas.events import Usage
 from schemas.records import CONTINUE_FINAL_MESSAGE
@@ -30,54 +32,75 @@ _BOUNDS = ("max_tokens", "max_completion_tokens", "n_predict")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """What the client has of an answer. head: what its events repeat. pieces: events with text, each at least one
-    token. finish_reason: "" = it was not finished. counted: the usage event went out. odd: why it is no plain text."""
+    """What the client has of an answer. head: what its events repeat. pieces: events that carried what was generated,
+    each at least one token. finish_reason: "" = it was not finished. counted: the usage event went out, with `usage`.
+    odd: why it is no plain text."""
 
     head: Mapping[str, Any] = field(default_factory=dict)
     text: str = ""
     pieces: int = 0
     finish_reason: str = ""
     counted: bool = False
+    usage: Usage | None = None
     odd: str = ""
 
 
 def read(sent: bytes) -> Told:
     """What the events say that went out, one after the other."""
-    told = Told()
+    heard = _Heard()
     for block in sent.split(b"\n\n"):
         if block:
-            told = _heard(told, block.removeprefix(b"data: "))
-    return told
+            heard.event(block.removeprefix(b"data: "))
+    return replace(heard.told, text="".join(heard.texts), pieces=heard.pieces)
 
 
-def _heard(told: Told, data: bytes) -> Told:
-    try:
-        event = json.loads(data)
-        choices = event.get("choices") or []
-        head = told.head or {name: event[name] for name in _HEAD if name in event}
-        told = replace(told, head=head, counted=told.counted or bool(event.get("usage")))
+@dataclass(slots=True)
+class _Heard:
+    """Events one by one; what grows with each of them stands beside `told`."""
+
+    told: Told = field(default_factory=Told)
+    texts: list[str] = field(default_factory=list)
+    pieces: int = 0
+
+    def event(self, data: bytes) -> None:
+        """One event more."""
+        try:
+            event = json.loads(data)
+            choices = event.get("choices") or []
+            if not self.told.head:
+                self.told = replace(self.told, head={name: event[name] for name in _HEAD if name in event})
+            if counts := event.get("usage"):
+                self.told = replace(self.told, counted=True, usage=usage_of(msgspec.Raw(_dump(counts))))
+            said = [self._said(choice) for choice in choices]
+        except (ValueError, AttributeError, TypeError, RecursionError):
+            self._odd("an event that cannot be read")
+            return
+        self.pieces += any(said)
         if len(choices) > 1 or (choices and choices[0].get("index", 0) != 0):
-            return replace(told, odd="more than one choice")
-        return _said(told, choices[0]) if choices else told
-    except (ValueError, AttributeError, TypeError, RecursionError):
-        return replace(told, odd="an event that cannot be read")
+            self._odd("more than one choice")
 
+    def _said(self, choice: Mapping[str, Any]) -> bool:
+        """One choice of an event; whether it carried anything generated."""
+        spoken = dict(choice.get("delta") or {"content": choice.get("text")})
+        generated = any(spoken.get(name) for name in GENERATED)
+        spoken.pop("role", None)
+        text = spoken.pop("content", None) or ""
+        strange = [name for name, value in spoken.items() if value]
+        if choice.get("logprobs"):
+            strange.append("logprobs")
+        if isinstance(text, str):
+            self.texts.append(text)
+        else:
+            strange.append("content that is no text")
+        if choice.get("finish_reason") and not self.told.finish_reason:
+            self.told = replace(self.told, finish_reason=choice["finish_reason"])
+        if strange:
+            self._odd(f"it carried {strange[0]}")
+        return generated
 
-def _said(told: Told, choice: Mapping[str, Any]) -> Told:
-    """One choice of one event more."""
-    spoken = dict(choice.get("delta") or {"content": choice.get("text")})
-    spoken.pop("role", None)
-    text = spoken.pop("content", None) or ""
-    strange = [name for name, value in spoken.items() if value]
-    if choice.get("logprobs") or not isinstance(text, str):
-        strange.append("logprobs" if choice.get("logprobs") else "content that is no text")
-    return replace(
-        told,
-        text=told.text + text if isinstance(text, str) else told.text,
-        pieces=told.pieces + bool(text),
-        finish_reason=told.finish_reason or choice.get("finish_reason") or "",
-        odd=told.odd or (f"it carried {strange[0]}" if strange else ""),
-    )
+    def _odd(self, reason: str) -> None:
+        if not self.told.odd:
+            self.told = replace(self.told, odd=reason)
 
 
 def left_of(body: Mapping[str, Any], told: Told) -> int | None:

@@ -28,11 +28,13 @@ _NAMED = re.compile(rb'(?<!\\)"model"\s*:\s*"(?:[^"\\]|\\.)*"')
 #: Half an emoji as an escape is JSON (RFC 8259 section 8.2) that msgspec refuses: read as U+FFFD, passed on as it is.
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _NOTHING = msgspec.Raw(b"")
+#: Where generated text can stand in a delta or message.
+GENERATED = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls", "function_call")
 _MOST_TOKENS = 10**12  # of one answer: a larger count is none
 
 
 class _Delta(msgspec.Struct):
-    """Where generated text can stand; only whether it is there is asked, so nothing is decoded."""
+    """GENERATED as fields; only whether it is there is asked, so nothing is decoded."""
 
     content: msgspec.Raw = _NOTHING
     reasoning_content: msgspec.Raw = _NOTHING

@@ -46,7 +46,7 @@ class Accepted:
 
     new, full: live runs now. watched: `run` is the one, and has this watcher now. other: the key came with another
     request. gone: `run` is the one, ended, and no longer here. again: try as `life`. unknown: only the archive can
-    tell."""
+    tell. ending: `run` is the one and is being cancelled; once it has ended the key is free."""
 
     state: str
     live: int = 0
@@ -55,7 +55,7 @@ class Accepted:
 
 
 #: What the script's first figure says.
-_SAYS = ("full", "new", "watched", "other", "gone", "again", "unknown")
+_SAYS = ("full", "new", "watched", "other", "gone", "again", "unknown", "ending")
 
 
 def keys_of(new: Acceptance, repeat: Repeat | None = None) -> tuple[str, ...]:

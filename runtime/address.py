@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote
 
 from redis.asyncio.connection import parse_url
 
@@ -81,11 +81,14 @@ class Address:
 
 
 def _guarded(url: str) -> Address:
-    parts = urlsplit(url)
-    credentials, _, hosts = parts.netloc.rpartition("@")
+    """By hand: urlsplit takes no list of hosts with brackets in every Python 3.11."""
+    scheme, _, rest = url.partition("://")
+    rest, _, query = rest.partition("#")[0].partition("?")
+    netloc, _, path = rest.partition("/")
+    credentials, _, hosts = netloc.rpartition("@")
     username, _, password = credentials.partition(":")
-    name, _, db = parts.path.strip("/").partition("/")
-    asked = _options(parts.query)
+    name, _, db = path.strip("/").partition("/")
+    asked = _options(query)
     if not name:
         raise ValueError(f"names no master; it must read {SENTINEL_SHAPE}")
     if db and not db.isdecimal():
@@ -96,7 +99,7 @@ def _guarded(url: str) -> Address:
         username=asked.get("sentinel_username", ""),
         password=asked.get("sentinel_password", ""),
     )
-    tls = _SENTINEL[parts.scheme]
+    tls = _SENTINEL[scheme]
     return Address("", 0, "", unquote(username), unquote(password), tls, int(db or 0), guarded)
 
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from runtime.acceptance import Acceptance, Accepted, Repeat
 from runtime.client import Client, ServerError
 from runtime.scripts import RedisScripts
-from schemas.errors import Unavailable
+from schemas.errors import Code, HeadraceError, Refusal, Unavailable
 
 WAITAOF, ALWAYS = "WAITAOF", "appendfsync always"
 _ROUNDS = 16  # under way at most; each has a connection
@@ -27,6 +27,7 @@ _PROBE = "{durable}:probe"
 _LOOKS = 2  # after a first sync
 _LOOK_MS = 5_000
 _TOO_SOON_S = 0.1
+_STOPS = "this process stops"
 
 #: A connection that may block, and the wait for its server's disk in milliseconds.
 Connect = Callable[[], Awaitable[Client]]
@@ -83,6 +84,70 @@ class Strict(Protocol):
         ...
 
 
+_NO_DISK = (
+    "The server under this gateway cannot say when a request is on its disk, so `strict` cannot be promised. Leave "
+    "x-headrace-durability out, or ask the operator for `appendfsync always`."
+)
+
+
+def no_promise() -> Refusal:
+    """What a strict request is told where nothing can be promised."""
+    return Refusal.of(Code.invalid_request, _NO_DISK, param="x-headrace-durability")
+
+
+class Later:
+    """Strict acceptances of a process that looks for the server's promise when the first one comes: the look takes a
+    second, and few logins may ask. Refusal when there is none. After a lost connection it looks again: another server
+    may be in charge."""
+
+    def __init__(
+        self, find: Callable[[], Awaitable[Disk | RedisScripts | None]], losses: Callable[[], int] = lambda: 0
+    ) -> None:
+        """losses: how many connections to the server were lost so far."""
+        self._find, self._losses, self._looking = find, losses, asyncio.Lock()
+        self._found: Disk | RedisScripts | None = None
+        self._seen = 0  # losses when it was found
+
+    async def accept(self, new: Acceptance) -> tuple[bool, int]:
+        """See Strict.accept."""
+        return await (await self.look()).accept(new)
+
+    async def accept_once(self, new: Acceptance, repeat: Repeat) -> Accepted:
+        """See Strict.accept_once."""
+        return await (await self.look()).accept_once(new, repeat)
+
+    async def look(self) -> Disk | RedisScripts:
+        """Whoever accepts them. What was found stays while the connection does; nothing found is looked for again."""
+        async with self._looking:
+            losses = self._losses()
+            if self._found is None or losses != self._seen:
+                await self._take(await self._found_now())
+                self._seen = losses
+        if self._found is None:
+            raise no_promise()
+        return self._found
+
+    async def _found_now(self) -> Disk | RedisScripts | None:
+        try:
+            return await self._find()
+        except HeadraceError as error:
+            if self._found is None:
+                raise
+            raise Unavailable(str(error)) from None  # it was promised before: a server that cannot is no client's fault
+
+    async def _take(self, found: Disk | RedisScripts | None) -> None:
+        if isinstance(self._found, Disk):
+            if isinstance(found, Disk):
+                return  # the same promise: whoever waits goes on waiting
+            await self._found.close()
+        self._found = found
+
+    async def close(self) -> None:
+        """Wait for no disk any more."""
+        if isinstance(self._found, Disk):
+            await self._found.close()
+
+
 @dataclass(slots=True)
 class _Asked:
     """An acceptance and who waits for it."""
@@ -105,6 +170,7 @@ class Disk:
     _rounds: set[asyncio.Task[None] | None] = field(default_factory=set)
     _waiting: list[_Asked] = field(default_factory=list)
     _timer: asyncio.TimerHandle | None = None
+    _closed: bool = False
 
     async def accept(self, new: Acceptance) -> tuple[bool, int]:
         """See Strict.accept."""
@@ -117,13 +183,21 @@ class Disk:
         return answer
 
     async def _ask(self, call: Call) -> Any:
+        if self._closed:
+            raise Unavailable(_STOPS)
         asked = _Asked(call, asyncio.get_running_loop().create_future())
         self._waiting.append(asked)
         self._schedule()
         return await asked.answer
 
     async def close(self) -> None:
-        """Wait for no disk any more."""
+        """Wait for no disk any more, and begin nothing."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        waiting, self._waiting = self._waiting, []
+        for asked in waiting:
+            _answer(asked, Unavailable(_STOPS))
         tasks = [task for task in self._rounds if task is not None]
         for task in tasks:
             task.cancel()
@@ -153,7 +227,7 @@ class Disk:
     async def _round(self, batch: list[_Asked]) -> None:
         """Accept all, wait once, answer all."""
         client: Client | None = None
-        answers: Sequence[Any] = [Unavailable("this process stops")] * len(batch)
+        answers: Sequence[Any] = [Unavailable(_STOPS)] * len(batch)
         try:
             client = self._idle.pop() if self._idle else await self.connect()
             answers = await self._write(client, batch)
@@ -169,7 +243,10 @@ class Disk:
     async def _write(self, client: Client, batch: Sequence[_Asked]) -> Sequence[Any]:
         scripts, before = RedisScripts(client, self.retention_ms), client.client_id
         said = await asyncio.gather(*(asked.call(scripts) for asked in batch), return_exceptions=True)
-        disks, replicas = await client.execute("WAITAOF", 1, self.replicas, self.wait_ms)
+        try:
+            disks, replicas = await client.execute("WAITAOF", 1, self.replicas, self.wait_ms)
+        except ServerError as error:  # another server by now, or other settings: nobody knows what is on its disk
+            raise Unavailable(f"the server does not say any more what is on its disk: {error}") from None
         if client.client_id != before:
             raise Unavailable("the connection was lost before the disk had answered")  # the new one waits for nothing
         if disks < 1 or replicas < self.replicas:

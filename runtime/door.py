@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,9 @@ from base.ids import Random, mint_run_id, short_id
 from base.replies import time_ms
 from runtime import faults
 from runtime.acceptance import Acceptance
-from runtime.disk import Strict
+from runtime.disk import Strict, no_promise
 from runtime.leaving import cancel_run
-from runtime.names import prefix
+from runtime.names import prefix, prefix_of
 from runtime.repeats import Repeats, replay
 from runtime.runs import Runs
 from runtime.scripts import Scripts
@@ -31,10 +31,6 @@ from schemas.records import ArchiveRecord
 log = logs.room("runtime")
 
 _AWAY = (0.2, 1.0)  # seconds, jittered, between two tries of a farewell while Redis is away
-_NO_DISK = (
-    "The server under this gateway cannot say when a request is on its disk, so `strict` cannot be promised. Leave "
-    "x-headrace-durability out, or ask the operator for `appendfsync always`."
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +86,7 @@ class StreamDoor:
         try:
             fits, live = await self.way_in(new.strict).accept(acceptance)
         except BaseException as error:
-            self.undone(watch, error)
+            self.undone(watch, error, acceptance)
             raise
         if not fits:
             watch.close()
@@ -130,18 +126,19 @@ class StreamDoor:
             keep_ms=accepted.keep_ms,
         )
 
-    def undone(self, watch: StreamWatch, error: BaseException) -> None:
-        """The script gave no answer: nobody will watch what it may have accepted all the same."""
+    def undone(self, watch: StreamWatch, error: BaseException, new: Acceptance, names: Sequence[str] = ()) -> None:
+        """The script gave no answer: nobody will watch what it may have accepted all the same, or joined to a run of
+        the Idempotency-Key with these names."""
         watch.close()
         if isinstance(error, Unavailable):
-            self._aside(self._insist(lambda: self._withdraw(watch.run, watch.watcher)))
+            self._aside(self._insist(lambda: self._withdraw(new, names)))
 
     def way_in(self, strict: bool) -> Strict:
         """Who accepts it. Refusal for a promise that cannot be kept here."""
         if not strict:
             return self._scripts
         if self._disk is None:
-            raise Refusal.of(Code.invalid_request, _NO_DISK, param="x-headrace-durability")
+            raise no_promise()
         return self._disk
 
     async def beat(self, redis: Redis) -> None:
@@ -165,7 +162,7 @@ class StreamDoor:
     async def attach(self, run: str, after: int) -> Watch:
         """See schemas.ports.Door.attach."""
         watcher = f"{self.name}#{short_id(self._chance, 4)}"
-        watch = self.hub.watch(run, watcher, after=after, behind=True)
+        watch = self.hub.watch(run, watcher, after=after, behind=True, ours=False)
         try:
             seen = await self._scripts.watch(run, watcher, add=True)
         except BaseException as error:
@@ -208,11 +205,16 @@ class StreamDoor:
         if seen.state not in ("gone", "ended") and not seen.watchers and seen.policy == "cancel":
             await self._cancel(run, "client", unwatched=True)
 
-    async def _withdraw(self, run: str, watcher: str) -> None:
-        """End a run whose client was told that it was not accepted, whatever its policy."""
-        seen = await self._scripts.watch(run, watcher, add=False)
-        if seen.state not in ("gone", "ended"):
-            await self._cancel(run, "lost", unwatched=True)
+    async def _withdraw(self, new: Acceptance, names: Sequence[str]) -> None:
+        """End a run whose client was told that it was not accepted, whatever its policy. One that somebody else began
+        under the same key loses a watcher, no more."""
+        joined = await self._runs.of_once(prefix_of(new.run), names)
+        for run in {new.run, *joined}:
+            fields = await self._runs.fields(run)
+            if fields and fields["as"] != new.signed.s:
+                await self._depart(run, new.watcher)
+            elif (await self._scripts.watch(run, new.watcher, add=False)).state not in ("gone", "ended"):
+                await self._cancel(run, "lost", unwatched=True)
 
     async def _insist(self, call: Callable[[], Awaitable[object]]) -> None:
         """Repeat while Redis is away; every such step may be run twice."""

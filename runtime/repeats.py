@@ -8,6 +8,7 @@ request is the next life of the key, under another run id, so that the record ke
     new        this request is the run                   other   422
     watched    read that run from its first event        gone    read it from the archive
     again      be the next life                          unknown ask the archive, then be sure
+    ending     it is being cancelled: wait a moment
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from schemas.records import ArchiveRecord
 T = TypeVar("T")
 
 _ARCHIVE_S = 3.0  # a question to the archive
+_ENDING_S = (0.05, 2.0)  # a run of the key is being cancelled: until it is looked at again, and how long in all
 _LIVES = 64  # of a key whose lives in Redis were forgotten: how many are looked up in the record at once
 _REUSED = "This Idempotency-Key was used for another request. Send that request again, or choose a new key."
 _LOST = Failure(
@@ -51,7 +53,7 @@ class Entrance(Protocol):
 
     def acceptance(self, new: NewRun, watcher: str) -> Acceptance: ...
 
-    def undone(self, watch: StreamWatch, error: BaseException) -> None: ...
+    def undone(self, watch: StreamWatch, error: BaseException, new: Acceptance, names: Sequence[str] = ()) -> None: ...
 
     def way_in(self, strict: bool) -> Strict: ...
 
@@ -70,6 +72,7 @@ class Repeats:
     async def accept(self, new: NewRun, once: Once) -> StreamWatch:
         """The run of the key, watched from its start. See schemas.ports.Door.accept."""
         repeat, ids = Repeat(marks=once.marks), self._ids(once, new.accepted.keep_ms)
+        patience = self._clock.monotonic() + _ENDING_S[1]
         while True:
             watch, seen = await self._ask(_as_life(new, once, ids(repeat.life)), repeat)
             if seen.state == "new":
@@ -83,6 +86,8 @@ class Repeats:
                     repeat = replace(repeat, life=seen.life)
                 case "watched":
                     return _replayed(self._door.hub.watch(seen.run, watch.watcher, behind=True), "watched")
+                case "ending":
+                    await self._wait_for_its_end(seen.run, patience)
                 case "other":
                     raise _reused()
                 case _:
@@ -105,10 +110,15 @@ class Repeats:
         try:
             seen = await self._door.way_in(new.strict).accept_once(acceptance, repeat)
         except BaseException as error:
-            self._door.undone(watch, error)
+            self._door.undone(watch, error, acceptance, [mark.name for mark in repeat.marks])
             raise
         faults.hit("ingress", "P4")
         return watch, seen
+
+    async def _wait_for_its_end(self, run: str, until: float) -> None:
+        if self._clock.monotonic() >= until:
+            raise Unavailable(f"the request with this Idempotency-Key is being cancelled ({run})")
+        await self._clock.sleep(_ENDING_S[0])
 
     async def _kept(self, once: Once) -> ArchiveRecord | None:
         if self._archive is None:
@@ -188,10 +198,13 @@ class _Archived:
         last = self._frames[-1]
         return dict.fromkeys(runs, (last.epoch, last.sequence))
 
+    async def of_once(self, p: str, names: Sequence[str]) -> Sequence[str]:
+        return ()
+
 
 def replay(kept: ArchiveRecord, seals: Seals, after: int) -> StreamWatch:
     """Watch an archived run from event `after` + 1: a watch like any other, whose stream lies in the record."""
-    return Hub(_Archived(kept), seals, _nobody, _nothing).watch(kept.run, "", after=after, behind=True)
+    return Hub(_Archived(kept), seals, _nobody, _nothing).watch(kept.run, "", after=after, behind=True, ours=False)
 
 
 async def _nobody(run: str, watcher: str, reason: str) -> None:

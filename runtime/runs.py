@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from base.ids import is_run_id
-from runtime.names import prefix_of
+from runtime.names import once_key, prefix_of
 from runtime.scripts import source
 from schemas.envelope import decode
 from schemas.errors import DecodeError, Failure, UnknownVersion
@@ -33,6 +33,10 @@ class Runs(Protocol):
     async def places(self, runs: Sequence[str]) -> Mapping[str, tuple[int, int] | None]:
         """Where each run stands: (epoch, last sequence), None for one that is gone. Ask for hundreds at
         once, not for thousands: a script holds the server up."""
+        ...
+
+    async def of_once(self, p: str, names: Sequence[str]) -> Sequence[str]:
+        """The runs that an Idempotency-Key has, by its names in the partition with that prefix."""
         ...
 
 
@@ -68,6 +72,10 @@ class RedisRuns:
             told = await self._redis.script(source("places"), [f"{p}:run:{run}" for run in mine], ())
             found |= {run: _place(text) for run, text in zip(mine, told, strict=True)}
         return found
+
+    async def of_once(self, p: str, names: Sequence[str]) -> Sequence[str]:
+        told = [await self._redis.execute("HGET", once_key(p, name), "run") for name in names]
+        return [run.decode() for run in told if run]
 
 
 def _place(text: bytes) -> tuple[int, int] | None:

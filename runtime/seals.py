@@ -24,6 +24,7 @@ _OUTCOME = {
     RequestRefused: "refused",
     RequestCancelled: "cancelled",
 }
+_headers = msgspec.json.Decoder(dict[str, str])  # made once: a frame of a router always has some
 
 
 class Seals:
@@ -66,7 +67,7 @@ class Seals:
             payload = self._sealer.open(sealed, run=run, place=place(epoch, last, kind, events, headers))
         except CryptoError as error:
             raise DecodeError(str(error)) from None
-        public = msgspec.json.decode(headers, type=dict[str, str]) if headers else {}
+        public = _headers.decode(headers) if headers else {}
         return Frame(epoch=epoch, sequence=last, kind=kind, events=events, payload=payload, headers=public)
 
     def open_stored(self, run: str, stored: StoredFrame) -> Frame:

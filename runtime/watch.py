@@ -41,7 +41,7 @@ Leave = Callable[[str, str, str], Awaitable[None]]
 class StreamWatch:
     """Implements schemas.ports.Watch."""
 
-    def __init__(self, hub: Hub, run: str, watcher: str, after: int, behind: bool) -> None:
+    def __init__(self, hub: Hub, run: str, watcher: str, after: int, behind: bool, ours: bool) -> None:
         self.run, self.watcher = run, watcher
         self.replayed = False
         self._hub = hub
@@ -50,7 +50,7 @@ class StreamWatch:
         self._epoch, self._sequence = 0, 0  # the place of the last frame handed out
         self._owner = ""  # who wrote that frame
         self._after = after  # events the reader has already
-        self._behind, self._attached = behind, behind
+        self._behind, self._ours = behind, ours
         self._finished = self._left = False
         self._ring = asyncio.Event()
 
@@ -171,8 +171,8 @@ class StreamWatch:
         return bool(owner and self._owner and owner != self._owner)
 
     def _gone(self) -> Refusal:
-        """The run is not there. One that this process accepted is watched to its end, so it was lost."""
-        if self._attached:
+        """The run is not there. One whose client asked for its answer is watched to its end, so it was lost."""
+        if not self._ours:
             return Refusal.of(Code.not_found, f"The stream of {self.run} is no longer kept.")
         if self._sequence:
             return Refusal.of(Code.upstream_interrupted, "The store lost this answer; it ends here.")
@@ -210,9 +210,10 @@ class Hub:
         self._stood: dict[str, tuple[int, int]] = {}  # where the silent ones stood at the last look
         self._listener: asyncio.Task[None] | None = None
 
-    def watch(self, run: str, watcher: str, *, after: int = 0, behind: bool = False) -> StreamWatch:
-        """A new watch, hearing pushes from now on."""
-        watch = StreamWatch(self, run, watcher, after, behind)
+    def watch(self, run: str, watcher: str, *, after: int = 0, behind: bool = False, ours: bool = True) -> StreamWatch:
+        """A new watch, hearing pushes from now on. behind: it begins by reading. ours: of a request that waits for its
+        answer; False for a reader who comes to see what is there."""
+        watch = StreamWatch(self, run, watcher, after, behind, ours)
         self._watches.setdefault(run, set()).add(watch)
         if self._clock is not None and (self._listener is None or self._listener.done()):
             self._listener = asyncio.create_task(self._listen(self._clock), name="silence of runs")

@@ -34,6 +34,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--runs", type=int, help=f"least number of runs of all cases together (default {RUNS})")
     parser.add_argument("--rate", type=float, default=RATE, help="runs begun a second")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there as well")
+    parser.add_argument("--show", nargs="+", type=Path, metavar="FILE", help="one table of what --json wrote, and end")
+    parser.add_argument(
+        "--outage", type=float, metavar="SECONDS", help="for which a server is frozen, in family servers"
+    )
     parser.add_argument("--strategy", choices=list(STRATEGIES), default="least_inflight", help="for family routing")
     return parser
 
@@ -42,6 +46,8 @@ def check(asked: argparse.Namespace) -> None:
     """ValueError names an option that cannot be."""
     if asked.rate <= 0 or (asked.runs is not None and asked.runs < 1):
         raise ValueError("--rate and --runs must be more than 0")
+    if asked.outage is not None and asked.outage <= 0:
+        raise ValueError("--outage must be more than 0")
     if asked.json and not asked.json.parent.is_dir():
         raise ValueError(f"--json: there is no folder {asked.json.parent}")
 
@@ -99,8 +105,25 @@ def report(rows: Sequence[table.Row], routed: Sequence[routing.Row]) -> int:
     return 1 if broken else 0
 
 
+def show(files: Sequence[Path]) -> int:
+    """One table of several runs; cases that were played more than once are added up. The exit code."""
+    rows: list[table.Row] = []
+    routed: list[routing.Row] = []
+    for file in files:
+        try:
+            value = json.loads(file.read_text())
+            rows += table.read(value)
+            routed += routing.read(value.get("routing", ()))
+        except (OSError, ValueError) as error:
+            say(f"scripts/faults: --show {file}: {error}")
+            return 2
+    return report(table.merged(rows), routed)
+
+
 def main() -> int:
     asked = parser().parse_args()
+    if asked.show:
+        return show(asked.show)
     names = known(asked.quick)
     try:
         check(asked)
@@ -113,7 +136,7 @@ def main() -> int:
         return 0
     runs = asked.runs if asked.runs is not None else QUICK_RUNS if asked.quick else RUNS
     try:
-        rows = matrix(picked, Wish(not asked.quick, runs, asked.rate))
+        rows = matrix(picked, Wish(not asked.quick, runs, asked.rate, asked.outage))
         routed = routes(picked, asked.quick, asked.strategy)
     except (AssertionError, OSError) as error:
         say(f"scripts/faults: Headrace did not start: {str(error).splitlines()[-1] if str(error) else repr(error)}")

@@ -3,10 +3,13 @@
 Starts a scripted engine (bench/mock_engine.py: 10 tokens a second) and a fresh Headrace with a process per room in a
 temporary folder, then, one after the other, each time with a request of its own:
 
-    guard      kill -9 the guard that holds the request: another one takes it over, the answer comes late but whole
-    valkey     kill -9 the server under everything in mid-stream: it restarts from its file, the answer goes on
+    guard      kill -9 the guard that holds the request: its successor takes it over at once, the answer comes whole
     ingress    kill -9 the process that holds the client's socket: the client reads on where it was, at its successor
     router     kill -9 the process that talks to the engine in mid-stream: an error with a code, never a clean end
+    valkey     kill -9 the server under everything in mid-stream: it restarts from its file, the answer goes on
+
+The supervisor sees a process die and tells its successor. But in the idle limit (15 s) after the server has started
+nobody takes anything over, so `router` waits for that and `valkey` comes last.
 
 Exit code 0 when every request ended with the whole answer or a coded error, 1 when one did not. Nothing is left behind.
 """
@@ -33,6 +36,7 @@ from urllib.parse import urlsplit
 ROOT = Path(__file__).resolve().parent.parent
 TOKENS, BEFORE = 30, 5  # length of the answer; tokens that arrive before the kill
 PATIENCE_S = 60.0
+CALM_S = 15.0  # the idle limit, within which of a server's start nothing is taken over
 ENDS = (OSError, http.client.HTTPException)
 
 
@@ -58,9 +62,18 @@ class Demo:
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._begun = folder, time.monotonic()
+        self._calm_at = 0.0
 
     def say(self, text: str) -> None:
         print(f"{time.monotonic() - self._begun:5.1f} s  {text}", flush=True)
+
+    def ready(self) -> None:
+        """Everything has started."""
+        self._calm_at = time.monotonic() + CALM_S
+
+    def wait_until_calm(self) -> None:
+        """Until CALM_S after the start."""
+        time.sleep(max(0.0, self._calm_at - time.monotonic()))
 
     def connection(self) -> dict[str, Any]:
         """connection.json; PATIENCE_S for it to come back while something restarts."""
@@ -179,6 +192,13 @@ def midstream(name: str, words: str) -> Callable[[Demo], bool]:
     return run
 
 
+def router(demo: Demo) -> bool:
+    """After the time in which a silent owner counts as alive."""
+    demo.say(f"router: not within {CALM_S:.0f} s of the server's start, when nobody is taken for dead")
+    demo.wait_until_calm()
+    return midstream("router", "the process that talks to the engine dies in mid-stream")(demo)
+
+
 def ingress(demo: Demo) -> bool:
     """The client's connection is cut; it reads on from the next event."""
     demo.say("ingress: the process that holds the client's connection dies in mid-stream")
@@ -199,9 +219,9 @@ def ingress(demo: Demo) -> bool:
 
 SCENES: dict[str, Callable[[Demo], bool]] = {
     "guard": guard,
-    "valkey": midstream("valkey", "the server that carries all streams dies in mid-stream"),
     "ingress": ingress,
-    "router": midstream("router", "the process that talks to the engine dies in mid-stream (taken over after 15 s)"),
+    "router": router,
+    "valkey": midstream("valkey", "the server that carries all streams dies in mid-stream"),
 }
 
 
@@ -254,15 +274,18 @@ def play(scenes: list[str], folder: Path) -> bool:
         until(lambda: (folder / "connection.json").exists() or house.poll() is not None, "Headrace")
         if house.poll() is not None:
             raise SystemExit("Headrace did not start:\n" + (folder / "up.log").read_text())
+        demo.ready()
         results = [SCENES[scene](demo) for scene in scenes]
         demo.say("stopping")
     return all(results)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Kill Headrace's processes while a client reads an answer.")
+    words = "Kill Headrace's processes while a client reads an answer."
+    parser = argparse.ArgumentParser(prog="scripts/kill-demo", description=words)
     parser.add_argument("--only", action="append", choices=list(SCENES), help="one scene; may be repeated")
     scenes = parser.parse_args().only or list(SCENES)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # whoever ends it leaves nothing either
     with tempfile.TemporaryDirectory(prefix="headrace-kill-demo-") as folder:
         well = play(scenes, Path(folder))
     print("Every request ended as promised." if well else "A request did not end as promised.")

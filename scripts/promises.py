@@ -210,7 +210,7 @@ PLAYS: Mapping[str, Callable[[Path], list[str]]] = {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Play what is promised and see what happens.")
+    parser = argparse.ArgumentParser(prog="scripts/promises", description="Play what is promised and see what happens.")
     parser.add_argument("plays", nargs="*", metavar="PLAY", help=f"of {', '.join(PLAYS)}; all by default")
     asked = parser.parse_args()
     if unknown := set(asked.plays) - set(PLAYS):

@@ -99,7 +99,7 @@ def show_failure(seed: int, found: tuple[str, ...], mutant: str) -> None:
 
     print(f"\nseed {seed}:", *found, sep="\n  ")
     least = shrunk(schedule_of(seed), fails)
-    print("  the least that breaks it:", f"seed={least.seed} policy={least.policy}", *least.steps, sep="\n    ")
+    print("  the least that breaks it:", least.house, *least.steps, sep="\n    ")
     print(f"  replay: scripts/simulate --seed {seed}{f' --mutant {mutant}' if mutant else ''}")
 
 

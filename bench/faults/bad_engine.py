@@ -55,11 +55,16 @@ def words_of(name: str, attempt: int, tokens: int) -> list[str]:
     return [f"{name}.{attempt}.{number}{_LONG_LETTERS if number % 5 == 0 else ''} " for number in range(tokens)]
 
 
-def good_events(words: list[str], usage: bool) -> list[bytes]:
-    """The events of a good stream."""
-    counts = {"prompt_tokens": 2, "completion_tokens": len(words), "total_tokens": len(words) + 2}
+def good_events(words: list[str], prompt: int) -> list[bytes]:
+    """The events of a good stream. prompt: tokens of it, 0 = no usage is to be told."""
+    counts = {"prompt_tokens": prompt, "completion_tokens": len(words), "total_tokens": len(words) + prompt}
     said = [event({"role": "assistant", "content": ""}), *map(event, words), event({}, "stop")]
-    return [*said, *([event(None, usage=counts)] if usage else []), DONE]
+    return [*said, *([event(None, usage=counts)] if prompt else []), DONE]
+
+
+def _asked_words(asked: Any) -> int:
+    """Tokens of a prompt, those of an answer that is to be continued among them."""
+    return sum(len(message["content"].split()) for message in asked["messages"])
 
 
 def paced(events: list[bytes]) -> list[Step]:
@@ -85,9 +90,9 @@ def _at_byte(events: list[bytes], at: int) -> Reply:
 
 
 def _half_character(events: list[bytes], at: int) -> Reply:
-    """The stream ends inside a character of several bytes."""
+    """The stream ends inside the last character of two bytes."""
     flat = b"".join(events)
-    return [STREAM_HEAD, chunk(flat[: flat.index(b"\xc3") + 1]), 0.02, CHUNKS_END]
+    return [STREAM_HEAD, chunk(flat[: flat.rindex(b"\xc3") + 1]), 0.02, CHUNKS_END]
 
 
 def _split_characters(events: list[bytes], at: int) -> Reply:
@@ -171,7 +176,7 @@ class BadEngine:
         words = words_of(name, attempt, int(asked.get("max_tokens") or 8))
         if asked.get("stream"):
             usage = bool((asked.get("stream_options") or {}).get("include_usage"))
-            return KINDS[kind](good_events(words, usage), at)
+            return KINDS[kind](good_events(words, _asked_words(asked) if usage else 0), at)
         if kind in UNARY and kind != "good":
             return KINDS[kind]([], at)
         answer = completion("".join(words))

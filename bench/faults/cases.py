@@ -15,7 +15,8 @@ BROKEN = frozenset({"upstream_interrupted"})
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """codes: errors that clients may see; cuts: connections may be lost; share: of the usual rate of runs."""
+    """codes: errors that clients may see; cuts: connections may be lost; share: of the usual rate of runs; continues:
+    some answers must be put together from several engines' parts."""
 
     name: str
     family: str
@@ -25,3 +26,4 @@ class Case:
     body: Body = SHORT
     share: float = 1.0
     most: int = 300
+    continues: bool = False

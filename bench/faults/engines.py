@@ -12,7 +12,7 @@ from typing import Any
 from bench.faults.bad_engine import KINDS, UNARY
 from bench.faults.cases import Case
 from bench.faults.field import Field
-from bench.faults.load import Body, chat
+from bench.faults.load import FRAIL, Body, chat
 from bench.faults.said import Said
 
 #: Errors that a failing engine may cause.
@@ -27,12 +27,14 @@ _HARMLESS = ("good", "split", "nodone")
 #: One byte each so many milliseconds, in the full form a second, where the deadline ends it.
 _SLOW_MS, _SLOWEST_MS = 1, 1000
 _TOKENS = 8
+#: Faults inside an answer after which it is continued where the pool's engines can.
+BREAKS = ("reset", "hang", "half", "noend", "malformed")
 
 
 def quick() -> list[Case]:
     """All faults in one load."""
     kinds = [kind for kind in KINDS if kind not in ("good", "huge")]
-    return [Case("engines", "engines", _judged(kinds), CODES, body=_body(kinds, _SLOW_MS))]
+    return [Case("engines", "engines", _judged(kinds), CODES, body=_body(kinds, _SLOW_MS)), _goes_on("reset")]
 
 
 def full() -> list[Case]:
@@ -43,7 +45,21 @@ def full() -> list[Case]:
             share = 0.1 if kind == "huge" else 1.0
             body = _body([kind], _SLOWEST_MS)
             found.append(Case(f"engine.{kind}", "engines", _judged([kind]), CODES, body=body, share=share))
-    return found
+    return [*found, *(_goes_on(kind) for kind in BREAKS)]
+
+
+def _goes_on(kind: str) -> Case:
+    """Every stream breaks off inside its answer, and another endpoint of its pool continues it."""
+
+    def body(number: int, said: Said) -> dict[str, Any]:
+        at = number * 37 % 1400 if kind == "reset" else number % _TOKENS
+        return chat(FRAIL, lambda number: _TOKENS, f"@@fault={kind}.{at}o")(number, said)
+
+    return Case(f"engine.{kind}.continued", "engines", _all_whole, body=body, continues=True)
+
+
+async def _all_whole(field: Field) -> None:
+    await field.load.until(max(field.wanted, 160))
 
 
 def fault_of(number: int, kinds: Sequence[str]) -> tuple[str, str]:

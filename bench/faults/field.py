@@ -113,16 +113,23 @@ def _state(pid: int) -> str:
 
 @dataclass(slots=True)
 class Field:
-    """What one case works with. long: full form instead of quick; wanted: runs it is to have at least; takeovers:
-    seconds each recovery took, and what had been struck; notes: promises that the case itself saw broken."""
+    """What one case works with. long: full form instead of quick; wanted: runs it is to have at least; outage_s: of a
+    frozen server, None = as the form has it; takeovers: seconds each recovery took, and what had been struck; notes:
+    promises that the case itself saw broken."""
 
     ground: Ground
     load: Load
     long: bool
     wanted: int
+    outage_s: float | None = None
     takeovers: list[tuple[float, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def outage(self, long: float, quick: float) -> float:
+        """Seconds for which a server is frozen."""
+        form = long if self.long else quick
+        return form if self.outage_s is None else self.outage_s
 
     async def crash(self, group: str, point: str) -> asyncio.Task[None]:
         """Kill whoever next passes a crash point. The task ends when another process is in its place and its work was

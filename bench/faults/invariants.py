@@ -1,9 +1,11 @@
 """What must be true of every run whatever was struck, judged from outside. Pure.
 
     I1  the client has a whole answer, an error with a code, or a cut connection whose run was read to its end
-    I2  what it saw is the beginning of one attempt of an engine: in order, nothing twice, nothing missing, no mixture
+    I2  what it saw is the beginning of one attempt of an engine: in order, nothing twice, nothing missing, no mixture;
+        of a model that continues, the beginnings of several, each behind the one before it
     I3  one row; a whole answer is billed as its engine counted it; a broken one for the tokens the client can read,
-        marked as estimated, never for more than the engine sent
+        marked as estimated, never for more than the engine sent; a continued one is billed as a broken one is, for at
+        most what all its engines sent
     I5  one fact for each row, saying the same, and nothing in the row whose signature did not hold
 
 I4 and I6 are about the house, not about a run: outside.py.
@@ -50,6 +52,7 @@ class Verdict:
     billing: list[str] = field(default_factory=list)
     record: list[str] = field(default_factory=list)
     code: str = ""
+    continued: bool = False
 
     @property
     def broken(self) -> list[str]:
@@ -60,7 +63,7 @@ class Verdict:
 
 def judge(found: Evidence) -> Verdict:
     """One run."""
-    verdict = Verdict(_ended(found), code=found.said.code)
+    verdict = Verdict(_ended(found), code=found.said.code, continued=_continued(found))
     verdict.truncated = _truncated(found)
     verdict.order = _order(found)
     verdict.billing = _billing(found, verdict.ended)
@@ -90,14 +93,32 @@ def _truncated(found: Evidence) -> list[str]:
         return []
     if not said.finish:
         return ["a clean end without a finish reason"]
+    if _continued(found):
+        return [] if said.tokens == said.wanted else [f"continued to {said.tokens} tokens instead of {said.wanted}"]
     if not any(one.state == "finished" and one.text == said.text for one in found.attempts):
         return [f"a whole answer of {said.tokens} tokens that no engine gave"]
     return []
 
 
+def _continued(found: Evidence) -> bool:
+    """Whether its text is no single engine's whole answer, but put together as a model that continues may."""
+    said, attempts = found.said, found.attempts
+    alone = any(one.state == "finished" and one.text == said.text for one in attempts)
+    return said.continues and said.stream and not alone and _made_of(said.text, [one.text for one in attempts])
+
+
+def _made_of(text: str, parts: Sequence[str]) -> bool:
+    """Whether a text is made of beginnings of the parts, in their order."""
+    if not text or not parts:
+        return not text
+    size = next((place for place, (one, other) in enumerate(zip(text, parts[0], strict=False)) if one != other), -1)
+    most = size if size >= 0 else min(len(text), len(parts[0]))
+    return any(_made_of(text[size:], parts[1:]) for size in range(most, -1, -1))
+
+
 def _order(found: Evidence) -> list[str]:
     said, broken = found.said, []
-    if not any(one.text.startswith(said.text) for one in found.attempts) and said.text:
+    if said.text and not any(one.text.startswith(said.text) for one in found.attempts) and not _continued(found):
         broken.append("its text is not the beginning of one answer of an engine")
     if said.cut and said.run and said.read_on != "whole":
         broken.append(f"reading on: {said.read_on or 'was not done'}")
@@ -118,7 +139,8 @@ def _billing(found: Evidence, ended: str) -> list[str]:
         return ["no row"] if (said.run and said.status == 200) or ended in ("completed", "resumed") else []
     if len(found.rows) > 1:
         return [f"{len(found.rows)} rows"]
-    row, most = found.rows[0], max((one.tokens for one in found.attempts), default=0)
+    row, sent = found.rows[0], [one.tokens for one in found.attempts]
+    most = sum(sent) if said.continues else max(sent, default=0)
     billed = row["completion_tokens"]
     if billed > most:
         return [f"billed {billed} tokens, the engine sent {most}"]
@@ -139,7 +161,9 @@ def _as_counted(found: Evidence, billed: int, estimated: bool) -> bool:
     """Billed as the engine counted the very answer that the client has, or could have read."""
     text = found.said.text if found.said.whole else None
     whole = [one for one in found.attempts if one.state == "finished" and text in (None, one.text)]
-    return not estimated and any(one.tokens == billed for one in whole)
+    if estimated:  # put together, or only its end was missing
+        return found.said.continues and found.said.stream and billed == found.said.tokens
+    return any(one.tokens == billed for one in whole)
 
 
 def _record(found: Evidence) -> list[str]:

@@ -20,6 +20,10 @@ from bench.faults.waiting import until
 #: Seconds a run may take, and how much longer its client waits.
 DEADLINE_S, SLACK_S = 60.0, 20.0
 
+#: Models whose answers go on elsewhere when they break off: of engines that are well, and of engines that fail.
+SOUND, FRAIL = "sound", "frail"
+CONTINUED = (SOUND, FRAIL)
+
 Body = Callable[[int, Said], dict[str, Any]]
 
 
@@ -101,6 +105,7 @@ class Load:
 
     async def _ask(self, number: int, said: Said, body_of: Body) -> None:
         body, patience = body_of(number, said), self.deadline_s + SLACK_S
+        said.wanted, said.continues = body["max_tokens"], body["model"] in CONTINUED
         head = {
             "x-client-request-id": said.name,
             "x-stainless-read-timeout": str(self.deadline_s),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,7 +17,7 @@ from bench.faults.bad_engine import BadEngine
 from bench.faults.cases import Case
 from bench.faults.field import SETTINGS, Field, Ground
 from bench.faults.invariants import judge
-from bench.faults.load import Load
+from bench.faults.load import FRAIL, SOUND, Load
 from bench.faults.table import Row, row_of
 from runtime.topology import Topology, load
 from tests.e2e.house import headrace, scripted_engine
@@ -29,11 +30,13 @@ _LIMITS = {"requests_per_minute": 1_000_000, "concurrency": 10_000}
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """How cases are played. runs: of all cases together at least; rate: runs begun a second."""
+    """How cases are played. runs: of all cases together at least; rate: runs begun a second. outage_s: seconds for
+    which a server is frozen, None = as the form has it."""
 
     long: bool
     runs: int
     rate: float
+    outage_s: float | None = None
 
 
 def cases(long: bool, topology: Topology | None = None) -> list[Case]:
@@ -53,14 +56,26 @@ def ground(folder: Path) -> Iterator[Ground]:
         broken = [stack.enter_context(running(bad.engine())) for _ in range(3)]
         models = [("mock", engine.url), (engines.ALONE, broken[0].url)]
         models += [(engines.PAIR, one.url) for one in broken[1:]]
+        settings = SETTINGS + _continued(engine.url, *(one.url for one in broken[1:]))
         house = stack.enter_context(
             headrace(
                 folder / "data", "--processes", "split",
-                settings=SETTINGS, engines=models, environment={"FAULT_FILE": str(fault)},
+                settings=settings, engines=models, environment={"FAULT_FILE": str(fault)},
             )
         )  # fmt: skip
         key = str(house.new_key(**_LIMITS)["token"])
         yield Ground(house, engine, bad, key, load(), fault, house.valkey_url)
+
+
+def _continued(sound: str, *frail: str) -> str:
+    """Settings of the models whose engines continue, in both ways in which engines are asked to."""
+    ways = itertools.cycle(("continue_final_message", "prefill"))
+    urls = [(SOUND, sound, "mock"), *((FRAIL, url, "") for url in frail)]
+    rows = [
+        f"  - {{name: {name}, deployment: {name}-{place}, url: '{url}', upstream_model: '{model}', continues: {way}}}\n"
+        for place, ((name, url, model), way) in enumerate(zip(urls, ways, strict=False))
+    ]
+    return "models:\n" + "".join(rows)
 
 
 async def play(ground: Ground, chosen: Sequence[Case], wish: Wish, say: Callable[[str], None]) -> list[Row]:
@@ -77,7 +92,7 @@ async def play(ground: Ground, chosen: Sequence[Case], wish: Wish, say: Callable
 async def _one(ground: Ground, case: Case, wish: Wish, runs: int, client: AsyncOpenAI) -> Row:
     begun = monotonic()
     load = Load(case.name, ground.house.base_url, ground.key, client, wish.rate * case.share, case.most, case.body)
-    field = Field(ground, load, wish.long, round(runs * case.share))
+    field = Field(ground, load, wish.long, round(runs * case.share), wish.outage_s)
     load.start()
     try:
         await load.until(_WARM)
@@ -91,5 +106,7 @@ async def _one(ground: Ground, case: Case, wish: Wish, runs: int, client: AsyncO
     left = await outside.at_rest(ground)
     verdicts = {one.said.name: judge(one) for one in await outside.gather(ground, load.said)}
     row = row_of(case.name, verdicts, field.takeovers, [*field.notes, *left], case.codes, case.cuts)
+    if case.continues and not row.continued:
+        row.broken.append("no answer was continued")
     row.seconds = monotonic() - begun
     return row

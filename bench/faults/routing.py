@@ -161,6 +161,26 @@ def plain(row: Row) -> dict[str, Any]:
     }
 
 
+def read(value: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """The rows that `plain` wrote. ValueError for anything else."""
+    cases = {case.name: case for case in CASES}
+    try:
+        return [
+            Row(
+                cases[one["case"]],
+                one["requests"],
+                one["failed"],
+                one["codes"],
+                round(one["calls_per_request"] * one["requests"]),
+                one["worst_ttft_ms"],
+                one["avoided_s"],
+            )
+            for one in value
+        ]
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"not a table of scripts/faults ({error})") from None
+
+
 HEAD = ("case", "requests", "failed", "codes", "calls per request", "worst TTFT ms", "avoided after s")
 
 

@@ -16,7 +16,8 @@ class Said:
     events: the data of each event as it came (of a unary answer: its body); clean: the answer's body came to its end;
     cut: the connection did not last; late: the client's patience was over first. read_on: "" when it was not needed,
     "whole" when the run was read to its end at an ingress, else what was wrong.
-    sent_at, ended_at: monotonic seconds, 0 until then."""
+    sent_at, ended_at: monotonic seconds, 0 until then. wanted: tokens of a whole answer, 0 = unknown. continues: its
+    model's engines go on with an answer that broke off."""
 
     name: str
     stream: bool
@@ -36,6 +37,8 @@ class Said:
     read_on: str = ""
     sent_at: float = 0.0
     ended_at: float = 0.0
+    wanted: int = 0
+    continues: bool = False
 
     @property
     def whole(self) -> bool:

@@ -43,7 +43,7 @@ async def _valkey_killed(field: Field) -> None:
 
 async def _valkey_frozen(field: Field) -> None:
     """Every stream that is open when the outage begins must end whole: no owner is robbed, no run is given up."""
-    number, seconds = (200, 30.0) if field.long else (30, 4.0)
+    number, seconds = 200 if field.long else 30, field.outage(30.0, 4.0)
     await asyncio.to_thread(field.ground.engine.set, itl_ms=_ITL_MS)
     tokens = _TOKENS + round(seconds * 1000 / _ITL_MS)
     opened = [field.load.begin(True, chat("mock", lambda number: tokens)) for _ in range(number)]
@@ -60,4 +60,4 @@ async def _valkey_frozen(field: Field) -> None:
 async def _postgres_frozen(field: Field) -> None:
     await field.load.goes_on()
     async with field.stopped("postgres"):
-        await asyncio.sleep(300.0 if field.long else 5.0)
+        await asyncio.sleep(field.outage(300.0, 5.0))

@@ -14,6 +14,7 @@ from functools import partial
 
 from bench.faults.cases import BROKEN, NONE, Case
 from bench.faults.field import Field
+from bench.faults.load import SOUND, chat
 from bench.faults.said import Said
 from console.stack import room_of
 from runtime.topology import Topology
@@ -27,6 +28,8 @@ _MIDDLE = 3
 _DEPLOY = "provisioner"
 #: Seconds until every model that was asked for must be ready.
 _READY_S = 60
+#: 40 to 60 tokens of a model that continues: many streams are in their middle when one is struck.
+_LONG = chat(SOUND, lambda number: 40 + number * 7 % 21)
 _names = itertools.count(1)
 
 
@@ -41,6 +44,7 @@ def quick(topology: Topology) -> list[Case]:
     return [
         Case("workers", "stages", partial(_workers, others)),
         Case("router", "stages", _router, BROKEN),
+        Case("router.continued", "stages", partial(midstream, "router"), body=_LONG, continues=True),
         Case("ingress", "stages", _ingress, cuts=True),
         Case("rules.frozen", "stages", partial(freeze, "rules", ("P2",))),
     ]
@@ -59,6 +63,7 @@ def full(topology: Topology) -> list[Case]:
         *found,
         Case("ingress.midstream", "stages", partial(midstream, "ingress"), cuts=True),
         Case("router.midstream", "stages", partial(midstream, "router"), BROKEN),
+        Case("router.midstream.continued", "stages", partial(midstream, "router"), body=_LONG, continues=True),
         Case("console.midstream", "stages", partial(midstream, "console")),
         *(Case(f"{one}.frozen", "stages", partial(freeze, one, POINTS), _codes(one)) for one in frozen),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from bench.faults.invariants import Verdict
 
@@ -18,7 +19,7 @@ _FEW = 3  # examples of one kind of broken promise
 @dataclass(slots=True)
 class Row:
     """One case. ends: how many runs ended how; codes: of the errors that clients saw. takeovers:
-    seconds and what had been struck, slowest first. broken: sentences."""
+    seconds and what had been struck, slowest first. continued: answers that several engines gave. broken: sentences."""
 
     case: str
     runs: int = 0
@@ -27,6 +28,7 @@ class Row:
     truncated: int = 0
     order: int = 0
     billing: int = 0
+    continued: int = 0
     takeovers: list[tuple[float, str]] = field(default_factory=list)
     seconds: float = 0.0
     broken: list[str] = field(default_factory=list)
@@ -54,6 +56,7 @@ def row_of(
     row.truncated = sum(bool(one.truncated) for one in verdicts.values())
     row.order = sum(bool(one.order) for one in verdicts.values())
     row.billing = sum(bool(one.billing) for one in verdicts.values())
+    row.continued = sum(one.continued for one in verdicts.values())
     row.broken += _examples(verdicts)
     if strange := {code for code in row.codes if codes is not None and code not in codes}:
         row.broken.append(f"errors that nothing here explains: {', '.join(sorted(strange))}")
@@ -73,16 +76,26 @@ def _examples(verdicts: Mapping[str, Verdict]) -> list[str]:
     return [f"{words} ({len(names)}: {', '.join(names[:_FEW])})" for words, names in by_words.items()]
 
 
-def total(rows: Sequence[Row]) -> Row:
+def merged(rows: Iterable[Row]) -> list[Row]:
+    """One row for each case, in the order in which they came first."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.case, []).append(row)
+    return [total(same, case) for case, same in found.items()]
+
+
+def total(rows: Sequence[Row], case: str = "all") -> Row:
     """The sum of the rows."""
-    summed = Row("all", runs=sum(row.runs for row in rows), seconds=sum(row.seconds for row in rows))
+    summed = Row(case, runs=sum(row.runs for row in rows), seconds=sum(row.seconds for row in rows))
     for row in rows:
         summed.ends = dict(Counter(summed.ends) + Counter(row.ends))
         summed.codes = dict(Counter(summed.codes) + Counter(row.codes))
         summed.truncated += row.truncated
         summed.order += row.order
         summed.billing += row.billing
+        summed.continued += row.continued
         summed.takeovers += row.takeovers
+        summed.broken += row.broken
     return summed
 
 
@@ -102,3 +115,14 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
 def plain(rows: Sequence[Row]) -> dict[str, object]:
     """For programs."""
     return {"cases": [asdict(row) for row in rows], "all": asdict(total(rows))}
+
+
+def read(value: Any) -> list[Row]:
+    """The rows that `plain` wrote. ValueError for anything else."""
+    try:
+        rows = [Row(**one) for one in value["cases"]]
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"not a table of scripts/faults ({error})") from None
+    for row in rows:
+        row.takeovers = [(seconds, name) for seconds, name in row.takeovers]
+    return rows

@@ -69,6 +69,9 @@ def acl(
     processes: Annotated[
         list[str] | None, typer.Argument(help="Rooms of a process, as `rules` or `rules,persons` (one for each room).")
     ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="For strict runs: the ingress may use WAITAOF and CONFIG GET.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Redis users that may do what their rooms do and nothing else, with new passwords: lines for the server's aclfile,
@@ -78,7 +81,7 @@ def acl(
     from console.topology import users
 
     try:
-        found = users(processes or ())
+        found = users(processes or (), strict=strict)
     except LayoutError as error:
         raise CliError(str(error)) from None
     if as_json:

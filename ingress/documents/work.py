@@ -7,6 +7,7 @@ from typing import Any
 
 from ingress.asked import CHAT_FIELDS, COMPLETION_FIELDS, EMBEDDING_FIELDS, Shape
 from ingress.documents.openapi import EVENT, EVENTS, Part, answer, asks, fails, operation
+from ingress.documents.request_headers import REQUEST_HEADERS
 from schemas.errors import Code
 from schemas.routes import CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS
 
@@ -146,20 +147,6 @@ REPLAYED_HEADER: Part = {
     }
 }
 
-ONCE: Part = {
-    "parameters": [
-        {
-            "name": "idempotency-key",
-            "in": "header",
-            "description": "Requests with the same key, API key, route and body are one request: it runs once, and "
-            "each of them has its answer, from the first event. Another body under the key is an error. Kept for a "
-            "day; refusals and failures before the first token are not.",
-            "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
-            "example": "order-4711-summary",
-        }
-    ]
-}
-
 LIMIT_HEADERS: Part = {
     f"x-ratelimit-{name}-requests": {"description": said, "schema": {"type": "string"}}
     for name, said in (
@@ -253,7 +240,7 @@ OPERATIONS: Mapping[str, Part] = {
         _answered(_ANSWERED, _COMPLETION, _WHOLE_ANSWER),
         answer(f"{_CHUNK}data: [DONE]\n\n", schema=EVENT, media=EVENTS),
         run_failures(),
-        ONCE,
+        REQUEST_HEADERS,
     ),
     COMPLETIONS: operation(
         {"description": f"OpenAI's older way to ask, for engines that have it. {_LAST}"},
@@ -261,20 +248,20 @@ OPERATIONS: Mapping[str, Part] = {
         _answered(_CONTINUED, _COMPLETION, _WHOLE_ANSWER),
         answer(f"{_PIECE}data: [DONE]\n\n", schema=EVENT, media=EVENTS),
         run_failures(),
-        ONCE,
+        REQUEST_HEADERS,
     ),
     EMBEDDINGS: operation(
         {"description": f"A vector for each text, in order. {_ONCE}"},
         asks({"model": "all-minilm-l6-v2", "input": ["A channel that leads water", "A mill race"]}, _EMBEDDING_ASKED),
         _answered(_EMBEDDED, _listing(_VECTOR)),
         run_failures(),
-        ONCE,
+        REQUEST_HEADERS,
     ),
     MODERATIONS: operation(
         {"description": f"No engine is called. {_ONCE}"},
         asks({"input": "My card is 4111 1111 1111 1111"}, _MODERATION_ASKED),
         _answered(_FLAGGED, _MODERATION),
         run_failures(),
-        ONCE,
+        REQUEST_HEADERS,
     ),
 }

@@ -8,7 +8,7 @@ take a lone comment block for an empty event and fail on it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
@@ -23,7 +23,9 @@ from ingress.errors import error_body, failure_of
 from ingress.parts import Parts
 from ingress.presence import sign_off
 from ingress.replay import events_of, numbered
-from schemas.errors import Code, HeadraceError, Refusal
+from ingress.sse import OVERDUE_S
+from schemas.errors import Code, HeadraceError, Refusal, Unavailable
+from schemas.frames import Frame
 from schemas.ports import RunStatus, Watch
 from schemas.records import ArchiveRecord, KeyRecord
 
@@ -86,9 +88,16 @@ def router(parts: Parts) -> APIRouter:
         if status.state == "ended" and begin >= status.sequence:
             return _respond(parts, _nothing())
         watch = await parts.door.attach(run, begin)
-        return _respond(parts, _events(watch, status.stream, begin, parts.health), watch)
+        give_up = _give_up_ms(status)
+        events = _events(watch, status.stream, begin, parts.health, lambda: parts.clock.now_ms() >= give_up)
+        return _respond(parts, events, watch)
 
     return routes
+
+
+def _give_up_ms(status: RunStatus) -> int:
+    """When the run must have ended; 0 where nobody knows."""
+    return int(status.detail.get("deadline", "0")) + round(OVERDUE_S * 1000)
 
 
 async def _kept(parts: Parts, run: str, key: KeyRecord) -> ArchiveRecord:
@@ -131,10 +140,13 @@ def _respond(parts: Parts, events: AsyncIterator[bytes], watch: Watch | None = N
     )
 
 
-async def _events(watch: Watch, stream: bool, after: int, health: Health) -> AsyncIterator[bytes]:
+async def _events(
+    watch: Watch, stream: bool, after: int, health: Health, late: Callable[[], bool] = lambda: True
+) -> AsyncIterator[bytes]:
+    """The events as they go out. late: whether the run must have ended; until then an outage of Redis is silence."""
     try:
         while True:
-            frame = await watch.next(_WAIT_S)
+            frame = await _next(watch, late)
             if frame is None:
                 continue
             for number, data in events_of(frame, stream):
@@ -151,6 +163,15 @@ async def _events(watch: Watch, stream: bool, after: int, health: Health) -> Asy
         raise
     finally:
         watch.close()
+
+
+async def _next(watch: Watch, late: Callable[[], bool]) -> Frame | None:
+    try:
+        return await watch.next(_WAIT_S)
+    except Unavailable:
+        if late():
+            raise
+        return None
 
 
 async def _nothing() -> AsyncIterator[bytes]:

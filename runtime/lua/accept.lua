@@ -6,6 +6,7 @@
 -- With an Idempotency-Key, see KEYS 7 and on: hashes with run, life (which run of this key it is, from 0), asked, fate
 -- ('' = not ended, kept, forgotten). Its answers: {2, run} that run is the one, watched now | {3, run} the key came with
 -- another request | {4, run} it has ended and is no longer here | {5, life} be this life | {6} nobody knows: ask the archive
+-- | {7, run} it is being cancelled: it has no answer for anybody, ask again when it has ended
 -- KEYS  6 {p}:once, since when these hashes are complete   7... {p}:once:<name> by each key of the ring, current first
 -- ARGV  15 life  16 '1' = the archive was asked  17... what is asked, by each key of the ring
 -- Returns {1, live} accepted (or accepted before) | {0, live, bytes} over the bound.
@@ -14,16 +15,17 @@ local function same_before(p, keep, life)
   local known = false
   for i = 7, #KEYS do
     local m = call('HMGET', KEYS[i], 'run', 'life', 'asked', 'fate')
-    local r = m[1] and call('HMGET', p .. ':run:' .. m[1], 'state', 'watchers') or {}
+    local r = m[1] and call('HMGET', p .. ':run:' .. m[1], 'state', 'watchers', 'cancel') or {}
     local lost = m[4] == '' and not r[1]
     known = known or m[1]
     if m[1] and m[4] ~= 'forgotten' and not lost then
       if m[3] ~= ARGV[i + 10] then return {3, m[1]} end
       if not r[1] then return {4, m[1]} end
       for _, word in ipairs(words(r[2])) do
-        if word == ARGV[10] then return {1, call('ZCARD', KEYS[3])} end
+        if word == ARGV[10] then return m[1] == ARGV[1] and {1, call('ZCARD', KEYS[3])} or {2, m[1]} end
       end
       if r[1] ~= 'ended' then
+        if r[3] then return {7, m[1]} end
         if r[2] == '' then call('ZREM', p .. ':left', m[1]) end -- it is watched again: its grace does not run on
         call('HSET', p .. ':run:' .. m[1], 'watchers', r[2] == '' and ARGV[10] or r[2] .. ' ' .. ARGV[10])
       end

@@ -38,8 +38,11 @@ def _found(s: MemoryServer, p: str, m: Run, r: Run | None, new: Acceptance, aske
         return Accepted(state="gone", run=run)
     watchers = r["watchers"].decode().split()
     if new.watcher in watchers:
-        return Accepted(state="new", live=len(s.live.get(p, {})))
+        mine = run == new.run
+        return Accepted(state="new", live=len(s.live.get(p, {}))) if mine else Accepted(state="watched", run=run)
     if r["state"] != b"ended":
+        if "cancel" in r:
+            return Accepted(state="ending", run=run)
         if not watchers:
             s.left.get(p, {}).pop(run, None)
         r["watchers"] = " ".join([*watchers, new.watcher]).encode()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from base.ids import is_run_id
 from runtime.groups import GroupLost, Row
 from runtime.memory.server import Group, Held, MemoryServer, text_of
-from runtime.names import prefix_of, starts_key
+from runtime.names import once_key, prefix_of, starts_key
 from runtime.push import Listener
 from schemas.frames import StoredFrame
 
@@ -121,6 +121,11 @@ class MemoryRuns:
         await self._server.turn()
         found = {run: self._server.hashes.get(f"{prefix_of(run)}:run:{run}") for run in runs}
         return {run: (int(row["epoch"]), int(row["seq"])) if row else None for run, row in found.items()}
+
+    async def of_once(self, p: str, names: Sequence[str]) -> Sequence[str]:
+        await self._server.turn()
+        found = [self._server.hashes.get(once_key(p, name)) for name in names]
+        return [mark["run"].decode() for mark in found if mark]
 
 
 class MemoryPush:

@@ -209,6 +209,28 @@ async def test_client_of_a_run_that_was_lost_whole_is_told(
     assert (client.code, len(client.frames)) == (code, seen)
 
 
+@pytest.mark.parametrize("kept", [0, 1, None], ids=["before the claim", "behind one word", "not at all"])
+async def test_idle_reader_of_a_run_that_fell_back_is_told_by_a_look_at_where_runs_stand(
+    world: World, door: StreamDoor, kept: int | None
+) -> None:
+    """No push and no lost connection says it, and the run has stood there for two looks already."""
+    replica = await world.replica()
+    client = await _accepted(door)
+    for number, step in enumerate(Life(world, client.watch.run, "a").steps()[: 5 + WORDS]):
+        if kept is not None and number == 4 + kept:
+            replica = await world.replica()
+        await step()
+    await client.take(WORDS)
+    waiting = asyncio.create_task(client.to_the_end())
+    for _ in range(2):
+        await door.hub.look()
+    assert not waiting.done()
+    await world.promote(replica)
+    await door.hub.look()
+    await asyncio.wait_for(waiting, 10)
+    assert (client.code, len(client.frames), client.authors) == ("upstream_interrupted", WORDS, {"a"})
+
+
 @pytest.mark.parametrize("last", ["flush", "end"])
 async def test_owner_that_is_ahead_of_the_server_may_write_nothing_more(world: World, house: House, last: str) -> None:
     """It has sent a frame that the server has no more; a hole in an answer is worse than its end, so that is what it

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from runtime.door import Bounds, StreamDoor
-from runtime.keeping import Keeping
+from runtime.door import Bounds
 from runtime.names import prefix
-from schemas.errors import Code, Failure, Refusal, Unavailable
+from schemas.errors import Code, Refusal, Unavailable
 from schemas.events import RequestCancelled, RequestCompleted, RequestFailed, Usage
-from schemas.frames import DATA, END, ERROR, Frame, encode_failure, pack
-from schemas.ports import Mark, NewRun, Once, Watch
+from schemas.frames import ERROR, encode_failure
+from schemas.ports import Mark, Once
 from schemas.records import ArchiveRecord
-from storage.memory import MemoryArchive, MemoryRequests
-from tests.engine_support import request, seals
+from storage.memory import MemoryArchive
+from tests.once_support import BROKEN, DAY_MS, OURS, Place, make_place, read
 from tests.run_support import (
-    CHANCE,
     CLOCK,
-    FAMILIES,
-    PARTITIONS,
     RETENTION_MS,
     Hands,
     MemoryWorld,
@@ -35,97 +29,11 @@ from tests.run_support import (
 )
 from tests.storage_support import request as row
 
-DAY_MS = 86_400_000
-OURS = Once(marks=(Mark("name", "asked"),), spread=2, tenant="org")
-_BROKEN = Failure(code=Code.upstream_error.value, message="broken")
-
-
-@dataclass
-class Place:
-    """A door over a world, and the archive behind it."""
-
-    world: World
-    door: StreamDoor
-    archive: MemoryArchive
-    requests: MemoryRequests
-
-    def another_door(self, archive: MemoryArchive) -> StreamDoor:
-        scripts, runs = self.world.scripts, self.world.runs
-        return StreamDoor("two", PARTITIONS, scripts, runs, seals("ingress"), CLOCK, CHANCE, Bounds(), archive)
-
-    def new(self, once: Once | None = OURS, keep_ms: int = DAY_MS, **changes: Any) -> NewRun:
-        accepted = request(self.door.mint(), keep_ms=keep_ms, **changes)
-        return NewRun(accepted=accepted, body=b"{}", deadline_ms=60_000, once=once)
-
-    async def ask(self, once: Once = OURS, **changes: Any) -> Watch:
-        return await self.door.accept(self.new(once, **changes))
-
-    async def run(self, watch: Watch) -> Hands:
-        """The run is cleared and claimed by a router."""
-        hands = Hands(self.world, watch.run)
-        await hands.announce()
-        for family in FAMILIES:
-            await self.world.scripts.verdict(answer(watch.run, family))
-        entry = (await hands.read(hands.lane, "router", "r1"))[0]
-        assert (await self.world.scripts.claim(watch.run, hands.lane, entry, "r1", "r1:a")).state == "ok"
-        return hands
-
-    async def say(self, watch: Watch, text: bytes = b"data: a\n\n") -> None:
-        """The router flushes one event."""
-        await self.world.scripts.flush(watch.run, "r1:a", 1, seals("router").frame(watch.run, 1, 1, DATA, 1, text, {}))
-
-    async def end(self, watch: Watch, said: int, fact: Any, kind: str = END, payload: bytes = b"data: end\n\n") -> None:
-        """The router ends the run after `said` events."""
-        frame = seals("router").frame(watch.run, 1, said + 1, kind, 1, payload, {})
-        ending = seals("router").ending(fact, 1)
-        assert await self.world.scripts.end(watch.run, "owner", "r1:a", f"1-{said}", frame, ending) == "ok"
-
-    async def complete(self, watch: Watch) -> None:
-        await self.run(watch)
-        await self.say(watch)
-        await self.end(watch, 1, RequestCompleted(run=watch.run, model="m", endpoint="e", usage=Usage()))
-
-    async def keep(self, watch: Watch, once: Once = OURS) -> None:
-        """What group `archive` does of it."""
-        keeping = Keeping(self.world.runs, self.world.scripts)
-        frames, mark, now = pack(await keeping.frames(watch.run)), once.marks[0], CLOCK.now_ms()
-        kept = ArchiveRecord(
-            run=watch.run,
-            tenant=once.tenant,
-            key_id="k1",
-            once=mark.name,
-            asked=mark.asked,
-            stream=True,
-            frames=frames,
-            ended_ms=now,
-            expires_ms=now + DAY_MS,
-        )
-        await self.archive.keep([kept], now)
-        await keeping.let_go(watch.run)
-
-    async def lose_frames(self, watch: Watch) -> None:
-        """Time goes by: Redis forgets the run, not the key."""
-        hands = Hands(self.world, watch.run)
-        await self.world.forget(hands.hash)
-        await self.world.forget(hands.reply)
-
 
 @pytest_asyncio.fixture
 async def place(world: World) -> Place:
     """A door in a world where nobody has asked before."""
-    requests = MemoryRequests()
-    archive = MemoryArchive(requests)
-    door = StreamDoor("door", PARTITIONS, world.scripts, world.runs, seals("ingress"), CLOCK, CHANCE, Bounds(), archive)
-    return Place(world, door, archive, requests)
-
-
-async def read(watch: Watch) -> list[Frame]:
-    frames: list[Frame] = []
-    while not frames or not frames[-1].terminal:
-        frame = await watch.next(10)
-        assert frame is not None
-        frames.append(frame)
-    return frames
+    return make_place(world)
 
 
 async def test_the_second_request_watches_the_run_of_the_first_from_its_start(place: Place) -> None:
@@ -180,8 +88,8 @@ async def test_a_failure_is_remembered_once_something_was_sent_or_billed(
     await place.run(first)
     if said:
         await place.say(first)
-    fact = RequestFailed(run=first.run, failure=_BROKEN, usage=usage)
-    await place.end(first, said, fact, ERROR, encode_failure(_BROKEN))
+    fact = RequestFailed(run=first.run, failure=BROKEN, usage=usage)
+    await place.end(first, said, fact, ERROR, encode_failure(BROKEN))
     second = await place.ask()
     assert second.replayed == remembered and (second.run == first.run) == remembered
 
@@ -190,7 +98,7 @@ async def test_a_cancelled_run_is_not_remembered(place: Place) -> None:
     first = await place.ask()
     await place.run(first)
     await place.say(first)
-    await place.end(first, 1, RequestCancelled(run=first.run, by="client"), ERROR, encode_failure(_BROKEN))
+    await place.end(first, 1, RequestCancelled(run=first.run, by="client"), ERROR, encode_failure(BROKEN))
     assert not (await place.ask()).replayed
 
 

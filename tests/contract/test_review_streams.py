@@ -8,6 +8,8 @@ import pytest
 
 from base.health import Health
 from ingress.routes.streams import _events
+from schemas.errors import Unavailable
+from schemas.frames import DATA, END, Frame
 from tests.contract.test_run_watch import SEALS, _make_door, _owned
 from tests.run_support import World
 
@@ -26,3 +28,33 @@ async def test_reader_that_is_cut_has_left_unless_its_ingress_goes(world: World,
     health.draining = draining
     await events.aclose()  # type: ignore[attr-defined]
     assert ("cancel" in await world.runs.fields(owner.run)) is not draining
+
+
+class Patchy:
+    """A watch of a run that Redis does not show for a while. Implements schemas.ports.Watch."""
+
+    run, replayed = "r", False
+
+    def __init__(self, *seen: Frame | None) -> None:
+        self._seen = iter(seen)
+
+    async def next(self, timeout: float) -> Frame | None:
+        if (frame := next(self._seen)) is None:
+            raise Unavailable("Redis is away")
+        return frame
+
+    async def leave(self, reason: str = "left") -> None: ...
+
+    def close(self) -> None: ...
+
+
+def _frame(sequence: int, kind: str) -> Frame:
+    return Frame(epoch=1, sequence=sequence, kind=kind, events=1, payload=b"data: x\n\n", headers={})
+
+
+@pytest.mark.parametrize(("late", "seen"), [(False, 2), (True, 1)])
+async def test_reader_outlasts_an_outage_until_the_run_must_have_ended(late: bool, seen: int) -> None:
+    watch = Patchy(_frame(1, DATA), None, None, _frame(2, END))
+    said = [event async for event in _events(watch, True, 0, Health("ingress"), lambda: late)]
+    assert sum(event.startswith(b"id: ") for event in said) == seen
+    assert any(b"store_unavailable" in event for event in said) is late

@@ -410,6 +410,9 @@ class Counted:
         self.looks += 1
         return await self._runs.places(runs)
 
+    async def of_once(self, p: str, names: Sequence[str]) -> Sequence[str]:
+        return await self._runs.of_once(p, names)
+
 
 async def test_idle_readers_read_nothing_and_are_asked_about_together(world: World) -> None:
     """Claimed, and no token yet: what hundreds of clients of a slow engine look like."""

@@ -77,7 +77,12 @@ def main() -> int:
     parser.add_argument("--rooms", default="authorization,rules,persons,router")
     parser.add_argument("--cases", default="beside,alone")
     given = parser.parse_args()
-    rooms, rows, bad = given.rooms.split(","), [], False
+    rooms, cases, rows, bad = given.rooms.split(","), given.cases.split(","), [], False
+    if given.times < 1:
+        parser.error("--times must be at least 1")
+    for words, known in ((rooms, (*SHORT, "router")), (cases, ("beside", "alone"))):
+        if unknown := set(words) - set(known):
+            parser.error(f"there is no {', '.join(sorted(unknown))}; known: {', '.join(known)}")
     with tempfile.TemporaryDirectory(prefix="hr") as name, scripted_engine() as engine:
         fault = Path(name) / "fault"
         with headrace(
@@ -88,7 +93,7 @@ def main() -> int:
             engines={"mock": engine.url},
             environment={"FAULT_FILE": str(fault)},
         ) as house:
-            for case in given.cases.split(","):
+            for case in cases:
                 for room, found in measure(house, fault, rooms, given.times, case == "beside").items():
                     rows.append((room, case, statistics.median(found), max(found)))
                     bad = bad or max(found) > (2.0 if room in SHORT else 20.0)

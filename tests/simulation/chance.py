@@ -13,12 +13,13 @@ class SimRandom:
 
     def __init__(self, seed: str) -> None:
         self._random = random.Random(seed)
+        self._next = self._random.random
 
     def bytes(self, count: int) -> bytes:
         return self._random.randbytes(count)
 
     def uniform(self, low: float, high: float) -> float:
-        return self._random.uniform(low, high)
+        return low + (high - low) * self._next()
 
 
 class SimClock:
@@ -45,7 +46,7 @@ class ServerClock(SimClock):
     replayed: int | None = None
 
     def now_ms(self) -> int:
-        return super().now_ms() if self.replayed is None else self.replayed
+        return EPOCH_MS + int(self._loop.time() * 1000) if self.replayed is None else self.replayed
 
     async def sleep(self, seconds: float) -> None:
         if seconds > 0:

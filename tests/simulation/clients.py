@@ -50,9 +50,15 @@ class Seen:
 
 @dataclass(eq=False)
 class Asker(Seen):
-    """A client that sends a request. run: known once the head of its answer is here."""
+    """A client that sends a request. number: its own; tag: of the order that it sends; once: its
+    Idempotency-Key, under which others may send the same order; wish: its x-headrace-on-disconnect; both "" = none.
+    run: known once the head of its answer is here; replayed: the head said that the run was there before."""
 
+    number: int = 0
     tag: int = 0
+    once: str = ""
+    wish: str = ""
+    replayed: bool = False
     stream: bool = True
     status: int = 0
     run: str = ""
@@ -79,7 +85,13 @@ class Asker(Seen):
         async def send(message: Any) -> None:
             self.hear(message)
 
-        headers = [(b"authorization", f"Bearer {token}".encode()), (b"x-client-request-id", str(self.tag).encode())]
+        said_of_it = {
+            "authorization": f"Bearer {token}",
+            "x-client-request-id": str(self.number),
+            "idempotency-key": self.once,
+            "x-headrace-on-disconnect": self.wish,
+        }
+        headers = [(name.encode(), value.encode()) for name, value in said_of_it.items() if value]
         await door.work({"type": "http", "headers": headers}, receive, send)
 
     def hear(self, message: dict[str, Any]) -> None:
@@ -90,6 +102,7 @@ class Asker(Seen):
             self.status = message["status"]
             found = dict(message["headers"])
             self.run = found.get(b"x-headrace-run", b"").decode()
+            self.replayed = b"idempotent-replayed" in found
             return
         self.raw += message.get("body", b"")
         if not message.get("more_body"):

@@ -12,7 +12,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 from base.clock import Clock
 from providers.fake import JSON, Cut, Delay, FakeResponse, FakeTransport, Hang, Head, Piece, Refuse, Step
@@ -31,10 +31,21 @@ _WORD = re.compile(rb"\[(\d+)/(\d+)/(\d+)\]")
 @dataclass
 class Sent:
     """One call: the words of text that were taken from the engine, and the events that end a choice. Engines count the
-    token that made them stop too."""
+    token that made them stop too. start: words that it was told were there already."""
 
     words: int = 0
     stops: int = 0
+    start: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a request asks of the engines. plan: one of PLANS for each call; gap_ms: before each word."""
+
+    plan: str
+    words: int
+    gap_ms: int
+    extra: str = ""
 
 
 @dataclass
@@ -44,8 +55,10 @@ class Ledger:
     calls: defaultdict[int, list[Sent]] = field(default_factory=lambda: defaultdict(list))
 
     def most(self, tag: int) -> int:
-        """The longest answer that any call of the run gave, in tokens."""
-        return max((sent.words + sent.stops for sent in self.calls[tag]), default=0)
+        """The longest answer that any call of the run made, with what it went on from, in tokens; never above what all
+        of them gave."""
+        longest = max((sent.start + sent.words + sent.stops for sent in self.calls[tag]), default=0)
+        return min(longest, sum(sent.words + sent.stops for sent in self.calls[tag]))
 
 
 def order(tag: int, plan: str, words: int, gap_ms: int) -> str:
@@ -83,19 +96,24 @@ class Engine(FakeTransport):
     ) -> FakeResponse:
         """See providers.ports.Transport."""
         asked = json.loads(body)
-        found = _ORDER.search(asked["messages"][-1]["content"])
+        found = _ORDER.search(asked["messages"][0]["content"])
         assert found is not None, "a request of the simulation says what to do"
         tag, plan = int(found[1]), found[2].split(",")
-        sent = Sent()
+        sent = Sent(start=self.begun(asked))
         calls = self._ledger.calls[tag]
         calls.append(sent)
         number = len(calls)
         kind = plan[min(number, len(plan)) - 1]
-        told = Told(f"{tag}/{number}", int(found[3]), int(found[4]) / 1000)
+        told = Told(f"{tag}/{number}", int(found[3]), int(found[4]) / 1000, sent.start)
         script = steps(kind, told, stream=bool(asked.get("stream")))
         self._scripts = [script]
         response = await super().open(url, headers, body, timeouts, private=private, method=method)
         return cast(FakeResponse, Metered(response, sent))
+
+    def begun(self, asked: dict[str, Any]) -> int:
+        """Words of an answer that the request wants to be gone on with."""
+        last = asked["messages"][-1]
+        return len(_WORD.findall(last["content"].encode())) if last["role"] == "assistant" else 0
 
 
 class Metered:
@@ -120,23 +138,31 @@ class Metered:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What an answer says. mark: run and call; gap: seconds before each word."""
+    """What an answer says. mark: run and call; gap: seconds before each word; start: the first word that is not there
+    already."""
 
     mark: str
     count: int
     gap: float
+    start: int = 0
 
     @property
     def words(self) -> list[str]:
-        return [f"[{self.mark}/{i}]" for i in range(self.count)]
+        return [f"[{self.mark}/{i}]" for i in range(self.start, self.count)]
 
     def event(self, text: str = "", finish: str | None = None) -> str:
         """One chunk of a stream."""
         return chunk(text, finish=finish, system_fingerprint=self.mark)
 
     @property
+    def speaker(self) -> str:
+        """The first chunk: who speaks."""
+        return self.event().replace('"delta":{}', '"delta":{"role":"assistant","content":""}')
+
+    @property
     def usage(self) -> dict[str, int]:
-        return {"prompt_tokens": 7, "completion_tokens": self.count, "total_tokens": 7 + self.count}
+        made = self.count - self.start
+        return {"prompt_tokens": 7 + self.start, "completion_tokens": made, "total_tokens": 7 + self.count}
 
 
 def steps(kind: str, told: Told, *, stream: bool) -> list[Step]:
@@ -151,7 +177,7 @@ def steps(kind: str, told: Told, *, stream: bool) -> list[Step]:
         return [Hang()]
     if stream:
         first: list[Step] = [Delay(_SLOW_S)] if kind == "slow" else []
-        return [Head(), *first, Piece(sse(told.event())), *_words(kind, told), *_ending(kind, told)]
+        return [Head(), *first, Piece(sse(told.speaker)), *_words(kind, told), *_ending(kind, told)]
     whole = completion("".join(told.words), usage=told.usage, system_fingerprint=told.mark)
     ends: list[Step] = [Piece(whole)] if kind in (*_WHOLE, "torn") else [Cut()]
     return [Delay(told.gap * told.count), Head(200, JSON), *ends]
@@ -159,7 +185,7 @@ def steps(kind: str, told: Told, *, stream: bool) -> list[Step]:
 
 def _words(kind: str, told: Told) -> list[Step]:
     """Half of them when the stream ends badly."""
-    words = told.words if kind in (*_WHOLE, "endless") else told.words[: told.count // 2]
+    words = told.words if kind in (*_WHOLE, "endless") else told.words[: len(told.words) // 2]
     pieces: list[Step] = []
     for word in words:
         pieces += [Delay(told.gap), Piece(sse(told.event(word)))]
@@ -167,7 +193,7 @@ def _words(kind: str, told: Told) -> list[Step]:
 
 
 def _ending(kind: str, told: Told) -> list[Step]:
-    finish, usage = told.event(finish="stop"), usage_chunk(7, told.count)
+    finish, usage = told.event(finish="stop"), usage_chunk(7 + told.start, told.count - told.start)
     endings: dict[str, list[Step]] = {
         "late": [Piece(sse(finish)), Delay(1.0), Piece(sse(usage, "[DONE]"))],
         "torn": [Piece(b'data: {"choices":[{"del'), Cut()],

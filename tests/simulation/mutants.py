@@ -6,13 +6,17 @@ Each is a mistake that somebody made once, here or elsewhere, at the place where
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from runtime.acceptance import Acceptance, Accepted, Repeat
 from runtime.memory import MemoryScripts
+from runtime.names import once_key
 from runtime.scripts import Answer, Claim, Ending, SealedFrame, Watched
+from runtime.sweeper import Sweeper
 from schemas.records import FactRecord, RequestRecord
 from storage.memory import MemoryRequests
+from tests.simulation.fleet import Engine
 from tests.simulation.processes import Worker
 from tests.simulation.wire import Wire
 from tests.simulation.world import Bugs, P
@@ -60,6 +64,33 @@ class WatcherForgotten(MemoryScripts):
         return await super().watch(run, watcher, add=True)
 
 
+class AnswersForgotten(MemoryScripts):
+    """An Idempotency-Key remembers nothing of a run that has ended."""
+
+    async def end(self, run: str, guard: str, value: str, place: str, frame: SealedFrame, ending: Ending) -> str:
+        done = await super().end(run, guard, value, place, frame, ending)
+        key = (self._hash(run) or {}).get("once", b"").decode()
+        if done == "ok" and key in self._server.hashes:
+            self._server.hashes[key]["fate"] = b"forgotten"
+        return done
+
+
+class BodiesNotCompared(MemoryScripts):
+    """Who comes with a key that is known is shown its run, whatever he asked for."""
+
+    async def accept_once(self, new: Acceptance, repeat: Repeat) -> Accepted:
+        key = once_key(P, repeat.marks[0].name)
+        asked = self._server.hashes.get(key, {}).get("asked", repeat.marks[0].asked.encode()).decode()
+        return await super().accept_once(new, replace(repeat, marks=[replace(repeat.marks[0], asked=asked)]))
+
+
+class GraceIsNone(MemoryScripts):
+    """Whatever a run's policy is, the last one that leaves ends it."""
+
+    async def watch(self, run: str, watcher: str, *, add: bool) -> Watched:
+        return replace(await super().watch(run, watcher, add=add), policy="cancel")
+
+
 class FactWithoutUniqueness(MemoryRequests):
     """Every delivery of a fact makes a row."""
 
@@ -97,6 +128,31 @@ class NeverSettles(Wire):
         return None if name == "settle" else await super().call(part, name, args, kwargs)
 
 
+class GraceNeverEnds(Worker):
+    """The sweeper does not look for runs whose grace is over."""
+
+    def _sweeper(self) -> Sweeper:
+        async def none(p: str) -> int:
+            return 0
+
+        sweeper = super()._sweeper()
+        vars(sweeper)["_unwatched"] = none
+        return sweeper
+
+
+class BeginsAnew(Engine):
+    """An engine that was said to go on with answers, and does not."""
+
+    def begun(self, asked: dict[str, Any]) -> int:
+        return 0
+
+
+class SeamShows(Worker):
+    """See BeginsAnew."""
+
+    make_engine = BeginsAnew
+
+
 class WithoutTakingOver(Worker):
     """Nobody looks after the entries of the dead."""
 
@@ -111,6 +167,11 @@ MUTANTS = {
     "claim-without-nonce": Mutant("two owners look the same", Bugs(scripts=ClaimWithoutNonce)),
     "watcher-forgotten": Mutant("a run goes on for nobody", Bugs(scripts=WatcherForgotten)),
     "fact-without-uniqueness": Mutant("a run is billed twice", Bugs(record=FactWithoutUniqueness)),
+    "answers-forgotten": Mutant("a repeat after the answer runs again", Bugs(scripts=AnswersForgotten)),
+    "bodies-not-compared": Mutant("another request is shown this one's answer", Bugs(scripts=BodiesNotCompared)),
+    "grace-is-none": Mutant("a grace is not waited for", Bugs(scripts=GraceIsNone)),
+    "grace-never-ends": Mutant("nobody carries a grace out", Bugs(worker=GraceNeverEnds)),
+    "seam-shows": Mutant("an answer begins anew where it should go on", Bugs(worker=SeamShows)),
     "ack-first": Mutant("acknowledged before it was done", Bugs(wire=AckFirst)),
     "ack-on-read": Mutant("acknowledged when it was read", Bugs(wire=AckOnRead)),
     "never-settles": Mutant("reservations are left to expire", Bugs(wire=NeverSettles)),

@@ -31,12 +31,13 @@ def play(schedule: Schedule, bugs: Bugs | None = None, tell: Callable[[str], Non
     """One schedule in a world of its own."""
     logging.disable(logging.CRITICAL)
     gc.disable()
-    world = World(schedule.seed, schedule.policy, bugs or Bugs(), tell)
+    world = World(schedule.house, bugs or Bugs(), tell)
     try:
         for step in schedule.steps:
             world.tell("hand", repr(step))
             step.play(world)
         quiet(world)
+        world.count()
         return Outcome(tuple(broken(world)), world.happened.counts, world.digest)
     finally:
         world.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, cast
 
 from runtime.groups import Groups, Row
@@ -19,11 +19,12 @@ class Remote:
         self._wire, self._part = wire, part
 
     def __getattr__(self, name: str) -> Any:
-        async def call(*args: Any, **kwargs: Any) -> Any:
-            if self._part in ("record", "archive"):
-                return await self._wire.record(self._part, name, args, kwargs)
-            return await self._wire.call(self._part, name, args, kwargs)
+        carry = self._wire.record if self._part in ("record", "archive") else self._wire.call
 
+        def call(*args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+            return carry(self._part, name, args, kwargs)
+
+        self.__dict__[name] = call  # asked for once
         return call
 
 

@@ -28,7 +28,7 @@ from runtime.runs import RedisRuns
 from runtime.scripts import RedisScripts
 from runtime.sweeper import Sweeper
 from schemas.errors import Unavailable
-from schemas.ports import Limits, Redis
+from schemas.ports import Archive, Limits, Redis
 from schemas.routes import CHAT, MODERATIONS_POOL
 from state.memory import MemoryCatalog, MemoryKeys
 from tests.router_support import NoCredentials
@@ -165,6 +165,7 @@ class Door(Process):
             self.clock,
             self.chance,
             Bounds(most_runs=100, most_bytes=1_000_000, checks_ms=int(settings.CHECKS_S * 1000)),
+            archive=cast(Archive, Remote(self.wire, "archive")),
         )
         said = settings.server_settings(self.policy)
         self.health = Health("ingress")
@@ -204,10 +205,11 @@ class Worker(Process):
     """A process with authorization, both guards, the router, audit and ledger, and a sweeper."""
 
     ledger: Ledger
+    make_engine = Engine
 
     async def begin(self) -> None:
         c = self.context
-        self.engine = Engine(self.ledger, self.clock)
+        self.engine = self.make_engine(self.ledger, self.clock)
         limits = cast(Limits, Remote(self.wire, "limits"))
         peers = Peers(
             breakers=cast(Breakers, Remote(self.wire, "breakers")),
@@ -233,11 +235,12 @@ class Worker(Process):
     def _stages(self, limits: Limits) -> Sequence[Stage]:
         c = self.context
         record, kept = cast(Record, Remote(self.wire, "record")), cast(Kept, Remote(self.wire, "archive"))
+        keys = MemoryKeys(settings.keys())
         return [
-            *build_authorization(c, MemoryKeys(settings.keys()), self.catalog, limits, settings.AUTHORIZATION, _fail),
+            *build_authorization(c, keys, self.catalog, limits, settings.AUTHORIZATION, _fail),
             *self._guards(),
             router_stage(self.router, self.catalog, lambda: (MODERATIONS_POOL, "pool")),
-            *build_audit(c, record, kept, limits, settings.AUDIT),
+            *build_audit(c, record, kept, keys, limits, settings.AUDIT),
         ]
 
     def _guards(self) -> list[Stage]:

@@ -12,19 +12,29 @@ from tests.simulation.steps import (
     Outage,
     Pause,
     Publish,
+    Repeat,
     Resume,
     Schedule,
     Step,
     Trap,
 )
+from tests.simulation.world import House
 
 _STREAM = Publish(0, 0, True, "good", 8, 50, "")
 _SLOW = Publish(0, 0, True, "slow", 3, 0, "")
 _LIMITED = Publish(0, 1, True, "good", 8, 50, "")
 
 
-def _of(*steps: Step) -> Schedule:
-    return Schedule(1, "cancel", steps)
+_KEYED = Publish(0, 0, True, "good", 8, 50, "", once=1)
+_SHARED = Publish(1, 0, True, "good", 4, 50, "", once=2)
+_LONG = Publish(0, 0, True, "good", 20, 500, "", wish="grace:1")
+_LEAVER = Publish(0, 0, True, "good", 8, 500, "")
+_LEFT = Publish(0, 0, True, "good", 20, 500, "", once=1)
+_BROKEN = Publish(0, 0, True, "cut,good", 8, 50, "")
+
+
+def _of(*steps: Step, policy: str = "cancel", continues: str = "") -> Schedule:
+    return Schedule(House(1, policy, continues), steps)
 
 
 REGRESSIONS = {
@@ -39,5 +49,23 @@ REGRESSIONS = {
     "the same, with the other worker": _of(_SLOW, Advance(500), Pause(3), Advance(4500), GoOn(3)),
     "a checker dies before its verdict is stored": _of(Trap(2, "verdict", 1, "crash", False), _STREAM, Advance(500)),
     "a checker dies after its verdict was stored": _of(Trap(3, "verdict", 2, "crash", True), _STREAM, Advance(500)),
+    "a client leaves in mid-answer": _of(_LEAVER, Advance(300), Leave(0), Advance(4000)),
+    "a grace ends though the door that counted it died": _of(
+        Advance(9000), _LONG, Advance(600), Leave(0), Advance(50), Crash(0), Advance(5000), policy="finish"
+    ),
+    "a repeat comes while the run goes on, and when it has ended": _of(
+        *(_KEYED, Repeat(1, 0), Advance(200), Crash(0), Repeat(1, 0), Advance(2000), Repeat(1, 0), Advance(100))
+    ),
+    "another request comes under a key that is taken": _of(_SHARED, Advance(20), _SHARED, Advance(2000), _SHARED),
+    "a repeat comes when Redis has forgotten everything": _of(
+        *(_KEYED, Advance(4000), Failover(10_000), Advance(4000), Repeat(1, 0), Repeat(0, 0), Advance(2000))
+    ),
+    "a repeat of a run that was left to finish hears nothing of its acceptance": _of(
+        *(_LEFT, Advance(1100), Leave(0), Advance(5), Repeat(0, 0), Outage(2100), Advance(9000)), policy="finish"
+    ),
+    "an engine breaks off, and another goes on": _of(_BROKEN, Advance(2000), continues="e1 e2 e3"),
+    "a router dies in an answer that another goes on with": _of(
+        *(_STREAM, Advance(350), Crash(2), Advance(4500), Crash(3), Advance(9000)), continues="e1 e2 e3"
+    ),
     "the record dies with rows in hand": _of(_STREAM, Advance(480), Crash(2), Advance(20), Crash(3)),
 }

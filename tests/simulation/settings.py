@@ -13,7 +13,7 @@ from base.crypto import KeyRing, RingKey
 from ingress.settings import ServerSettings
 from policy.api_keys import Minted, mint
 from runtime.topology import Topology, load, packaged
-from schemas.records import EndpointRecord, KeyRecord, ModelRecord
+from schemas.records import CONTINUE_FINAL_MESSAGE, EndpointRecord, KeyRecord, ModelRecord
 from workers.audit.settings import AuditSettings
 from workers.authorization.settings import AuthorizationSettings
 from workers.guardrails.policy import Policies
@@ -22,6 +22,7 @@ from workers.router.settings import RouterSettings
 
 RING = KeyRing([RingKey("s1", bytes(range(32)))])
 DEADLINE_S, CHECKS_S = 12.0, 6.0
+RETRY_GRACE_S = 2.0  # of runs with an Idempotency-Key where the policy is cancel
 SLOTS = 2  # of each endpoint
 BANNED, PERSON, EMAIL = "nightfall", "Ada Lovelace", "ada@example.com"
 
@@ -32,8 +33,15 @@ STRANGER: Minted = mint(b"x" * 32, RING)
 TOKENS = (FREE.token, TIGHT.token, STRANGER.token)
 
 MODELS = [ModelRecord(name="m", pool="pool")]
-ENDPOINTS = [
-    EndpointRecord(
+
+
+def endpoints(continues: str) -> list[EndpointRecord]:
+    """The engines. continues: the names of those that can go on with an answer that broke off."""
+    return [_endpoint(name, continues.split()) for name in ("e1", "e2", "e3")]
+
+
+def _endpoint(name: str, able: list[str]) -> EndpointRecord:
+    return EndpointRecord(
         endpoint=name,
         deployment=name,
         pool="pool",
@@ -41,9 +49,10 @@ ENDPOINTS = [
         url=f"http://127.0.0.1:9/{name}",
         slots=SLOTS,
         private=True,
+        continues=CONTINUE_FINAL_MESSAGE if name in able else "",
     )
-    for name in ("e1", "e2")
-]
+
+
 ROUTER = RouterSettings(first_byte_timeout_s=3.0, idle_timeout_s=3.0, total_timeout_s=30.0)
 AUDIT, AUTHORIZATION = AuditSettings(), AuthorizationSettings()
 GUARDS = GuardrailSettings(
@@ -93,4 +102,10 @@ def topology() -> Topology:
 @lru_cache
 def server_settings(on_disconnect: str) -> ServerSettings:
     """The door's."""
-    return ServerSettings(deadline=DEADLINE_S, on_disconnect=on_disconnect, keep_alive=2.0, commit_after=4.0)
+    return ServerSettings(
+        deadline=DEADLINE_S,
+        on_disconnect=on_disconnect,
+        retry_grace=RETRY_GRACE_S,
+        keep_alive=2.0,
+        commit_after=4.0,
+    )

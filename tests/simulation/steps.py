@@ -1,6 +1,6 @@
 """What a schedule is made of. Every step is a value that can be left out, and acts on whatever is there by then.
 
-Publish Resume Leave Cancel     clients           Crash Pause GoOn Drain Skew     processes
+Publish Repeat Resume Leave Cancel   clients      Crash Pause GoOn Drain Skew     processes
 Outage Failover RecordOutage    servers           Trap                            a fault at a chosen call
 Advance                         time              Duplicate Poison                entries from nowhere
 """
@@ -13,19 +13,20 @@ from typing import Protocol
 
 from tests.simulation import settings, wire
 from tests.simulation.clients import Seen
-from tests.simulation.fleet import PLANS
-from tests.simulation.world import P, World
+from tests.simulation.fleet import PLANS, Said
+from tests.simulation.world import House, P, World
 
-#: Gives a whole number in [low, high]: a seeded generator's, or Hypothesis'.
+#: Gives a whole number in [low, high]: a seeded generator's.
 Pick = Callable[[int, int], int]
 
-_DOOR_CALLS = ("accept", "accept", "frames", "fields", "watch", "cancel", "end")
+_DOOR_CALLS = ("accept", "accept_once", "frames", "fields", "watch", "cancel", "end", "find_once")
 _WORKER_CALLS = (
     *("verdict", "verdict", "claim", "claim", "flush", "flush", "flush", "end", "end", "end", "beat", "take", "dead"),
     *("ack", "mark", "read", "read", "reserve", "settle", "write", "announce", "checking_body", "release", "fields"),
 )
 _WAITS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 4000)
 _STREAMS = ("requests", "facts", "cleared:pool:interactive")
+_WISHES = ("", "", "", "", "", "cancel", "grace:1", "finish")
 _EXTRAS = ("", "", "", "", settings.EMAIL, settings.PERSON, settings.BANNED)
 
 
@@ -46,10 +47,24 @@ class Publish:
     words: int
     gap_ms: int
     extra: str
+    once: int = 0
+    wish: str = ""
 
     def play(self, world: World) -> None:
-        token = settings.TOKENS[self.key]
-        world.publish(self.door, token, self.stream, self.plan, self.words, self.gap_ms, self.extra)
+        said = Said(self.plan, self.words, self.gap_ms, self.extra)
+        world.publish(self.door, settings.TOKENS[self.key], self.stream, said, self.once, self.wish)
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """One of the requests with an Idempotency-Key comes again."""
+
+    door: int
+    which: int
+    wish: str = ""
+
+    def play(self, world: World) -> None:
+        world.repeat(self.door, self.which, self.wish)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,10 +217,9 @@ class Poison:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A play: seed decides all chance inside the world. policy: what becomes of runs whose clients left."""
+    """A play: a house, and what is done to it."""
 
-    seed: int
-    policy: str
+    house: House
     steps: tuple[Step, ...]
 
 
@@ -216,15 +230,16 @@ def compose(pick: Pick) -> Schedule:
     """A schedule, as `pick` decides: requests first, then whatever happens to them."""
     seed = pick(0, 2**32 - 1)
     policy = ("cancel", "cancel", "finish", "grace:1")[pick(0, 3)]
+    continues = ("", "", "e1 e2 e3", "e2 e3")[pick(0, 3)]
     steps: list[Step] = [*_publish(pick)]
     known = _STEPS if pick(0, 7) else _CALM
     for _ in range(pick(2, 24)):
         steps += known[pick(0, len(known) - 1)](pick)
-    return Schedule(seed, policy, tuple(steps))
+    return Schedule(House(seed, policy, continues), tuple(steps))
 
 
 def _publish(pick: Pick) -> list[Step]:
-    plan = ",".join(_PLANS[pick(0, len(_PLANS) - 1)] for _ in range(pick(1, 2)))
+    plan = ",".join(_PLANS[pick(0, len(_PLANS) - 1)] for _ in range(pick(1, 3)))
     said = Publish(
         door=pick(0, 1),
         key=(0, 0, 0, 1, 1, 1, 1, 2)[pick(0, 7)],
@@ -233,8 +248,24 @@ def _publish(pick: Pick) -> list[Step]:
         words=pick(1, 8),
         gap_ms=(0, 0, 5, 50, 500)[pick(0, 4)],
         extra=_EXTRAS[pick(0, len(_EXTRAS) - 1)],
+        once=(0, 0, 0, 1, 1, 1, 2, 2)[pick(0, 7)],
+        wish=_WISHES[pick(0, len(_WISHES) - 1)],
     )
     return [said]
+
+
+def _repeat(pick: Pick) -> list[Step]:
+    """A request comes again, once or several times at once."""
+    again = [Repeat(pick(0, 1), pick(0, 7), _WISHES[pick(0, len(_WISHES) - 1)]) for _ in range(pick(1, 2))]
+    return [*(_advance(pick) if pick(0, 1) else []), *again]
+
+
+def _desert(pick: Pick) -> list[Step]:
+    """The only client of a long answer leaves, once silence is believed, and its door may die."""
+    long = Publish(0, 0, True, "good", 20, 500, "", pick(0, 1), _WISHES[pick(0, len(_WISHES) - 1)])
+    crash: list[Step] = [Crash(pick(0, 1))] if pick(0, 1) else []
+    calm: list[Step] = [] if pick(0, 2) else [Advance(9000)]
+    return [*calm, long, Advance(pick(1, 20) * 100), Leave(pick(0, 1)), Advance(20), *crash]
 
 
 def _trap(pick: Pick) -> list[Step]:
@@ -265,6 +296,8 @@ Maker = Callable[[Pick], Sequence[Step]]
 _CALM: tuple[Maker, ...] = (
     *([_publish] * 6),
     *([_advance] * 8),
+    *([_repeat] * 3),
+    _desert,
     lambda pick: [Skew(pick(0, 3), pick(-600, 600))],
     *([lambda pick: [Leave(pick(0, 7))]] * 2),
     lambda pick: [Cancel(pick(0, 7), pick(0, 1))],

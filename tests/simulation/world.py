@@ -12,18 +12,21 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
+from math import inf
 from typing import Any
 
+from runtime.acceptance import Acceptance
 from runtime.memory import MemoryScripts
 from runtime.names import prefix
 from schemas.envelope import decode
-from schemas.errors import HeadraceError, Unavailable
+from schemas.errors import Code, HeadraceError, Unavailable
 from state.memory import MemoryCatalog
 from storage.memory import MemoryRequests
 from tests.simulation import settings
 from tests.simulation.chance import ServerClock, SimRandom
 from tests.simulation.clients import Asker, Resumer
-from tests.simulation.fleet import Ledger, order
+from tests.simulation.fleet import Ledger, Said, order
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.processes import Door, Process, Worker
 from tests.simulation.server import Postgres, Redis
@@ -46,14 +49,38 @@ class Bugs:
     door: type[Door] = Door
 
 
+@dataclass(frozen=True, slots=True)
+class House:
+    """How a house is set up. seed: of all chance in it. policy: what becomes of runs whose clients left. continues: the
+    engines that can go on with an answer that broke off, by name."""
+
+    seed: int
+    policy: str
+    continues: str = ""
+
+
 @dataclass(slots=True)
 class Accepted:
-    """An accepted run. at: loop seconds."""
+    """An accepted run. number: of the client that it was accepted for; at: loop seconds; alone: the
+    spans in which the server knew nobody who watches it, inf = still."""
 
     run: str
+    number: int
     tag: int
     at: float
     deadline: float
+    alone: list[tuple[float, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A request as it may be sent again. words: that it asks for; once: its Idempotency-Key, "" = none."""
+
+    token: str
+    stream: bool
+    words: int
+    prompt: str
+    once: str
 
 
 @dataclass(slots=True)
@@ -62,13 +89,14 @@ class Happened:
 
     counts: Counter[str] = field(default_factory=Counter)
     away: list[tuple[float, float]] = field(default_factory=list)
+    workers: int = 0  # that crashed
 
 
 class World:
-    """See above. seed: of all chance in it."""
+    """See above."""
 
-    def __init__(self, seed: int, policy: str, bugs: Bugs, tell: Callable[[str], None] | None = None) -> None:
-        self.seed, self.policy, self.bugs = seed, policy, bugs
+    def __init__(self, house: House, bugs: Bugs, tell: Callable[[str], None] | None = None) -> None:
+        self.house, self.seed, self.policy, self.bugs = house, house.seed, house.policy, bugs
         self.loop = VirtualLoop()  # type: ignore[abstract]  # what it lacks nobody asks for
         self.clock = ServerClock(self.loop)
         self.ledger, self.happened = Ledger(), Happened()
@@ -77,11 +105,12 @@ class World:
         self.redis.on_call = self._noted
         self.record = bugs.record()
         self.postgres = Postgres(self.record)
-        self.catalog = MemoryCatalog(settings.MODELS, settings.ENDPOINTS)
+        self.catalog = MemoryCatalog(settings.MODELS, settings.endpoints(house.continues))
         self.known: dict[str, Accepted] = {}
         self.askers: list[Asker] = []
         self.resumers: list[Resumer] = []
-        self.wanted: list[int] = []  # words that each client asked for
+        self.orders: list[Order] = []
+        self.cancelled: set[str] = set()  # runs that the operator ended
         self.quiet_at = 0.0  # since when nothing is done to it any more
         self._births = 0
         self.everybody: list[Process] = []
@@ -144,6 +173,7 @@ class World:
             return
         self.tell(process.name, "killed")
         self.happened.counts["crashes"] += 1
+        self.happened.workers += isinstance(process, Worker)
         process.kill()
         for client in (*self.askers, *self.resumers):
             if client.door == process.name and not client.over:
@@ -215,19 +245,34 @@ class World:
 
     # --- clients --------------------------------------------------------------------------------------------------
 
-    def publish(self, door: int, token: str, stream: bool, plan: str, words: int, gap_ms: int, extra: str) -> None:
-        """A client sends a request to a door that serves."""
+    def publish(self, door: int, token: str, stream: bool, said: Said, once: int, wish: str) -> None:
+        """A client sends a new request to a door that serves. once: 0 = without an Idempotency-Key, 1 = with one of its
+        own, 2 = with one that others use for other requests."""
+        tag = len(self.orders)
+        prompt = f"{order(tag, said.plan, said.words, said.gap_ms)} {said.extra}"
+        key = ("", f"own {tag}", "shared")[once]
+        known = token != settings.STRANGER.token  # nobody's key is nobody's, and goes the way of all without it
+        self.orders.append(Order(token, stream, said.words, prompt, key if known else ""))
+        self._ask(door, tag, wish)
+
+    def repeat(self, door: int, which: int, wish: str) -> None:
+        """A client sends a request with an Idempotency-Key again."""
+        repeatable = [tag for tag, known in enumerate(self.orders) if known.once]
+        if repeatable:
+            self.happened.counts["repeats"] += 1
+            self._ask(door, repeatable[which % len(repeatable)], wish)
+
+    def _ask(self, door: int, tag: int, wish: str) -> None:
         serving = [one for one in self.doors if one.serves]
         if not serving:
             return
         process = serving[door % len(serving)]
         assert isinstance(process, Door)
-        asker = Asker(process.name, tag=len(self.askers), stream=stream)
+        sent, number = self.orders[tag], len(self.askers)
+        asker = Asker(process.name, number=number, tag=tag, stream=sent.stream, once=sent.once, wish=wish)
         self.askers.append(asker)
-        self.wanted.append(words)
         self.happened.counts["requests"] += 1
-        prompt = f"{order(asker.tag, plan, words, gap_ms)} {extra}"
-        process.spawn(asker.ask(process, token, prompt))
+        process.spawn(asker.ask(process, sent.token, sent.prompt))
 
     def resume(self, run: int, door: int, after: int) -> None:
         """A client reads a run again; `after` is cut down to what is known to have been seen of it."""
@@ -248,6 +293,7 @@ class World:
             process = serving[door % len(serving)]
             assert isinstance(process, Door)
             self.happened.counts["cancels"] += 1
+            self.cancelled.add(runs[run % len(runs)])
             process.spawn(_cancel(process, runs[run % len(runs)]))
 
     # --- time and traces ------------------------------------------------------------------------------------------
@@ -263,17 +309,42 @@ class World:
         if self._told is not None:
             self._told(line)
 
+    def count(self) -> None:
+        """What shows only at the end, for the table."""
+        calls = chain.from_iterable(self.ledger.calls.values())
+        self.happened.counts["continuations"] = sum(call.start > 0 for call in calls)
+        self.happened.counts["replays"] = sum(asker.replayed for asker in self.askers)
+        self.happened.counts["keys reused"] = sum(asker.code == Code.idempotency_key_reused for asker in self.askers)
+
     @property
     def digest(self) -> str:
         """Of everything that happened."""
         return self._digest.hexdigest()
 
     def _noted(self, part: str, name: str, args: tuple[Any, ...], result: Any) -> None:
-        """Which runs were accepted."""
-        if part == "scripts" and name == "accept" and result[0]:
-            new, now = args[0], self.loop.time()
-            tag = int(decode(new.signed.e)[1].client_request_id)
-            self.known.setdefault(new.run, Accepted(new.run, tag, now, now + new.deadline_ms / 1000))
+        """Which runs were accepted, and which of them nobody watches."""
+        if part != "scripts":
+            return
+        if (name == "accept" and result[0]) or (name == "accept_once" and result.state == "new"):
+            self._accepted(args[0])
+        elif name == "accept_once" and result.state == "watched":
+            self._watched(result.run, True)
+        elif name == "watch" and result.state not in ("gone", "ended"):
+            self._watched(args[0], result.watchers > 0)
+
+    def _accepted(self, new: Acceptance) -> None:
+        now, number = self.loop.time(), int(decode(new.signed.e)[1].client_request_id)
+        accepted = Accepted(new.run, number, self.askers[number].tag, now, now + new.deadline_ms / 1000)
+        if new.run not in self.known or self.redis.lost:  # what a failover lost may be accepted again
+            self.known[new.run] = accepted
+
+    def _watched(self, run: str, somebody: bool) -> None:
+        spans, now = self.known[run].alone, self.loop.time()
+        still = bool(spans) and spans[-1][1] == inf
+        if somebody and still:
+            spans[-1] = (spans[-1][0], now)
+        elif not somebody and not still:
+            spans.append((now, inf))
 
     def close(self) -> None:
         """End every task, also of the dead; whatever they still want to send goes nowhere."""

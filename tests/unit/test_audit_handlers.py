@@ -12,8 +12,8 @@ from policy.prices import Price
 from schemas.errors import Unavailable
 from schemas.outcomes import Dead, Done
 from schemas.ports import Reservation, Scope
-from schemas.records import FactRecord, RequestRecord
-from state.memory import MemoryLimits
+from schemas.records import FactRecord, KeyRecord, RequestRecord
+from state.memory import MemoryKeys, MemoryLimits
 from storage.access import OPERATOR
 from storage.memory import MemoryRequests
 from storage.ports import RequestFilter
@@ -83,7 +83,7 @@ async def test_the_ledger_frees_the_concurrency_of_an_ended_run() -> None:
         return (await limits.reserve([wanted]))[0].granted
 
     assert await granted(1) and not await granted(2)
-    ledger = Ledger(VERIFIER, PUBLISHERS, limits)
+    ledger = Ledger(VERIFIER, PUBLISHERS, MemoryKeys(), limits)
     ends = [End(fact=blocked(run_id()), by="rules").delivery(), End(rings={"router": STRANGER}).delivery()]
     outcomes = await ledger.handle(ends)
     assert [type(outcome) for outcome in outcomes] == [Done, Dead]
@@ -91,8 +91,22 @@ async def test_the_ledger_frees_the_concurrency_of_an_ended_run() -> None:
 
 
 async def test_settling_twice_is_settling_once() -> None:
-    ledger = Ledger(VERIFIER, PUBLISHERS, MemoryLimits(FakeClock()))
+    ledger = Ledger(VERIFIER, PUBLISHERS, MemoryKeys(), MemoryLimits(FakeClock()))
     assert list(await ledger.handle([End().delivery(), End().delivery()])) == [Done(), Done()]
+
+
+class NoKeys(MemoryKeys):
+    """Keys that nobody can read just now."""
+
+    async def find(self, key_id: str) -> KeyRecord | None:
+        raise Unavailable("no store answers")
+
+
+async def test_a_key_that_cannot_be_read_holds_up_nobodys_settlement() -> None:
+    ledger = Ledger(VERIFIER, PUBLISHERS, NoKeys(), MemoryLimits(FakeClock()))
+    early = End()
+    fields = {name: value for name, value in early.fields().items() if not name.startswith(b"v:")}
+    assert list(await ledger.handle([early.delivery(fields), End().delivery()])) == [Done(), Done()]
 
 
 def test_prices_come_from_the_settings() -> None:

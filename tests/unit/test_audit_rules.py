@@ -34,7 +34,7 @@ from tests.audit_support import (
     verdicts,
 )
 from workers.audit import rules
-from workers.audit.opening import Opened, open_fact, open_grant
+from workers.audit.opening import Opened, open_fact, open_holder
 
 PRICES = (Price(model="sm*", prompt=150_000, completion=600_000, cached=75_000),)
 
@@ -228,7 +228,7 @@ def test_a_fact_without_its_companions_is_still_recorded() -> None:
 
 
 def held(end: End) -> rules.Settlement | None:
-    return rules.settlement(*open_grant(end.delivery(), VERIFIER, PUBLISHERS))
+    return rules.settlement(open_holder(end.delivery(), VERIFIER, PUBLISHERS), None)
 
 
 def test_what_was_reserved_is_given_back() -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from openai import AsyncOpenAI
 
-from bench.faults import engines, stages
+from bench.faults import engines, routing, stages
 from bench.faults.bad_engine import Attempt, BadEngine, attempt_of
+from bench.faults.field import Field
 from bench.faults.invariants import Evidence, Verdict, judge
 from bench.faults.load import Load, chat
 from bench.faults.play import cases
 from bench.faults.said import DONE, Said
-from bench.faults.table import row_of, table, total
+from bench.faults.table import merged, plain, row_of, table, total
 from runtime.topology import load, packaged
 from tests.checks_support import load_script
 from tests.e2e.scripted import Got, running
@@ -122,6 +125,53 @@ def test_a_broken_promise_is_seen(name: str) -> None:
     assert any(words in sentence for sentence in judge(found).broken), judge(found)
 
 
+#: The second engine goes on behind `a b `.
+ON = said("a ", "b ", "x ", wanted=3, continues=True, clean=True, finish="stop", done=True)
+PARTS = [CUT, Attempt("x ", 1, "finished")]
+ON_ROW = {**ROW, "estimated": True}
+
+
+def test_a_continued_answer_of_a_model_that_continues_keeps_every_promise() -> None:
+    verdict = judge(evidence(ON, PARTS, [ON_ROW]))
+    assert (verdict.continued, verdict.broken) == (True, [])
+    assert judge(evidence(replace(GOOD, wanted=3, continues=True))).broken == []
+    only_its_end_was_missing = replace(GOOD, wanted=3, continues=True)
+    assert judge(evidence(only_its_end_was_missing, [Attempt("a b c ", 3, "cut")], [ON_ROW])).broken == []
+    failed_again = replace(ON, code="upstream_interrupted", done=False, finish="")
+    assert judge(evidence(failed_again, PARTS, [failed(3)[0]], [BROKEN_FACT])).broken == []
+
+
+@pytest.mark.parametrize(
+    ("one", "row", "words"),
+    [
+        (replace(ON, continues=False), ON_ROW, "no engine gave"),
+        (replace(ON, wanted=4), ON_ROW, "3 tokens instead of 4"),
+        (replace(ON, text="a x b "), ON_ROW, "beginning"),
+        (ON, ROW, "completed and billed 3"),
+        (ON, {**ON_ROW, "completion_tokens": 2}, "completed and billed 2"),
+        (ON, {**ON_ROW, "completion_tokens": 4}, "the engine sent 3"),
+    ],
+)
+def test_a_continued_answer_that_is_not_one_is_seen(one: Said, row: dict[str, Any], words: str) -> None:
+    assert any(words in sentence for sentence in judge(evidence(one, PARTS, [row])).broken)
+
+
+def test_tables_of_several_runs_are_shown_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    faults, files = load_script("faults"), [tmp_path / "a.json", tmp_path / "b.json"]
+    bad = row_of("c", {"n": judge(LOST["two rows"][0])}, [(2.0, "b")], [], frozenset(), False)
+    good = row_of("c", {"n": judge(evidence(GOOD))}, [(1.0, "a")], [], frozenset(), False)
+    routed = routing.Row(routing.CASES[0], requests=10, calls=11)
+    files[0].write_text(json.dumps(plain([bad]) | {"routing": []}))
+    files[1].write_text(json.dumps(plain([good]) | {"routing": [routing.plain(routed)]}))
+    assert merged([bad, good])[0].runs == 2
+    assert faults.show(files) == 1
+    shown = capsys.readouterr().out
+    assert "2.0 b" in shown and "1.100" in shown and "Not as promised: c: 2 rows (1: n)" in shown
+    files[1].write_text("{}")
+    assert faults.show(files) == 2
+    assert str(files[1]) in capsys.readouterr().err
+
+
 def test_a_row_adds_up_and_says_what_did_not_hold() -> None:
     lost = judge(LOST["two rows"][0])
     row = row_of("c", {"n": judge(evidence(GOOD)), "m": lost}, [(1.0, "a"), (2.0, "b")], ["note"], frozenset(), False)
@@ -168,6 +218,18 @@ def test_a_wrong_name_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[
     assert faults.chosen(faults.known(True), ["servers"]) == ["valkey.killed", "valkey.frozen", "postgres.frozen"]
     with pytest.raises(ValueError, match="no case or family 'nothing'"):
         faults.chosen(faults.known(True), ["nothing"])
+    for words in (["--outage", "0"], ["--runs", "0"], ["--json", "/nowhere/x.json"]):
+        with pytest.raises(ValueError, match=words[0]):
+            faults.check(faults.parser().parse_args(words))
+
+
+def test_a_freeze_is_as_long_as_its_form_has_it_or_as_was_asked_for() -> None:
+    def outage(long: bool, asked: float | None) -> float:
+        field = Field.__new__(Field)
+        field.long, field.outage_s = long, asked
+        return field.outage(30.0, 4.0)
+
+    assert [outage(True, None), outage(False, None), outage(True, 7.0)] == [30.0, 4.0, 7.0]
 
 
 async def seen(kind: str, official: bool) -> tuple[Said, list[Attempt]]:

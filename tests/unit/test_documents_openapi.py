@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,11 +17,14 @@ from ingress.documents.failures import EXAMPLES
 from ingress.documents.openapi import EVENTS
 from ingress.documents.pages import error_page
 from ingress.errors import error_body
+from policy.disconnect import HEADER
 from schemas.errors import Code
+from schemas.routes import CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS
 from tests.checks_support import load_script
 
 load_script("reference")  # puts scripts/ on the path
 reference_routes = load_script("reference_routes")
+ROOT = Path(__file__).resolve().parents[2]
 Operation = tuple[str, dict[str, Any], dict[str, Any]]
 
 
@@ -108,3 +113,14 @@ def test_every_code_has_an_example_and_a_page_that_its_body_names(code: Code) ->
     error = json.loads(error_body(EXAMPLES[code]))["error"]
     assert error["doc_url"] == f"/docs/errors/{code}"
     assert error_page(code).startswith(f"# {code}\n".encode())
+
+
+def test_every_header_that_a_request_is_read_for_is_told() -> None:
+    read = re.compile(r'headers\.get\(b"([a-z-]+)"')
+    known = set(read.findall((ROOT / "ingress/headers.py").read_text())) | {HEADER, "idempotency-key"}
+    paths = DOCUMENTS["door"]["paths"]
+    for route in (CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS):
+        parameters = paths[route]["post"]["parameters"]
+        assert {one["name"] for one in parameters} == known and len(known) == 7
+        for one in parameters:
+            assert one["description"] and validator(DOCUMENTS["door"], one["schema"]).is_valid(one["example"])

@@ -7,7 +7,8 @@ import pytest
 from base.crypto import KeyRing, RingKey
 from ingress.once import once_key, once_of
 from ingress.routes.work import patience
-from schemas.errors import Refusal
+from policy.disconnect import governing, narrowed
+from schemas.errors import Failure, Refusal
 from schemas.ports import Once
 from schemas.routes import CHAT, COMPLETIONS
 
@@ -60,3 +61,23 @@ def test_a_key_is_optional() -> None:
 def test_only_a_run_that_would_be_cancelled_at_once_waits_for_its_client_to_come_again() -> None:
     assert patience("cancel", 10.0) == "grace:10" and patience("cancel", 0) == "cancel"
     assert patience("finish", 10.0) == "finish" and patience("grace:3", 10.0) == "grace:3"
+
+
+@pytest.mark.parametrize(
+    ("key", "model", "wish", "policy"),
+    [
+        ("", "", "", "grace:10"),
+        ("", "", "cancel", "cancel"),
+        ("", "", "grace:5", "grace:5"),
+        ("", "", "grace:11", None),
+        ("", "", "finish", None),
+        ("cancel", "", "", "cancel"),
+        ("", "cancel", "grace:10", None),
+        ("finish", "cancel", "grace:60", "grace:60"),
+    ],
+)
+def test_patience_for_a_retry_is_the_servers_word_which_key_and_model_outrank_and_requests_may_lower(
+    key: str, model: str, wish: str, policy: str | None
+) -> None:
+    said = narrowed(governing(key, model, patience("cancel", 10.0)), wish)
+    assert said == policy if policy else isinstance(said, Failure)

@@ -34,6 +34,13 @@ def test_what_was_said_is_read_from_the_events_alone() -> None:
     }
 
 
+def test_only_what_was_generated_counts_and_the_count_that_was_shown_is_kept() -> None:
+    thought = chunk("?").replace('"content":"?"', '"reasoning_content":"hm"')
+    told = read(sse(ROLE, thought, chunk("he"), chunk(finish="stop"), usage_chunk(prompt=7, completion=9)))
+    assert (told.pieces, told.finish_reason, told.counted) == (2, "stop", True)
+    assert told.usage == Usage(prompt_tokens=7, completion_tokens=9)
+
+
 def test_a_completion_is_read_by_its_text() -> None:
     event = orjson.dumps({"id": "c", "object": "text_completion", "choices": [{"index": 0, "text": "ab"}]}).decode()
     assert (read(sse(event, event)).text, read(sse(event, event)).odd) == ("abab", "")

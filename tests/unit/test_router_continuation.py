@@ -9,7 +9,7 @@ import pytest
 from providers.fake import JSON, Cut, Head, Piece, Script
 from providers.openai_continue import Told, read
 from schemas.errors import Code
-from schemas.events import RequestCompleted, RequestFailed, Usage
+from schemas.events import RequestCancelled, RequestCompleted, RequestFailed, Usage
 from schemas.frames import DATA, END
 from tests.router_support import MemoryLease, Sent, chunk, cleared_run, endpoint, sse, usage_chunk
 from tests.unit.test_router_handler import QUICK, Stage
@@ -73,6 +73,20 @@ def test_what_is_odd_in_the_answer_is_the_reason() -> None:
     assert refusal("/v1/embeddings", asked(), SAID)
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        Told(text="so </think> he", pieces=1),
+        Told(text="<think>hm", pieces=1),
+        Told(text="he \ud83d", pieces=1),
+        Told(text="he", pieces=1, counted=True),
+    ],
+)
+def test_a_text_that_an_engine_would_not_see_as_it_was_sent_is_refused(told: Told) -> None:
+    assert refusal(CHAT, asked(), told)
+    assert not refusal(CHAT, asked(), Told(text="he \U0001f600", pieces=1))
+
+
 def text_of(lease: MemoryLease) -> str:
     return read(lease.text.removesuffix(b"data: [DONE]\n\n")).text
 
@@ -133,6 +147,11 @@ async def test_an_engine_that_will_not_continue_leaves_the_first_error(refused: 
     assert lease.fact.usage.completion_tokens == 2
 
 
+def speaker() -> str:
+    """The event that engines begin with."""
+    return chunk("?").replace('"content":"?"', '"role":"assistant","content":""')
+
+
 def taken_over(*events: str, **fields: Any) -> MemoryLease:
     """A run of whose answer an earlier owner has sent these events."""
     lease = cleared_run(**fields)
@@ -166,6 +185,33 @@ async def test_what_lacked_only_its_end_ends_without_an_engine(
     assert isinstance(lease.fact, RequestCompleted) and lease.fact.finish_reason == reason
     assert lease.fact.usage.estimated and lease.fact.events == lease.sequence
     assert lease.text.count(b'"usage":{') == 1
+
+
+@pytest.mark.parametrize("forged", [False, True])
+async def test_only_events_with_text_are_billed_of_an_answer_whose_router_died(forged: bool) -> None:
+    lease = taken_over(speaker(), chunk("he"), chunk("llo"), chunk(finish="stop"))
+    if forged:
+        lease.verdicts = {}
+    await Stage(endpoints=[endpoint("e1")]).run(lease)
+    assert isinstance(lease.fact, RequestFailed) and lease.failure.code == Code.upstream_interrupted
+    assert lease.fact.usage == Usage(prompt_tokens=11, completion_tokens=2, estimated=True)
+
+
+async def test_the_count_that_the_client_has_is_the_one_that_is_billed() -> None:
+    lease = taken_over(
+        chunk("he"), chunk(finish="stop"), usage_chunk(prompt=7, completion=5), stream_options={"include_usage": True}
+    )
+    await Stage(endpoints=[ONE]).run(lease)
+    assert isinstance(lease.fact, RequestCompleted) and lease.text.count(b'"usage":{') == 1
+    assert lease.fact.usage == Usage(prompt_tokens=7, completion_tokens=5, estimated=True)
+
+
+async def test_a_run_that_was_cancelled_while_nobody_had_it_is_billed_for_what_was_sent() -> None:
+    lease = taken_over(speaker(), chunk("he"), chunk("llo"))
+    lease.cancelled.set()
+    await Stage(endpoints=[ONE]).run(lease)
+    assert isinstance(lease.fact, RequestCancelled) and lease.failure.code == Code.cancelled
+    assert lease.fact.usage == Usage(prompt_tokens=11, completion_tokens=2, estimated=True)
 
 
 async def test_a_new_owner_ends_what_it_may_not_continue() -> None:

@@ -251,7 +251,8 @@ async def test_a_run_whose_earlier_owner_sent_events_is_never_answered_again() -
     lease.sequence = 4
     await stage.run(lease)
     assert lease.failure.code == Code.upstream_interrupted and not stage.transport.calls
-    assert fact_of(lease).usage == Usage(prompt_tokens=11, completion_tokens=3, estimated=True)
+    # its stream does not say what the four were: three of them may have been without text
+    assert fact_of(lease).usage == Usage(prompt_tokens=11, completion_tokens=1, estimated=True)
 
 
 async def test_a_run_with_a_forged_verdict_never_reaches_an_engine() -> None:

@@ -148,5 +148,5 @@ def test_idle_limits_of_the_settings_replace_those_of_the_file() -> None:
     changed = load().with_idle_limits({"router": 3000})
     assert changed.spec("cleared", "router").idle_ms == 3000
     assert changed.spec("requests", "rules") == load().spec("requests", "rules")
-    with pytest.raises(TopologyError, match="no group routers; groups: audit, authorization"):
+    with pytest.raises(TopologyError, match="no group routers; groups: archive, audit, authorization"):
         load().with_idle_limits({"routers": 3000})

@@ -11,7 +11,7 @@ from __future__ import annotations
 from base.crypto import Verifier
 from runtime.app import Context, Stage
 from runtime.keeping import Keeping
-from schemas.ports import Limits
+from schemas.ports import Keys, Limits
 from workers.audit.archive import Archive
 from workers.audit.batches import Batches
 from workers.audit.handlers import Audit, Ledger
@@ -19,14 +19,16 @@ from workers.audit.ports import Kept, Record
 from workers.audit.settings import AuditSettings
 
 
-def build(context: Context, record: Record, kept: Kept, limits: Limits, settings: AuditSettings) -> list[Stage]:
-    """The room's stages over the process's record and archive (storage.ports.Store.requests, .archive) and limits
+def build(
+    context: Context, record: Record, kept: Kept, keys: Keys, limits: Limits, settings: AuditSettings
+) -> list[Stage]:
+    """The room's stages over the process's record and archive (storage.ports.Store.requests, .archive), keys and limits
     (state.shared.Shared)."""
     verifier = Verifier(context.ring)
     publishers = context.topology.streams["facts"].publishers
     batches = Batches(record, context.clock, settings.linger_ms / 1000)
     audit = Audit(verifier, publishers, batches, settings.price_list(), context.clock)
-    ledger = Ledger(verifier, publishers, limits)
+    ledger = Ledger(verifier, publishers, keys, limits)
     archive = Archive(verifier, publishers, Keeping(context.runs, context.scripts), kept, context.clock)
     return [
         Stage(group="audit", handler=audit.handle),

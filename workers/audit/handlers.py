@@ -14,13 +14,13 @@ from base import logs, metrics
 from base.clock import Clock
 from policy.prices import Price
 from schemas.envelope import VerifierPort
-from schemas.errors import DecodeError, SignatureError, Unavailable, UnknownVersion
+from schemas.errors import DecodeError, HeadraceError, SignatureError, Unavailable, UnknownVersion
 from schemas.outcomes import Again, Dead, Delivery, Done, Outcome
-from schemas.ports import Limits
-from schemas.records import FactRecord, RequestRecord
+from schemas.ports import Keys, Limits
+from schemas.records import FactRecord, KeyRecord, RequestRecord
 from workers.audit import rules
 from workers.audit.measures import measure
-from workers.audit.opening import Opened, open_fact, open_grant
+from workers.audit.opening import Holder, Opened, open_fact, open_holder
 from workers.audit.ports import Record
 
 log = logs.room("audit")
@@ -80,13 +80,24 @@ class Audit:
 class Ledger:
     """Group `ledger`: frees what ended runs held. Unproven holds are left to expire."""
 
-    def __init__(self, verifier: VerifierPort, publishers: Mapping[str, list[str]], limits: Limits) -> None:
-        self._read = lambda delivery: rules.settlement(*open_grant(delivery, verifier, publishers))
-        self._limits = limits
+    def __init__(self, verifier: VerifierPort, publishers: Mapping[str, list[str]], keys: Keys, limits: Limits) -> None:
+        self._read = lambda delivery: open_holder(delivery, verifier, publishers)
+        self._keys, self._limits = keys, limits
 
     async def handle(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
         """Done for what was settled or held nothing. Unavailable while Redis is away."""
-        wanted = [opened_or_outcome(self._read, item) for item in deliveries]
-        held = [item for item in wanted if isinstance(item, rules.Settlement)]
-        await asyncio.gather(*(self._limits.settle(item.tenant, item.run, item.scopes) for item in held))
-        return [Done() if item is None or isinstance(item, rules.Settlement) else item for item in wanted]
+        opened = [opened_or_outcome(self._read, item) for item in deliveries]
+        await asyncio.gather(*(self._settle(item) for item in opened if isinstance(item, Holder)))
+        return [Done() if isinstance(item, Holder) else item for item in opened]
+
+    async def _settle(self, holder: Holder) -> None:
+        held = rules.settlement(holder, await self._key(holder.key_id) if holder.key_id else None)
+        if held is not None:
+            await self._limits.settle(held.tenant, held.run, held.scopes)
+
+    async def _key(self, key_id: str) -> KeyRecord | None:
+        """None also when no store tells it: then authorization can hardly have reserved, and others must not wait."""
+        try:
+            return await self._keys.find(key_id)
+        except HeadraceError:
+            return None

@@ -74,14 +74,26 @@ def open_fact(delivery: Delivery, verifier: VerifierPort, publishers: Mapping[st
     )
 
 
-def open_grant(
-    delivery: Delivery, verifier: VerifierPort, publishers: Mapping[str, list[str]]
-) -> tuple[str, Grant | None]:
-    """Only the run and what authorization said of its caller, for the ledger. Raises like open_fact."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """Whose reservations a run may have. grant: what authorization said of its caller. key_id: whose key the run was
+    accepted with, where it ended before authorization had spoken and may yet have reserved; else ""."""
+
+    run: str
+    grant: Grant | None = None
+    key_id: str = ""
+
+
+def open_holder(delivery: Delivery, verifier: VerifierPort, publishers: Mapping[str, list[str]]) -> Holder:
+    """Only the run and whose it is, for the ledger. Raises like open_fact."""
     envelope, _ = _fact(delivery, verifier, publishers)
     stored = delivery.fields.get(_FAMILY + AUTHORIZATION.encode())
-    said = _verdict(verifier, AUTHORIZATION, stored) if stored else None
-    return envelope.run, said.grant if said and _about(said, AUTHORIZATION, envelope.run, None) else None
+    if not stored:
+        accepted = _accepted(delivery, verifier, [])
+        return Holder(run=envelope.run, key_id=accepted.key_id if accepted else "")
+    said = _verdict(verifier, AUTHORIZATION, stored)
+    believed = said is not None and _about(said, AUTHORIZATION, envelope.run, None)
+    return Holder(run=envelope.run, grant=said.grant if said and believed else None)
 
 
 def _fact(delivery: Delivery, verifier: VerifierPort, publishers: Mapping[str, list[str]]) -> tuple[Envelope, Terminal]:

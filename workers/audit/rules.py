@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from policy.prices import Price, cost_micros, price_of
+from policy.quotas import scopes_of
 from schemas.errors import STATUS, Code, Failure, status_of
 from schemas.events import (
     Attempt,
@@ -25,9 +26,9 @@ from schemas.events import (
     Terminal,
     Usage,
 )
-from schemas.records import FactRecord, RequestRecord
-from schemas.verdicts import Grant, Verdict
-from workers.audit.opening import Opened
+from schemas.records import FactRecord, KeyRecord, RequestRecord
+from schemas.verdicts import Verdict
+from workers.audit.opening import Holder, Opened
 
 _OUTCOMES: dict[type[Any], str] = {
     RequestCompleted: "completed",
@@ -122,11 +123,15 @@ def request_row(opened: Opened, prices: Sequence[Price]) -> RequestRecord:
     )
 
 
-def settlement(run: str, grant: Grant | None) -> Settlement | None:
-    """What the ledger gives back; None when nothing was held, or nobody can prove whose it was (it expires then)."""
-    if grant is None or not grant.scopes:
-        return None
-    return Settlement(tenant=grant.tenant, run=run, scopes=grant.scopes)
+def settlement(holder: Holder, key: KeyRecord | None) -> Settlement | None:
+    """What the ledger gives back; None when nothing was held, or nobody can prove whose it was (it expires then).
+
+    key: of a run that ended before authorization had spoken: what it reserves then, before or after, is given back."""
+    grant = holder.grant
+    tenant, scopes = (grant.tenant, grant.scopes) if grant else ("", ())
+    if key is not None:
+        tenant, scopes = key.tenant, tuple(scope.name for scope in scopes_of(key))
+    return Settlement(tenant=tenant, run=holder.run, scopes=scopes) if scopes else None
 
 
 def name(text: str) -> str:

@@ -24,8 +24,9 @@ def _nobody() -> None:
 class Work:
     """A cleared run. started and deadline: monotonic seconds of the claim and of the run's end. said: the verdicts of
     the guards. why: what the present endpoint was chosen from; answered: told when the first byte of its answer is
-    here. told: what the client has of an answer that is to be continued; continued: how often that was tried;
-    unable: endpoints that cannot; after: events that the client had when the present call began."""
+    here. sent: what earlier owners have sent; told: what the client has of an answer that is to be continued;
+    continued: how often that was tried; unable: endpoints that cannot; after: events that the client had when the
+    present call began."""
 
     lease: RunLease
     grant: Grant
@@ -40,6 +41,7 @@ class Work:
     answered: Callable[[], None] = _nobody
     usage: Usage | None = None
     first_at: float | None = None
+    sent: Told | None = None
     told: Told | None = None
     continued: int = 0
     unable: frozenset[str] = frozenset()
@@ -135,9 +137,3 @@ def unary_usage(answer: Answered, prompt_tokens: int) -> Usage:
     if answer.usage is not None:
         return answer.usage
     return Usage(prompt_tokens=prompt_tokens, completion_tokens=-(-answer.text_bytes // 4), estimated=True)
-
-
-def taken_over_usage(lease: RunLease) -> Usage:
-    """What an earlier owner's events are worth: the first of them named the speaker, the others carried text."""
-    sent = max(lease.sequence - 1, 0)
-    return Usage(prompt_tokens=lease.accepted.prompt_tokens, completion_tokens=sent, estimated=True)

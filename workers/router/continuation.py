@@ -41,6 +41,7 @@ _BARRED = (
     "return_token_ids",
     "return_tokens_as_token_ids",
 )
+_THOUGHTS = ("<think>", "</think>")
 _ONE = ("n", "best_of", "n_probs")
 
 
@@ -48,10 +49,12 @@ def refusal(route: str, body: bytes, told: Told) -> str:
     """Why the answer may not be continued; "" = it may. body: the request as the engine gets it."""
     if told.odd:
         return told.odd
+    if told.counted and not told.finish_reason:
+        return "its tokens were counted before its end"
     if route not in (CHAT, COMPLETIONS):
         return f"{route} has no text to go on with"
     asked = orjson.loads(body)
-    return _asked_for(asked) or _shape(route, asked) or _stopping(asked, told.text)
+    return _asked_for(asked) or _shape(route, asked) or _seam(told.text) or _stopping(asked, told.text)
 
 
 def _asked_for(asked: Mapping[str, Any]) -> str:
@@ -79,6 +82,13 @@ def _shape(route: str, asked: Mapping[str, Any]) -> str:
     if not isinstance(messages, list) or not messages or not isinstance(messages[-1], dict):
         return "its messages cannot be read"
     return "the request begins the answer itself" if messages[-1].get("role") == "assistant" else ""
+
+
+def _seam(text: str) -> str:
+    """Chat templates leave out of an assistant's message what stands before </think>."""
+    if any(mark in text for mark in _THOUGHTS):
+        return "its thoughts stand in its text"
+    return "it ends inside a character" if "\ud800" <= text[-1:] <= "\udbff" else ""
 
 
 def _stopping(asked: Mapping[str, Any], text: str) -> str:

@@ -13,6 +13,7 @@ import orjson
 from base import logs
 from base.clock import Clock
 from base.crypto import digest
+from providers.openai_continue import Told
 from providers.openai_openai import wants_usage
 from schemas.envelope import VerifierPort
 from schemas.errors import Failure, OwnerLost, Refusal
@@ -21,7 +22,7 @@ from schemas.frames import END, ERROR, encode_failure
 from schemas.outcomes import Delivery
 from schemas.ports import Catalog, RunLease
 from schemas.routes import GUARDRAILS, MODERATIONS
-from workers.router.attempt import Work, taken_over_usage
+from workers.router.attempt import Work
 from workers.router.call import Caller
 from workers.router.choice import Absent, Place
 from workers.router.clearance import clear, edited
@@ -29,7 +30,7 @@ from workers.router.health import Health
 from workers.router.interrupt import Interrupt, Stopped
 from workers.router.moderation import moderation
 from workers.router.pools import Pools
-from workers.router.resume import end_if_whole, take_up
+from workers.router.resume import end_if_whole, heard, take_up, usage_of_sent
 from workers.router.rules import (
     CANCELLED,
     NO_ENGINE,
@@ -78,11 +79,12 @@ class Router:
         stayed away, before anything was sent: then the entry is tried again."""
         started = self._clock.monotonic()
         try:
+            sent = await heard(lease) if lease.sequence else None
             try:
-                work = self._clear(lease, started)
+                work = self._clear(lease, started, sent)
             except Refusal as refusal:
-                if lease.sequence > 0:
-                    await self._end_taken_over(lease)
+                if sent is not None:
+                    await self._end_taken_over(lease, sent)
                     return
                 log.error("run not cleared", run=lease.run, code=refusal.failure.code, reason=str(refusal))
                 fact = RequestFailed(run=lease.run, failure=refusal.failure, events=1)
@@ -99,8 +101,8 @@ class Router:
         """Endpoint -> requests that this process has there now."""
         return self._needs.pools.used()
 
-    def _clear(self, lease: RunLease, started: float) -> Work:
-        """The run as its verdicts allow it. Refusal."""
+    def _clear(self, lease: RunLease, started: float, sent: Told | None) -> Work:
+        """The run as its verdicts allow it. sent: by earlier owners. Refusal."""
         accepted = lease.accepted
         leave = clear(accepted, digest(lease.body), lease.verdicts, self._needs.verifier)
         return Work(
@@ -111,7 +113,8 @@ class Router:
             show_usage=accepted.stream and wants_usage(lease.body),
             started=started,
             deadline=started + lease.deadline_s,
-            usage=taken_over_usage(lease) if lease.sequence else None,
+            usage=usage_of_sent(lease, sent) if sent else None,
+            sent=sent,
             continued=max(lease.epoch - 2, 0),
         )
 
@@ -169,7 +172,7 @@ class Router:
     async def _goes_on(self, work: Work, interrupt: Interrupt) -> bool:
         """Whether an answer that broke off may be continued; if so `work` says from where."""
         endpoints = await interrupt.wait(self._needs.catalog.endpoints(work.grant.pool))
-        reason = await take_up(work, endpoints, self._needs.continuations)
+        reason = await interrupt.wait(take_up(work, endpoints, self._needs.continuations))
         if reason:
             log.info("not continued", run=work.lease.run, sequence=work.lease.sequence, reason=reason)
         else:
@@ -203,13 +206,13 @@ class Router:
             if chosen is None or await interrupt.wait(self._needs.health.may_call(chosen)):
                 return found
 
-    async def _end_taken_over(self, lease: RunLease) -> None:
+    async def _end_taken_over(self, lease: RunLease, sent: Told) -> None:
         """An earlier owner died after its first frame: a second answer must never follow the half of another."""
         fact = RequestFailed(
             run=lease.run,
             failure=TAKEN_OVER,
             model=lease.accepted.model,
-            usage=taken_over_usage(lease),
+            usage=usage_of_sent(lease, sent),
             events=lease.sequence + 1,
         )
         await self._end_error(lease, TAKEN_OVER, fact)

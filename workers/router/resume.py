@@ -7,6 +7,7 @@ an endpoint that can continue, or end what lacks only its end, or leave it broke
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import orjson
 
@@ -15,11 +16,14 @@ from providers.openai_continue import Told, closing, left_of, read
 from schemas.errors import DecodeError
 from schemas.events import Usage
 from schemas.frames import END
+from schemas.ports import RunLease
 from schemas.records import EndpointRecord
 from workers.router.attempt import Work
 from workers.router.continuation import refusal
 
 log = logs.room("router")
+
+_GAP = "its stream does not hold all that was sent"
 
 
 async def take_up(work: Work, endpoints: Sequence[EndpointRecord], most: int) -> str:
@@ -29,19 +33,31 @@ async def take_up(work: Work, endpoints: Sequence[EndpointRecord], most: int) ->
         return "no endpoint of its pool continues answers"
     if work.continued >= most:
         return f"it was continued {work.continued} times"
-    try:
-        sent = await work.lease.delivered()
-    except DecodeError as error:
-        return str(error)
-    if sent is None:
-        return "its stream does not hold all that was sent"
-    told = read(sent)
+    told = work.sent or await heard(work.lease)
     reason = refusal(work.lease.accepted.route, work.body, told)
     if not reason:
-        work.told, work.unable = told, unable
-        work.usage = _estimate(work, told)
+        work.told, work.sent, work.unable = told, None, unable
+        work.usage = usage_of_sent(work.lease, told)
         work.continued += 1
     return reason
+
+
+async def heard(lease: RunLease) -> Told:
+    """What the client has of the answer; an odd one where the run's stream does not say. OwnerLost."""
+    try:
+        sent = await lease.delivered()
+    except DecodeError as error:
+        return Told(odd=str(error))
+    return Told(odd=_GAP) if sent is None else read(sent)
+
+
+def usage_of_sent(lease: RunLease, told: Told) -> Usage:
+    """What was sent is worth: the engine's count where the client has it, else each event with text a token, else
+    every event but three: who speaks, why it ended and how much it was."""
+    if told.usage is not None:
+        return replace(told.usage, estimated=True)
+    pieces = told.pieces if told.head or told.pieces else max(lease.sequence - 3, 0)
+    return Usage(prompt_tokens=lease.accepted.prompt_tokens, completion_tokens=pieces, estimated=True)
 
 
 async def end_if_whole(work: Work, now: float) -> bool:
@@ -50,13 +66,8 @@ async def end_if_whole(work: Work, now: float) -> bool:
     if told is None or not (told.finish_reason or left_of(orjson.loads(work.body), told) == 0):
         return False
     work.first_at = work.first_at or now
-    usage = _estimate(work, told)
+    usage = usage_of_sent(work.lease, told)
     payload, events = closing(told, usage if work.show_usage else None)
     fact = work.completed(usage, told.finish_reason or "length", work.lease.sequence + events, now)
     await work.lease.end(END, payload, events, fact)
     return True
-
-
-def _estimate(work: Work, told: Told) -> Usage:
-    """What was sent is worth, by our own count."""
-    return Usage(prompt_tokens=work.lease.accepted.prompt_tokens, completion_tokens=told.pieces, estimated=True)
