@@ -12,9 +12,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from base import logs
 from base.clock import Clock
@@ -23,7 +23,7 @@ from base.ids import Random
 from base.settings import Section
 from console.entries import ModelEntry, deploy, scale, stop
 from policy.api_keys import ENTROPY_BYTES, adopt, mint
-from policy.disconnect import OR_NOTHING
+from policy.disconnect import OR_NOTHING, stated
 from policy.roles import SCOPES, unknown_scopes
 from runtime.app import Context
 from schemas.errors import Code, Refusal, Unavailable
@@ -53,7 +53,7 @@ class KeyWish(Section):
         0, strict=True, ge=-10, le=10, description="Which of its tenant's waiting requests goes first: the higher."
     )
     lane: Literal["interactive", "batch"] = Field("interactive", description="Which queue its requests join.")
-    on_disconnect: str = Field(
+    on_disconnect: Annotated[str, BeforeValidator(stated)] = Field(
         "",
         pattern=OR_NOTHING,
         description="What happens to a run when its last client leaves: cancel, finish, grace:<seconds>; empty: what "

@@ -12,12 +12,12 @@ import re
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
 from base.credentials import open_credential, seal_credential
 from base.crypto import CryptoError, KeyRing, Sealer, digest
 from base.settings import Section
-from policy.disconnect import OR_NOTHING
+from policy.disconnect import OR_NOTHING, stated
 from providers.addresses import refuse_address, refuse_url
 from schemas.commands import DeployModel, ScaleDeployment, StopDeployment
 from schemas.records import DeploymentRecord
@@ -65,7 +65,7 @@ class ModelEntry(Section):
         description="How the engine goes on with an answer that broke off: continue_final_message (vLLM, SGLang), "
         "prefill (llama.cpp); empty: it does not.",
     )
-    on_disconnect: str = Field(
+    on_disconnect: Annotated[str, BeforeValidator(stated)] = Field(
         "",
         pattern=OR_NOTHING,
         description="When the last client of one of its runs leaves: cancel, finish, grace:<seconds>; a key's own "

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
 
 from base.settings import Section
-from policy.disconnect import PATTERN
+from policy.disconnect import PATTERN, stated
 
 MEBIBYTE = 1024 * 1024
 
@@ -41,7 +43,7 @@ class ServerSettings(Section):
         "which may come again. 0: not at all.",
     )
     stall_limit: float = Field(60.0, gt=0, description="A reader that takes nothing for this long is cut off.")
-    on_disconnect: str = Field(
+    on_disconnect: Annotated[str, BeforeValidator(stated)] = Field(
         "cancel",
         pattern=PATTERN,
         description="When the last client of a run leaves: cancel, finish, or grace:<seconds>, then cancel. A key's or "

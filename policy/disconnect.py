@@ -8,6 +8,8 @@ looser wish is refused and not bent, because a client that has left cannot be to
 from __future__ import annotations
 
 import math
+import re
+from typing import Any
 
 from schemas.errors import Code, Failure
 
@@ -16,6 +18,13 @@ CANCEL, FINISH = "cancel", "finish"
 PATTERN = r"^(cancel|finish|grace:[0-9]{1,6}(\.[0-9]{1,3})?)$"
 OR_NOTHING = r"^$|" + PATTERN
 HEADER = "x-headrace-on-disconnect"
+
+
+def stated(policy: Any) -> Any:
+    """A policy as a setting, a key or a model may say it; a ValueError tells what it can be."""
+    if isinstance(policy, str) and policy and not re.fullmatch(PATTERN, policy):
+        raise ValueError("it must be cancel, finish or grace:SECONDS, such as grace:30")
+    return policy
 
 
 def patience(policy: str) -> float:

@@ -18,7 +18,7 @@ Turn = dict[str, str]
 
 def chat(
     message: Annotated[str | None, typer.Argument(help="One question; without it a conversation begins.")] = None,
-    model: Annotated[str, typer.Option(help="Which model [the first one].")] = "",
+    model: Annotated[str, typer.Option(help="Which model (the first one).")] = "",
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer.")] = None,
     data: Data = DATA,
     as_json: Json = False,

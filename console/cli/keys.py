@@ -36,7 +36,9 @@ def create(
     weight: Annotated[int, typer.Option(help="Share when engines are scarce.")] = 1,
     priority: Annotated[int, typer.Option(help="Among its tenant's waiting requests the higher goes first.")] = 0,
     lane: Annotated[str, typer.Option(help="interactive or batch.")] = "interactive",
-    on_disconnect: Annotated[str, typer.Option(help="cancel, finish, grace:SECONDS [its model's].")] = "",
+    on_disconnect: Annotated[
+        str, typer.Option(help="When its clients leave: cancel, finish, grace:SECONDS (its model's).")
+    ] = "",
     expires_in_days: Annotated[float, typer.Option(help="0 = never.")] = 0,
     data: Data = DATA,
     as_json: Json = False,
@@ -74,7 +76,7 @@ def list_keys(
 @app.command()
 def rotate(
     key_id: str,
-    overlap: Annotated[int | None, typer.Option(help="Seconds the old secret stays valid [a day].")] = None,
+    overlap: Annotated[int | None, typer.Option(help="Seconds the old secret stays valid (a day).")] = None,
     data: Data = DATA,
     as_json: Json = False,
 ) -> None:

@@ -13,7 +13,7 @@ from console.cli.output import DATA, Data, Json, show_json, show_rows
 topology = typer.Typer(help="The streams and groups of streams.yaml.", no_args_is_help=True)
 
 Config = Annotated[Path | None, typer.Option(help="Settings file [./headrace.yaml when there is one].")]
-File = Annotated[Path | None, typer.Option("--file", help="Another streams.yaml [the installed one].")]
+File = Annotated[Path | None, typer.Option("--file", help="Another streams.yaml (the installed one).")]
 
 
 def doctor(config: Config = None, data: Data = DATA, as_json: Json = False) -> None:
@@ -67,7 +67,7 @@ def show(file: File = None, as_json: Json = False) -> None:
 @topology.command()
 def acl(
     processes: Annotated[
-        list[str] | None, typer.Argument(help="Rooms of a process, as `rules` or `rules,persons` [one for each room].")
+        list[str] | None, typer.Argument(help="Rooms of a process, as `rules` or `rules,persons` (one for each room).")
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="For strict runs: the ingress may use WAITAOF and CONFIG GET.")

@@ -16,18 +16,18 @@ app = typer.Typer(help="Models: what should be served.", no_args_is_help=True)
 
 Url = Annotated[str, typer.Option(help="Base address of an OpenAI-compatible server, including /v1.")]
 KeyVariable = Annotated[str, typer.Option(help="Environment variable that holds the key for that server.")]
-Upstream = Annotated[str, typer.Option(help="What that server calls the model [ask it].")]
-Deployment = Annotated[str, typer.Option(help="Name of the deployment [the model's].")]
-Pool = Annotated[str, typer.Option(help="Pool it joins [the model's name].")]
+Upstream = Annotated[str, typer.Option(help="What that server calls the model (ask it).")]
+Deployment = Annotated[str, typer.Option(help="Name of the deployment (the model's).")]
+Pool = Annotated[str, typer.Option(help="Pool it joins (the model's name).")]
 Slots = Annotated[int, typer.Option(help="Requests it takes at once.")]
 Weight = Annotated[int, typer.Option(help="Its share within the pool.")]
 Private = Annotated[bool, typer.Option("--private", help="The name in the URL may lead to a private address.")]
-Replicas = Annotated[int | None, typer.Option(min=0, help="Engines to run of the command [1, or as it was scaled].")]
+Replicas = Annotated[int | None, typer.Option(min=0, help="Engines to run of the command (1, or as it was scaled).")]
 Restart = Annotated[str, typer.Option(help="When the engine ends by itself: always, on-failure, never.")]
 Continues = Annotated[
-    str, typer.Option("--continue", help="How it continues a broken answer: continue_final_message or prefill [not].")
+    str, typer.Option("--continue", help="How it continues a broken answer: continue_final_message or prefill (not).")
 ]
-Leaving = Annotated[str, typer.Option(help="When clients leave: cancel, finish, grace:SECONDS [server's].")]
+Leaving = Annotated[str, typer.Option(help="When clients leave: cancel, finish, grace:SECONDS (server's).")]
 Wait = Annotated[bool, typer.Option("--wait", help="Until it is ready; exit code 2 when it fails.")]
 Timeout = Annotated[float, typer.Option(help="Seconds to wait.")]
 

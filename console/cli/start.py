@@ -29,10 +29,10 @@ def start(
     rooms: Rooms,
     data: Annotated[Path | None, typer.Option(help="Folder of the `headrace up` to join [./.headrace].")] = None,
     port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Port of an ingress [the settings', else any free one].")
+        int | None, typer.Option(min=0, max=65535, help="Port of an ingress (the settings', else any free one).")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="So many processes with these rooms.")] = 1,
-    config: Annotated[Path | None, typer.Option(help="Settings file [the one that `headrace up` read].")] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings file (the one that `headrace up` read).")] = None,
 ) -> None:
     """Run these rooms here, joined to a running system; Ctrl-C or SIGTERM drains and stops them.
 

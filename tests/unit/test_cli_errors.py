@@ -219,3 +219,8 @@ def test_an_engine_that_cannot_be_called_is_refused_before_anything_starts(text:
         parse_engine(text)
     assert said in str(caught.value)
     assert "pass@" not in str(caught.value)
+
+
+def test_help_shows_what_holds_when_an_option_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = said(capsys, "models", "add", "--help")
+    assert "(server's)" in out and "(ask it)" in " ".join(out.replace("│", " ").split())

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from policy.disconnect import HEADER, OR_NOTHING, PATTERN, governing, narrowed, patience
+from policy.disconnect import HEADER, OR_NOTHING, PATTERN, governing, narrowed, patience, stated
 from schemas.errors import Failure
 
 FROM_STRICT_TO_LOOSE = ("cancel", "grace:0.5", "grace:5", "grace:30", "finish")
@@ -42,3 +42,9 @@ def test_pattern_takes_what_can_be_meant_and_nothing_else() -> None:
     assert re.search(OR_NOTHING, "") and not re.search(PATTERN, "")
     for wrong in ("Cancel", "grace", "grace:", "grace:-1", "grace:1e9", "grace:1.2345", "finish now", "cancelled"):
         assert not re.search(OR_NOTHING, wrong)
+
+
+@pytest.mark.parametrize("policy", ["later", "grace", "grace:-1", "finish "])
+def test_a_wrong_policy_is_told_what_it_can_be(policy: str) -> None:
+    with pytest.raises(ValueError, match="cancel, finish or grace:SECONDS"):
+        stated(policy)
