@@ -308,7 +308,9 @@ def greeting(machine: Machine) -> list[str]:
     if machine.plan.own:
         key, bearer = "the one that `headrace init` printed", "$HEADRACE_API_KEY"
     model = machine.access.models[0] if machine.access.models else "MODEL"
-    body = json.dumps({"model": model, "stream": True, "messages": [{"role": "user", "content": "Say hello"}]})
+    body = json.dumps(
+        {"model": model, "stream": True, "max_tokens": 100, "messages": [{"role": "user", "content": "Say hello"}]}
+    )
     return [
         "",
         f"Ready:  {machine.plan.base_url}/v1    (admin: {machine.plan.admin_url})",
