@@ -52,6 +52,7 @@ class StreamWatch:
         self._after = after  # events the reader has already
         self._behind, self._ours = behind, ours
         self._finished = self._left = False
+        self._leaving: asyncio.Future[None] | None = None
         self._ring = asyncio.Event()
 
     def stands(self, place: tuple[int, int] | None) -> None:
@@ -180,12 +181,14 @@ class StreamWatch:
         return Refusal.of(Code.store_unavailable, words, retry_after_ms=_LOST_RETRY_MS)
 
     async def leave(self, reason: str = "left") -> None:
-        """See schemas.ports.Watch.leave."""
+        """See schemas.ports.Watch.leave. Whoever is cut off while it waits has left all the same."""
         if not self._finished:
             self._finished = self._left = True
             self._ring.set()
             self.close()
-            await self._hub.leave(self.run, self.watcher, reason)
+            self._leaving = asyncio.ensure_future(self._hub.leave(self.run, self.watcher, reason))
+        if self._leaving is not None:
+            await asyncio.shield(self._leaving)
 
     def close(self) -> None:
         """See schemas.ports.Watch.close."""
