@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -55,7 +56,6 @@ class Lease:
         fields = claim.fields
         self.run, self.epoch, self.sequence = run, claim.epoch, claim.sequence
         signed = wire.Signed(fields.get("a", b""), fields.get("as", b""))
-        self._signed = signed
         _, accepted = wire.verify(seals.verifier, "requests", {"ingress": ("RequestAccepted",)}, signed)
         self.accepted: RequestAccepted = accepted
         self.body = seals.open_body(run, claim.body)
@@ -76,11 +76,13 @@ class Lease:
         if state in ("cancel", "lost"):
             self.cancelled.set()
 
-    async def flush(self, payload: bytes, events: int, headers: Mapping[str, str] | None = None) -> None:
+    async def flush(
+        self, payload: bytes, events: int, headers: Mapping[str, str] | None = None, *, said: int = 0
+    ) -> None:
         """Store one data frame and push it to the watchers. OwnerLost when the run is another's."""
         self._refuse_if_lost()
         last = self.sequence + events
-        frame = self._frame(last, DATA, events, payload, headers)
+        frame = replace(self._frame(last, DATA, events, payload, headers), said=said)
         state = await self._insist(lambda: self._scripts.flush(self.run, self._owner, last, frame))
         if state in ("lost", "gap", "expired"):
             self.hear("lost")
@@ -132,13 +134,15 @@ class Lease:
     async def _break_off(self) -> None:
         """The server may have lost frames that were sent: nothing can be added to them. A run that is still ours ends
         where it stands there."""
-        seen = await self._scripts.watch(self.run, "", add=False)  # a look: nobody has that name
-        if (seen.state, seen.epoch) != ("running", self.epoch) or seen.sequence >= self.sequence:
+        seen = await self._runs.fields(self.run)
+        if not seen or seen["state"] != b"running" or int(seen["epoch"]) != self.epoch:
             return
-        frame = self._seals.error(self.run, seen.epoch, seen.sequence + 1, _BROKEN)
-        told = {"a": self._signed.e, "seq": str(seen.sequence).encode()}
-        ending = self._seals.ending(cut_short(self.run, told, _BROKEN), seen.epoch)
-        place = f"{seen.epoch}-{seen.sequence}"
+        sequence = int(seen["seq"])
+        if sequence >= self.sequence:
+            return
+        frame = self._seals.error(self.run, self.epoch, sequence + 1, _BROKEN)
+        ending = self._seals.ending(cut_short(self.run, seen, _BROKEN), self.epoch)
+        place = f"{self.epoch}-{sequence}"
         self.ended = await self._scripts.end(self.run, "owner", self._owner, place, frame, ending) == "ok"
 
     def _refuse_if_lost(self) -> None:

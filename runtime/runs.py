@@ -84,9 +84,11 @@ def _place(text: bytes) -> tuple[int, int] | None:
 
 
 def cut_short(run: str, fields: Mapping[str, bytes], failure: Failure) -> RequestFailed:
-    """The terminal fact of a run that somebody else than its owner ends: billed, as an estimate, for the events that
-    its stream holds (the first of them names the speaker, the others carry text)."""
+    """The terminal fact of a run that somebody else than its owner ends: billed, as an estimate, for the events in its
+    stream that carry what was generated. An older owner did not count them: then for all but three, since an engine
+    may name the speaker, say why it stopped and tell its usage in events of their own."""
     sequence = int(fields["seq"])
+    said = int(fields.get("said", max(sequence - 3, 0)))
     usage, model = None, ""
     try:
         accepted: RequestAccepted = decode(fields.get("a", b""))[1]
@@ -95,7 +97,7 @@ def cut_short(run: str, fields: Mapping[str, bytes], failure: Failure) -> Reques
     else:
         model = accepted.model
         if sequence:
-            usage = Usage(prompt_tokens=accepted.prompt_tokens, completion_tokens=max(sequence - 1, 0), estimated=True)
+            usage = Usage(prompt_tokens=accepted.prompt_tokens, completion_tokens=said, estimated=True)
     return RequestFailed(run=run, failure=failure, model=model, usage=usage, events=sequence + 1)
 
 

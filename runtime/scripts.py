@@ -55,12 +55,14 @@ def source(name: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SealedFrame:
-    """A frame as it is stored: payload sealed for its place, headers as JSON."""
+    """A frame as it is stored: payload sealed for its place, headers as JSON. said: how many events of the run carried
+    what was generated, this frame's too."""
 
     kind: str
     events: int
     payload: bytes
     headers: bytes = b""
+    said: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -305,7 +307,7 @@ class RedisScripts:
     async def flush(self, run: str, owner: str, last: int, frame: SealedFrame) -> str:
         p = prefix_of(run)
         keys = (f"{p}:run:{run}", f"{p}:reply:{run}")
-        args = (p, run, owner, last, frame.events, frame.payload, frame.headers)
+        args = (p, run, owner, last, frame.events, frame.payload, frame.headers, frame.said)
         reply: bytes = await self._redis.script(source("flush"), keys, args)
         return reply.decode()
 

@@ -175,8 +175,11 @@ class RunLease(Protocol):
     cancelled: asyncio.Event  #: set when someone cancels, the deadline was swept or the lease was lost
     by: str  #: who cancelled, as RequestCancelled names them: client | lost | operator
 
-    async def flush(self, payload: bytes, events: int, headers: Mapping[str, str] | None = None) -> None:
-        """Store one data frame and push it to the watchers, atomically. events >= 1 whole SSE events."""
+    async def flush(
+        self, payload: bytes, events: int, headers: Mapping[str, str] | None = None, *, said: int = 0
+    ) -> None:
+        """Store one data frame and push it to the watchers, atomically. events >= 1 whole SSE events. said: how many
+        events carried what was generated, by all owners, these too: what is billed when somebody else ends the run."""
         ...
 
     async def delivered(self) -> bytes | None:

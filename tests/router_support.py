@@ -91,7 +91,9 @@ class MemoryLease:
     def __post_init__(self) -> None:
         self.run = self.accepted.run
 
-    async def flush(self, payload: bytes, events: int, headers: Mapping[str, str] | None = None) -> None:
+    async def flush(
+        self, payload: bytes, events: int, headers: Mapping[str, str] | None = None, *, said: int = 0
+    ) -> None:
         self._write(DATA, payload, events, headers)
         await CLOCK.sleep(self.flush_s)
 

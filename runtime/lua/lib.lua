@@ -12,6 +12,7 @@
 --   rd: rh: re: rs:<family>  sealed error frame, its headers, terminal fact and its signature of a refusal that is held
 --   owner      <consumer>:<nonce> of the present owner       epoch  how often it was claimed
 --   seq        last SSE event sent                           first  first sequence of the present epoch
+--   said       how many of the events carried what was generated
 --   watchers   ingress#connection ..., space separated       policy what happens when the last one leaves
 --   leaver     client | lost: how the last watcher went, once nobody watches
 --   cancel     by whom, once somebody cancelled a running run

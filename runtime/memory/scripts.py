@@ -189,7 +189,7 @@ class MemoryScripts(MemoryEntries):
             fields["h"] = frame.headers
         self._server.add(key, fields, (epoch, last))
         found.setdefault("t:first", str(self._server.now()).encode())
-        found["seq"] = str(last).encode()
+        found |= {"seq": str(last).encode(), "said": str(frame.said).encode()}
         self._push(
             p,
             run,

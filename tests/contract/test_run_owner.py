@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
@@ -28,6 +29,14 @@ async def test_claiming_twice_with_one_nonce_is_one_claim(world: World, hands: H
     again = await world.scripts.claim(hands.run, hands.lane, entry, "r1", "r1:a")
     assert (again.state, again.epoch, again.sequence) == ("ok", 1, 1)
     assert await hands.field("first") == "1"
+
+
+async def test_flush_leaves_how_many_events_carried_what_was_generated(world: World, hands: Hands) -> None:
+    await hands.own()
+    for last, said in ((3, 2), (4, 2)):
+        stored = replace(frame(f"f{last}", 3 if last == 3 else 1), said=said)
+        assert await world.scripts.flush(hands.run, "r1:a", last, stored) == "ok"
+    assert (await hands.field("seq"), await hands.field("said")) == ("4", "2")
 
 
 async def test_take_over_raises_the_epoch_and_keeps_the_sequence(world: World, hands: Hands) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from runtime.runs import cut_short
 from runtime.sweeper import Drop, Fail, Fill, Judgement, judge
+from schemas import envelope as wire
+from schemas.errors import Failure
 from schemas.verdicts import PASS, Grant, Verdict, seal_verdict
-from tests.engine_support import seals
+from tests.engine_support import request, seals
 
 NOW = 1_000_000
 
@@ -75,3 +78,20 @@ def test_whatever_is_not_open_is_closed(fail: dict[str, str]) -> None:
 def test_unreadable_grant_means_closed() -> None:
     fields = {**_fields("authorization rules", fail={"persons": "open"}), "v:authorization": b"t1:00 junk"}
     assert _code(judge(fields, NOW)) == "guardrail_unavailable"
+
+
+# --- what is billed when somebody else than its owner ends a run ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sequence", "said", "billed"),
+    [("9", "5", 5), ("9", "0", 0), ("9", None, 6), ("2", None, 0)],  # None: an older owner did not count
+)
+def test_cut_run_is_billed_for_what_carried_text_and_never_for_more(
+    sequence: str, said: str | None, billed: int
+) -> None:
+    accepted = wire.encode(request("r", prompt_tokens=7), id="r", by="ingress", run="r")
+    counted = {} if said is None else {"said": said.encode()}
+    fact = cut_short("r", {"a": accepted, "seq": sequence.encode(), **counted}, Failure(code="c", message="m."))
+    assert fact.usage is not None and fact.usage.estimated and fact.usage.prompt_tokens == 7
+    assert (fact.usage.completion_tokens, fact.events) == (billed, int(sequence) + 1)

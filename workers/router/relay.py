@@ -84,7 +84,8 @@ class Relay:
             return
         started = self._clock.monotonic()
         payload, events = self.rest()
-        await self._lease.flush(payload, events, self._headers if self._lease.sequence == 0 else None)
+        headers = self._headers if self._lease.sequence == 0 else None
+        await self._lease.flush(payload, events, headers, said=self.stream.pieces)
         ended = self._clock.monotonic()
         self._pace.note(ended - started)
         if self.first_at is not None:  # engines name the speaker first: the first words must not wait behind that
