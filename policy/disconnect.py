@@ -14,6 +14,7 @@ from typing import Any
 from schemas.errors import Code, Failure
 
 CANCEL, FINISH = "cancel", "finish"
+_GRACE = "grace:"
 #: What a setting, a key, a model and the request's header may say.
 PATTERN = r"^(cancel|finish|grace:[0-9]{1,6}(\.[0-9]{1,3})?)$"
 OR_NOTHING = r"^$|" + PATTERN
@@ -37,6 +38,12 @@ def patience(policy: str) -> float:
 def governing(key: str, model: str, server: str) -> str:
     """The policy of a run before its request is heard; "" = nothing said."""
     return key or model or server
+
+
+def for_a_retry(policy: str, grace_s: float) -> str:
+    """The policy of a run with an Idempotency-Key: its client may come again with the same key, so it is not cancelled
+    at once. grace_s: 0 = it is."""
+    return f"{_GRACE}{grace_s:g}" if policy == CANCEL and grace_s else policy
 
 
 def narrowed(policy: str, wish: str) -> str | Failure:

@@ -128,8 +128,8 @@ class StrictSettings(BaseModel):
 
 _NO_PROMISE = (
     "runs.strict asks for runs that are on disk, and this server cannot say when something is: set appendfsync always "
-    "(embedded: redis.appendfsync: always; own: CONFIG SET appendfsync always; `headrace topology acl --strict` lets us "
-    "see it), or take a server whose WAITAOF waits (Redis 7.2 and 8), or empty runs.strict"
+    "(embedded: redis.appendfsync: always; own: CONFIG SET appendfsync always, and `headrace topology acl --strict` "
+    "lets us see it), or take a server whose WAITAOF waits (Redis 7.2 and 8), or empty runs.strict"
 )
 
 

@@ -27,6 +27,7 @@ from ingress.parts import Parts
 from ingress.presence import Presence, sign_off
 from ingress.sse import OVERDUE_S, Pace, RunFailed, collect, relay
 from policy.api_keys import Credential
+from policy.disconnect import for_a_retry
 from schemas.errors import Code, Refusal
 from schemas.events import RequestAccepted
 from schemas.ports import NewRun, Watch
@@ -79,7 +80,7 @@ class Work:
         accepted = replace(
             new.accepted,
             keep_ms=round(self._settings.keep * 1000),
-            on_disconnect=patience(self._settings.on_disconnect, self._settings.retry_grace),
+            on_disconnect=for_a_retry(self._settings.on_disconnect, self._settings.retry_grace),
         )
         once = once_of(self._parts.ring, who.tenant, who.key_id, self._path, key, new.body)
         return replace(new, accepted=accepted, once=once)
@@ -142,12 +143,6 @@ class Work:
             await (relay if new.accepted.stream else collect)(watch, out, pace)
         except Exception as error:
             await fail(out, error)
-
-
-def patience(policy: str, grace_s: float) -> str:
-    """What happens when the client of a run with an Idempotency-Key leaves: it may come again with the same key, so the
-    run is not cancelled at once."""
-    return f"grace:{grace_s:g}" if policy == "cancel" and grace_s else policy
 
 
 async def fail(out: Exchange, error: Exception) -> None:

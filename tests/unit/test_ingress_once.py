@@ -6,8 +6,7 @@ import pytest
 
 from base.crypto import KeyRing, RingKey
 from ingress.once import once_key, once_of
-from ingress.routes.work import patience
-from policy.disconnect import governing, narrowed
+from policy.disconnect import for_a_retry, governing, narrowed
 from schemas.errors import Failure, Refusal
 from schemas.ports import Once
 from schemas.routes import CHAT, COMPLETIONS
@@ -59,8 +58,8 @@ def test_a_key_is_optional() -> None:
 
 
 def test_only_a_run_that_would_be_cancelled_at_once_waits_for_its_client_to_come_again() -> None:
-    assert patience("cancel", 10.0) == "grace:10" and patience("cancel", 0) == "cancel"
-    assert patience("finish", 10.0) == "finish" and patience("grace:3", 10.0) == "grace:3"
+    assert for_a_retry("cancel", 10.0) == "grace:10" and for_a_retry("cancel", 0) == "cancel"
+    assert for_a_retry("finish", 10.0) == "finish" and for_a_retry("grace:3", 10.0) == "grace:3"
 
 
 @pytest.mark.parametrize(
@@ -79,5 +78,5 @@ def test_only_a_run_that_would_be_cancelled_at_once_waits_for_its_client_to_come
 def test_patience_for_a_retry_is_the_servers_word_which_key_and_model_outrank_and_requests_may_lower(
     key: str, model: str, wish: str, policy: str | None
 ) -> None:
-    said = narrowed(governing(key, model, patience("cancel", 10.0)), wish)
+    said = narrowed(governing(key, model, for_a_retry("cancel", 10.0)), wish)
     assert said == policy if policy else isinstance(said, Failure)
