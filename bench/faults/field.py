@@ -139,14 +139,21 @@ class Field:
             await until(lambda: self._pid(room), f"{room} to be ready")
             old = self._pid(room)
             marks = await self.strike(group, point)
-        return self._replaced(room, old, group, marks)
+        return self._replaced(room, old, group, marks, await self._beside(room, group))
 
     async def kill(self, room: str) -> asyncio.Task[None]:
         """The same by a signal, now."""
         old = self.ground.house.kill(room)
-        return self._replaced(room, old, room, await self._mark(room))
+        return self._replaced(room, old, room, await self._mark(room), await self._beside(room, room))
 
-    def _replaced(self, room: str, old: int, group: str, marks: dict[str, str]) -> asyncio.Task[None]:
+    async def _beside(self, room: str, group: str) -> dict[str, dict[str, str]]:
+        """The other groups that die with a room's process, and what lies in their streams now."""
+        others = [one for one in self.ground.groups if one != group and room_of(one) == room]
+        return {one: await self.ground.mark(one) for one in others}
+
+    def _replaced(
+        self, room: str, old: int, group: str, marks: dict[str, str], beside: dict[str, dict[str, str]]
+    ) -> asyncio.Task[None]:
         struck = monotonic()
 
         async def wait() -> None:
@@ -154,6 +161,8 @@ class Field:
                 await self.taken_over(group, marks, struck)
             else:
                 await self.serving(group, struck)
+            for other, theirs in beside.items():
+                await self._finished(other, theirs, struck)
             await until(lambda: self._pid(room) not in (0, old), f"another {room}")
 
         return asyncio.create_task(wait())
@@ -185,12 +194,17 @@ class Field:
 
     async def taken_over(self, group: str, marks: dict[str, str], struck: float) -> None:
         """Wait until the group has finished what lay there, and note how long it took."""
+        if await self._finished(group, marks, struck):
+            self.takeovers.append((monotonic() - struck, group))
+
+    async def _finished(self, group: str, marks: dict[str, str], struck: float) -> bool:
+        """Wait until the group has finished what lay there; False, and a note, when it does not."""
         while not await self.ground.finished(group, marks):
             if monotonic() > struck + _RECOVERY_S:
                 self.notes.append(f"{group}: not taken over within {_RECOVERY_S:.0f} s")
-                return
+                return False
             await asyncio.sleep(LOOK_S)
-        self.takeovers.append((monotonic() - struck, group))
+        return True
 
     async def freeze(self, group: str, point: str) -> None:
         """Stop whoever next passes a crash point; it wakes up as a stale owner after twice the idle limit."""

@@ -56,6 +56,7 @@ async def _left(ground: Ground) -> list[str]:
         status, lags = await asyncio.to_thread(ground.house.request, "/admin/v1/lag")
         found = [] if status == 200 else [f"the admin API answers {status}"]
         found += _busy(lags) if status == 200 else []
+        found += await asyncio.to_thread(_dead, ground) if status == 200 and lags["dead"] else []
         found += await _held(ground)
         found += await asyncio.to_thread(_in_flight, ground)
     except (OSError, ValueError, KeyError, RedisError) as error:
@@ -70,7 +71,13 @@ def _busy(lags: Mapping[str, Any]) -> list[str]:
         for what in ("lag", "pending", "waiting")
         if row[what]
     ]
-    return left + [f"{name}: {lags[what]} {what}" for name, what in (("I4", "dead"), ("I6", "live")) if lags[what]]
+    return left + ([f"I6: {lags['live']} live"] if lags["live"] else [])
+
+
+def _dead(ground: Ground) -> list[str]:
+    """The dead letters, with what killed them."""
+    letters = ground.house.request("/admin/v1/dlq")[1]["data"]
+    return [f"I4: a dead letter of {one['group']}, {one['starts']} starts: {one['reason']}" for one in letters]
 
 
 async def _held(ground: Ground) -> list[str]:
