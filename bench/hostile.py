@@ -9,10 +9,12 @@ import asyncio
 import contextlib
 import gzip
 import json
+import os
 import random
 import re
 import sys
-from collections.abc import Callable, Mapping
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 
 from bench import windows
@@ -25,6 +27,7 @@ CHAT = "/v1/chat/completions"
 #: Connections that send a byte now and then, of each kind.
 SLOW = 100
 _PATIENCE_S = 5.0
+_READY, _GO, _REST = b"ready\n", b"go\n", b"rest\n"  # what the attacking process and this one say to each other
 _ANSWER = re.compile(rb"HTTP/1\.[01] ([2-5]\d\d)")
 
 
@@ -205,22 +208,48 @@ HEAD = ("hostile", "slow clients", "wrong answers", *windows.HEAD)
 async def run(to: Target, plan: Plan, lengths: Lengths) -> Row:
     """The windows, with everything hostile in each second one."""
     row = Row()
-    row.others = await windows.compare(plan, lambda: _attack(to, row), lengths)
+    async with _strangers(to) as process:
+        row.others = await windows.compare(plan, lambda: _attack(process, row), lengths)
     return row
 
 
-async def _attack(to: Target, row: Row) -> None:
-    """The hostile clients in a process of their own, so that their work does not delay the others'."""
+@contextlib.asynccontextmanager
+async def _strangers(to: Target) -> AsyncIterator[Process]:
+    """A process of their own, so that their work does not delay the others'; it has begun, and waits to be let go."""
     words = (sys.executable, "-m", "bench.hostile", to.host, str(to.port), to.key, to.model)
-    process = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE, cwd=ROOT)
-    assert process.stdout
+    process = await asyncio.create_subprocess_exec(*words, stdin=PIPE, stdout=PIPE, cwd=ROOT)
+    try:
+        assert process.stdout and await process.stdout.readline() == _READY
+        yield process
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def _attack(process: Process, row: Row) -> None:
+    """Until cancelled."""
+    assert process.stdin and process.stdout
+    process.stdin.write(_GO)
     try:
         while line := (await process.stdout.readline()).decode().strip():
             row.sent += 1
             row.wrong += [line] if line != "as promised" else []
     finally:
-        process.terminate()
-        await process.wait()
+        process.stdin.write(_REST)
+
+
+async def _stranger(to: Target) -> None:
+    """Attacks between _GO and _REST."""
+    os.nice(19)  # strangers have machines of their own: here they get what the others leave
+    loop, heard = asyncio.get_running_loop(), asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(heard), sys.stdin)
+    print(_READY.decode(), end="", flush=True)
+    attack: asyncio.Task[None] | None = None
+    while line := await heard.readline():
+        if attack is not None:
+            attack.cancel()
+            await asyncio.wait({attack})
+        attack = asyncio.create_task(_everything(to)) if line == _GO else None
 
 
 async def _everything(to: Target) -> None:
@@ -254,4 +283,4 @@ async def _slowly(to: Target, sent: bytes, number: int, at_once: int = 20) -> No
 
 
 if __name__ == "__main__":
-    asyncio.run(_everything(Target(sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4])))
+    asyncio.run(_stranger(Target(sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4])))

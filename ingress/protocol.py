@@ -28,6 +28,10 @@ _BROKEN = error_body(Failure(code=Code.invalid_request.value, message="This is n
 _HEAD = error_body(Failure(code=Code.request_too_large.value, message="The request's headers are too large."))
 
 
+class HeadTooLarge(Exception):
+    """The parser is to stop."""
+
+
 class DoorProtocol(HttpToolsProtocol):
     """One connection. Subclasses carry the settings."""
 
@@ -37,6 +41,7 @@ class DoorProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._head_timer: asyncio.TimerHandle | None = None
         self._head_bytes = self._head_count = 0
+        self._in_head = True
         self._deaf = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -53,7 +58,7 @@ class DoorProtocol(HttpToolsProtocol):
             return
         if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
             self._arm()
-        super().data_received(without_offer(data) if self._head_timer is not None else data)
+        super().data_received(without_offer(data, 2 * self.settings.header_limit) if self._in_head else data)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -71,6 +76,7 @@ class DoorProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._disarm()
+        self._in_head = False
         if self.cycle is not None and not self.cycle.response_complete:
             self._deaf = True
             self.cycle.keep_alive = False
@@ -82,6 +88,7 @@ class DoorProtocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._in_head = True
         if self.cycle is not None and self._listening():
             super().on_message_complete()
 
@@ -96,6 +103,7 @@ class DoorProtocol(HttpToolsProtocol):
         self._head_bytes += size
         if self._head_bytes > self.settings.header_limit or self._head_count > self.settings.header_count:
             self._refuse(431, _HEAD)
+            raise HeadTooLarge  # in a callback: the parser stops, and nobody waits for what is left of the head
 
     def _refuse(self, status: int, body: bytes) -> None:
         if self.transport.is_closing():
@@ -118,11 +126,11 @@ class DoorProtocol(HttpToolsProtocol):
             self.transport.close()
 
 
-def without_offer(data: bytes) -> bytes:
+def without_offer(data: bytes, most: int) -> bytes:
     """The bytes of a head without an offer to change the protocol: the parser would drop the body of a request that
-    makes one, and some clients offer h2c with every request."""
-    end = data.find(b"\r\n\r\n")
-    found = _OFFER.search(data, 0, end + 2 if end >= 0 else len(data))
+    makes one, and some clients offer h2c with every request. most: bytes in which a head ends."""
+    end = data.find(b"\r\n\r\n", 0, most)
+    found = _OFFER.search(data, 0, end + 2 if end >= 0 else most)
     return data if found is None else data[: found.start()] + b"\r\nx-upgrade:" + data[found.end() :]
 
 

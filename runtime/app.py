@@ -33,7 +33,7 @@ from runtime.runs import RedisRuns
 from runtime.scripts import RedisScripts
 from runtime.seals import Seals
 from runtime.sentinel import Sentinels
-from runtime.topology import Topology
+from runtime.topology import Topology, TopologyError, load
 from schemas.errors import HeadraceError
 
 log = logs.room("runtime")
@@ -149,6 +149,15 @@ class RunSettings(BaseModel):
     strict: StrictSettings = Field(
         default_factory=StrictSettings, description="Which runs are accepted only once they are on disk."
     )
+
+    @field_validator("idle_limits")
+    @classmethod
+    def _known(cls, limits: dict[str, int]) -> dict[str, int]:
+        try:
+            load().with_idle_limits(limits)
+        except TopologyError as error:
+            raise ValueError(str(error)) from None
+        return limits
 
     def bounds(self) -> Bounds:
         """As the door takes them."""

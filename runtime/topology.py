@@ -121,7 +121,7 @@ class Topology(BaseModel):
         """The same with other idle limits, ms by group. TopologyError for a group that is not declared."""
         known = {name for stream in self.streams.values() for name in stream.groups}
         if unknown := sorted(set(limits) - known):
-            raise TopologyError(f"runs.idle_limits: no group {', '.join(unknown)}; groups: {', '.join(sorted(known))}")
+            raise TopologyError(f"no group {', '.join(unknown)}; groups: {', '.join(sorted(known))}")
         data = self.model_dump()
         for stream in data["streams"].values():
             for name, group in stream["groups"].items():

@@ -20,13 +20,15 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
-from base import metrics
+from base import logs, metrics
 from base.clock import Clock
 from runtime import faults
 from runtime.runs import Runs
 from runtime.seals import Seals
 from schemas.errors import Code, HeadraceError, Refusal, Unavailable
 from schemas.frames import DATA, OWNER, Frame, StoredFrame
+
+log = logs.room("runtime")
 
 _BUFFER = 64 * 1024  # bytes queued for one reader; ten thousand slow ones are then 640 MB at the very worst
 _SILENCE_S = 3.0  # how often the runs are asked that have not been heard of since the last time
@@ -259,8 +261,12 @@ class Hub:
         """As long as anybody watches."""
         while self._watches:
             await clock.sleep(_SILENCE_S)
-            with suppress(HeadraceError):
+            try:
                 await self.look()
+            except HeadraceError:
+                pass  # Redis is away: what it has missed is read when it is back
+            except Exception:
+                log.exception("looking at silent runs failed")  # nobody else would look for those who watch now
 
     async def look(self) -> None:
         """Ask where the runs stand of which nothing was heard since the last look. Unavailable.

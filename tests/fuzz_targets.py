@@ -65,7 +65,7 @@ def headers(data: bytes) -> None:
     assert deadline_ms(found, 600, 3600) >= 1
     traceparent(found)
     client_request_id({b"x-client-request-id": data})
-    without_offer(data)
+    without_offer(data, 65536)
 
 
 def answers(data: bytes) -> None:

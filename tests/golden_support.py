@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from schemas import envelope as wire
 from schemas import events
 from schemas.commands import DeployModel, ScaleDeployment, StopDeployment
 from schemas.errors import Failure
-from schemas.frames import encode_failure, place
+from schemas.frames import DATA, END, StoredFrame, encode_failure, pack, place
 from schemas.verdicts import EDITS, PASS, REFUSE, SKIP, Edit, Grant, Seen, Verdict, seal_verdict
 from tests.run_support import CLOCK
 
@@ -179,11 +179,21 @@ def _sealed() -> dict[str, dict[str, Any]]:
     return found
 
 
+def _archived() -> dict[str, dict[str, Any]]:
+    """The frames of a run as PostgreSQL keeps them; sealed bytes are any bytes here."""
+    frames = (
+        StoredFrame(epoch=1, sequence=2, kind=DATA, events=2, payload=b"\x01\x00\xff", headers=b'{"o":"r1"}'),
+        StoredFrame(epoch=2, sequence=3, kind=END, events=1, payload=b"", headers=b""),
+    )
+    plain = [{**asdict(frame), "payload": frame.payload.hex(), "headers": frame.headers.decode()} for frame in frames]
+    return {"archived_frames": {"packed": base64.b64encode(pack(frames)).decode(), "frames": plain}}
+
+
 def write() -> list[str]:
     """Write what is missing; the names of the new files."""
     load()  # registers every message
     new = []
-    for name, content in {**_messages(), **_verdicts(), **_sealed()}.items():
+    for name, content in {**_messages(), **_verdicts(), **_sealed(), **_archived()}.items():
         file = FOLDER / f"{name}.json"
         if not file.exists():
             file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")

@@ -67,6 +67,14 @@ def test_whole_chat_answer_and_its_run(node: Scenario, house: House, lab: Script
     assert house.record(got["run"])["outcome"] == "completed"
 
 
+def test_a_repeat_under_an_idempotency_key_is_the_first_answer(node: Scenario, lab: ScriptedEngine) -> None:
+    lab.forget()
+    lab.play(unary(completion("once")))
+    got = node("once")
+    assert got["texts"] == ["once", "once"] and len(set(got["runs"])) == 1 and got["replayed"] == "true"
+    assert got["other"] == [422, "idempotency_key_reused"] and len(lab.requests) == 1
+
+
 def test_streamed_chat_answer_with_usage(node: Scenario, lab: ScriptedEngine) -> None:
     lab.play(whole_stream("one ", "two ", "drei ü"))
     got = node("stream")

@@ -27,7 +27,7 @@ from tests.e2e.house import Engine, House, headrace, read_event, scripted_engine
 
 SETTINGS = """
 server: {{deadline: 60}}
-runs: {{idle_limits: {{router: 1500}}}}
+runs: {{idle_limits: {{router: 1500, rules: 1500}}}}
 models:
   - {{name: solid, url: "{url}", upstream_model: mock, slots: 64, continues: prefill}}
   - {{name: pair, deployment: one, url: "{url}", upstream_model: mock, continues: prefill}}
@@ -239,14 +239,15 @@ def test_routers_that_wake_up_write_nothing_and_leave_their_engines(house: House
     assert all(row["completion_tokens"] == 8 for row in rows.values())
 
 
-@pytest.mark.parametrize("point", ["P1", "P3"])
+@pytest.mark.parametrize("point", ["P1", "P2", "P3", "P4"])
 def test_a_checker_that_wakes_up_changes_nothing(house: House, fault: Path, point: str) -> None:
     ask_supervisor(house.folder, {"do": "scale", "group": "rules", "count": 2})
     until(lambda: len(routers(house, "rules")) == 2)
     fault.write_text(f"rules:{point}:1:hang")
-    said = ask(house, f"rules{point}")
+    said, stopped = ask(house, f"rules{point}"), time.monotonic()
     (stale,) = [pid for pid in routers(house, "rules") if is_stopped(pid)]
     row = house.record(said.run)
+    until(lambda: time.monotonic() > stopped + 2 * IDLE_S)
     os.kill(stale, signal.SIGCONT)
     assert said.is_seamless(8) and ask(house, f"after{point}").is_seamless(8)
     assert house.record(said.run) == row and read_again(house, said.run) == said.raw

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import socket
+import struct
+import sys
 
 import pytest
 
@@ -21,6 +24,8 @@ from tests.ingress_support import (
     read_head,
     until,
 )
+
+_SO_ATTACH_FILTER = 26  # socket(7); Python's module does not name it
 
 
 def signed_off(run: PlayedRun) -> bool:
@@ -66,6 +71,31 @@ async def test_leaving_is_heard_though_another_request_was_sent_ahead() -> None:
             await run.data("a")
             await read_head(reader)
         await until(lambda: signed_off(run))
+
+
+def vanish(writer: asyncio.StreamWriter) -> None:
+    """From now on this end of the connection hears nothing, so its kernel acknowledges nothing: as after a loss of
+    power, or of the network. (A classic BPF program of one instruction, `return 0`: keep no byte of any packet.)"""
+    program = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+    filtered = struct.pack("HL", 1, ctypes.addressof(program))
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filtered)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="socket filters are Linux'")
+@pytest.mark.parametrize("phase", ["before the first byte", "while nothing is sent", "while something is sent"])
+async def test_a_client_that_vanishes_without_a_word_has_left_within_the_stall_limit(phase: str) -> None:
+    async with gateway(stall_limit=4) as up, connected(up.port) as (reader, writer):
+        writer.write(post(up.token, chat_body(stream=True)))
+        run = await up.door.first()
+        if phase != "before the first byte":
+            await run.data("a")
+            await read_head(reader)
+            assert await read_chunk(reader) == chunk("a")
+        vanish(writer)
+        if phase == "while something is sent":
+            await run.data("b")
+        await until(lambda: signed_off(run))
+        assert not up.parts.stalls.open
 
 
 async def test_a_reset_is_heard_like_a_farewell() -> None:

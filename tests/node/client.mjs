@@ -79,6 +79,25 @@ const scenarios = {
     }
   },
 
+  async once() {
+    const ask = (content) =>
+      client.chat.completions
+        .create(
+          { model: "lab/scripted", messages: [{ role: "user", content }] },
+          { headers: { "Idempotency-Key": "from node" } },
+        )
+        .withResponse();
+    const first = await ask("Say hello");
+    const again = await ask("Say hello");
+    const other = await ask("Say something else").then(() => null, (error) => error);
+    return {
+      texts: [first, again].map(({ data }) => data.choices[0].message.content),
+      runs: [first, again].map(({ request_id }) => request_id),
+      replayed: again.response.headers.get("idempotent-replayed"),
+      other: [other.status, other.code],
+    };
+  },
+
   async abort() {
     const messages = [{ role: "user", content: "@@slow tell me everything" }];
     const stream = await client.chat.completions.create({ model: "mock", messages, stream: true, max_tokens: 500 });

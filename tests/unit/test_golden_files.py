@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from runtime.seals import Seals
 from runtime.topology import load
 from schemas import envelope as wire
 from schemas.errors import SignatureError
+from schemas.frames import pack, unpack
 from schemas.verdicts import open_verdict, seal_verdict
 from tests.golden_support import FOLDER, FORMER, RING, write
 from tests.run_support import CLOCK
@@ -138,6 +140,14 @@ def test_dead_letter_still_opens() -> None:
     seals = Seals(RING, "console", CLOCK, SystemRandom())
     opened = seals.open_letter(base64.b64decode(golden["sealed"]), golden["entry"])
     assert opened == {"e": b"{}", "s": b"\xff"}
+
+
+def test_archived_frames_are_read_and_written_the_same() -> None:
+    golden = _read(FOLDER / "archived_frames.json")
+    packed = base64.b64decode(golden["packed"])
+    frames = unpack(packed)
+    shown = [{**asdict(one), "payload": one.payload.hex(), "headers": one.headers.decode()} for one in frames]
+    assert (shown, pack(frames)) == (golden["frames"], packed)
 
 
 def test_ring_without_the_key_opens_nothing_and_with_it_as_a_former_one_everything() -> None:

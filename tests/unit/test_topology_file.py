@@ -6,7 +6,9 @@ import importlib
 from dataclasses import replace
 
 import pytest
+from pydantic import ValidationError
 
+from runtime.app import RunSettings
 from runtime.topology import ServerFacts, Topology, TopologyError, load, packaged, unsafe
 from schemas.envelope import message_classes
 from state.inflight import LOST_MS
@@ -150,3 +152,9 @@ def test_idle_limits_of_the_settings_replace_those_of_the_file() -> None:
     assert changed.spec("requests", "rules") == load().spec("requests", "rules")
     with pytest.raises(TopologyError, match="no group routers; groups: archive, audit, authorization"):
         load().with_idle_limits({"routers": 3000})
+
+
+def test_settings_with_an_idle_limit_of_an_unknown_group_are_refused() -> None:
+    with pytest.raises(ValidationError, match="no group routers; groups: archive"):
+        RunSettings(idle_limits={"routers": 3000})
+    assert RunSettings(idle_limits={"router": 3000}).idle_limits == {"router": 3000}
