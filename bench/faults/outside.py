@@ -27,6 +27,7 @@ from runtime.names import prefix
 REST_S = 60.0
 #: One in so many whole streams is read again at an ingress and compared, byte for byte.
 _EVERY = 10
+_READABLE_S = 240.0  # an ingress has a run for five minutes after its end; outages last as long
 _AT_ONCE = 8
 _ROWS = "SELECT * FROM requests WHERE client_request_id = ANY($1::text[])"
 _FACTS = "SELECT run, tenant, detail->>'outcome' AS outcome FROM facts WHERE run = ANY($1::text[])"
@@ -131,7 +132,9 @@ def _grouped(rows: Iterable[Any], name: str) -> dict[str, list[Mapping[str, Any]
 
 
 async def _replayed(ground: Ground, number: int, said: Said, rows: Sequence[Mapping[str, Any]]) -> list[bytes] | None:
-    """What an ingress still has of a run: of every broken one, and of some whole ones."""
+    """What an ingress still has of a run: of every broken one, and of some whole ones, if they did not end long ago."""
+    if monotonic() - said.ended_at > _READABLE_S:
+        return None
     run = said.run or (rows[0]["run"] if rows and said.cut else "")
     if not run or said.status not in (0, 200) or (said.whole and number % _EVERY):
         return None
