@@ -86,6 +86,7 @@ class Health:
         if path == b"/livez":
             return _response(200, "text/plain", b"ok\n")
         if path == b"/metrics":
+            metrics.gauge("headrace_tasks", len(asyncio.all_tasks()))
             return _response(200, metrics.CONTENT_TYPE, metrics.exposition())
         if path == b"/readyz":
             ready, checks = await self.ready()

@@ -53,6 +53,7 @@ CounterName = Literal[
 GaugeName = Literal[
     "headrace_inflight",
     "headrace_watchers",
+    "headrace_tasks",
     "headrace_stream_length",
     "headrace_stream_lag",
     "headrace_stream_pending",
@@ -164,6 +165,14 @@ METRICS: tuple[Metric, ...] = (
         "Near the bound of live requests: new ones get 503. Add engines or raise the bound.",
     ),
     Metric("headrace_watchers", "gauge", (), "clients", "Clients that wait for frames at this process."),
+    Metric(
+        "headrace_tasks",
+        "gauge",
+        (),
+        "tasks",
+        "Tasks of this process's event loop that have not ended.",
+        "Rises while headrace_inflight does not: something is never finished; restart the process and report it.",
+    ),
     Metric(
         "headrace_slow_readers_total",
         "counter",

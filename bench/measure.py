@@ -23,8 +23,8 @@ PATIENCE = 120.0
 class MockEngine:
     """The scripted engine as a process of its own."""
 
-    def __init__(self, log: Path, cores: frozenset[int] | None) -> None:
-        command = [sys.executable, "-m", "bench.mock_engine", "--port", "0"]
+    def __init__(self, log: Path, cores: frozenset[int] | None, port: int = 0) -> None:
+        command = [sys.executable, "-m", "bench.mock_engine", "--port", str(port)]
         self.program = Program(command, log, cores)
         self.root = self._wait()
         self.url = f"{self.root}/v1"

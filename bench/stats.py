@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf, sqrt
 from statistics import median
 
 
@@ -39,3 +39,27 @@ def spread(values: Sequence[float]) -> Spread:
     if not values:
         raise ValueError("no runs, no spread")
     return Spread(median(values), min(values), max(values), len(values))
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A line by least squares: its slope, and the standard error of that (infinite below three points)."""
+
+    slope: float
+    error: float
+
+
+def fit(points: Sequence[tuple[float, float]]) -> Fit:
+    """The line through points of (x, y); a slope of 0 without an answer when they have no width."""
+    if not points:
+        return Fit(0.0, inf)
+    middle = sum(x for x, _ in points) / len(points)
+    mean = sum(y for _, y in points) / len(points)
+    width = sum((x - middle) ** 2 for x, _ in points)
+    if not width:
+        return Fit(0.0, inf)
+    slope = sum((x - middle) * (y - mean) for x, y in points) / width
+    if len(points) < 3:
+        return Fit(slope, inf)
+    rest = sum((y - mean - slope * (x - middle)) ** 2 for x, y in points)
+    return Fit(slope, sqrt(rest / (len(points) - 2) / width))
