@@ -43,7 +43,7 @@ _SLACK = 12
 @dataclass(frozen=True, slots=True)
 class Wish:
     """Seconds of the load, of the load before it, between two kills, that an engine is away, and that an ended run
-    stays readable; visits a second; share of the load that is no longer warming up."""
+    stays readable; visits a second; share of the load that is no longer warming up; tokens that are read slowly."""
 
     seconds: float
     warm_s: float = 30.0
@@ -52,6 +52,7 @@ class Wish:
     retention_s: int = 60
     rate: float = 25.0
     steady: float = 0.75
+    slow_tokens: int = 1000
 
     @property
     def watch_every_s(self) -> float:
@@ -60,7 +61,7 @@ class Wish:
 
 
 #: A form of twenty seconds, for a test: what it says of memory means nothing.
-QUICK = Wish(seconds=12, warm_s=3, kill_every_s=5, away_s=1, retention_s=2, rate=20)
+QUICK = Wish(seconds=12, warm_s=3, kill_every_s=5, away_s=1, retention_s=2, rate=20, slow_tokens=100)
 
 
 @dataclass(slots=True)
@@ -137,9 +138,9 @@ def ground(folder: Path, wish: Wish) -> Iterator[tuple[House, Engines]]:
 async def soak(house: House, engines: Engines, wish: Wish, say: Callable[[str], None]) -> Found:
     """The whole: a short load, rest, the load with kills, rest."""
     watch = Watch(house, wish.watch_every_s)
-    await _load(house, wish, wish.warm_s)
+    await _guests(house, wish).come(wish.warm_s)
     await _rest(watch, wish)
-    found = Found(Guests(house.base_url, house.key, MODEL, wish.rate), watch, watch.state(), engines.kills)
+    found = Found(_guests(house, wish), watch, watch.state(), engines.kills)
     say(f"at rest after a first load; {wish.seconds / 60:.1f} minutes follow")
     beside = [asyncio.create_task(watch.watch()), asyncio.create_task(engines.restart_in_turn(wish))]
     found.began = monotonic()
@@ -159,8 +160,8 @@ async def soak(house: House, engines: Engines, wish: Wish, say: Callable[[str], 
     return found
 
 
-async def _load(house: House, wish: Wish, seconds: float) -> None:
-    await Guests(house.base_url, house.key, MODEL, wish.rate).come(seconds)
+def _guests(house: House, wish: Wish) -> Guests:
+    return Guests(house.base_url, house.key, MODEL, wish.rate, wish.slow_tokens)
 
 
 async def _rest(watch: Watch, wish: Wish) -> None:

@@ -17,22 +17,23 @@ from bench.soak.plan import BROKEN, LATE, LEFT, WHOLE, Kind, Visit, kind_of, wor
 #: Seconds a visit may take.
 PATIENCE_S = 90.0
 #: A slow reader takes so many bytes, waits so many seconds, and has a small buffer for what comes meanwhile.
-_SIP, _PAUSE_S, _BUFFER = 4096, 0.1, 4096
+_SIP, _PAUSE_S, _BUFFER = 2048, 0.3, 4096
 #: Events after which a client leaves.
 _LEAVES_AFTER = 3
-#: Tokens of an answer; a slow reader's is long, so that it lies in the gateway and not in buffers of the system.
-_TOKENS, _MANY = 24, 2000
+#: Tokens of an answer.
+_TOKENS = 24
 #: Visits at once; beyond it none is begun.
 _MOST = 400
 
 
 class Guests:
-    """Visits begun at a rate, in the plan's order. refused_to_begin: as many were there already."""
+    """Visits begun at a rate, in the plan's order. slow_tokens: of an answer that is read slowly: a long one, so that it
+    is still under way when its client lags. unsent: visits that found as many there as may be."""
 
-    def __init__(self, base_url: str, key: str, model: str, rate: float) -> None:
+    def __init__(self, base_url: str, key: str, model: str, rate: float, slow_tokens: int) -> None:
         address = urlsplit(base_url)
         self._host, self._port, self._key = str(address.hostname), int(address.port or 80), key
-        self._model, self._rate = model, rate
+        self._model, self._rate, self._slow_tokens = model, rate, slow_tokens
         self._open: set[asyncio.Task[None]] = set()
         self._number = 0
         self.visits: list[Visit] = []
@@ -103,7 +104,7 @@ class Guests:
 
     def _request(self, kind: Kind, number: int) -> bytes:
         message = {"role": "user", "content": f"{PROMPT}{words_of(kind, number)}"}
-        tokens = _MANY if kind == "slow" else _TOKENS
+        tokens = self._slow_tokens if kind == "slow" else _TOKENS
         body = {"model": self._model, "stream": kind != "unary", "max_tokens": tokens, "messages": [message]}
         payload = json.dumps(body).encode()
         head = (
