@@ -4,7 +4,7 @@ A raw protocol on purpose: about 20 us a request and 10 us a token, so that the 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from time import monotonic_ns
 from typing import cast
@@ -21,7 +21,8 @@ class Plan:
 
     host: str
     port: int
-    request: bytes
+    #: Sent in turn.
+    requests: Iterator[bytes]
     stream: bool
     #: Tokens a good answer carries; 0 means any number.
     expected: int = 0
@@ -55,7 +56,7 @@ class Connection(asyncio.Protocol):
         self._body = b""
         self._tally.sent += 1
         self.sent_ns = monotonic_ns()
-        self._transport.write(self._plan.request)
+        self._transport.write(next(self._plan.requests))
 
     def give_up(self, kind: str) -> None:
         """Count the request under way as failed and break the connection."""

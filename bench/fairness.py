@@ -12,6 +12,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -54,7 +55,7 @@ async def drive(url: str, tokens: Sequence[str], seconds: float) -> list[Mapping
     for number, key in enumerate(tokens):
         host, port, request = chat_request(url, MODEL, key, [], stream=False, usage=False, tokens=1, prompt_chars=100)
         rate = HEAVY_RATE if number == len(tokens) - 1 else LIGHT_RATE
-        loads.append(Load(Plan(host, port, request, False), Pace(0, rate, 0, 0, seconds, 60.0, 20_000)))
+        loads.append(Load(Plan(host, port, repeat(request), False), Pace(0, rate, 0, 0, seconds, 60.0, 20_000)))
     drives = [asyncio.create_task(load.open()) for load in loads]
     await asyncio.sleep(1.0)
     for load in loads:

@@ -12,6 +12,7 @@ import asyncio
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import cycle
 from resource import RUSAGE_SELF, getrusage
 from time import monotonic, monotonic_ns
 from typing import Any
@@ -201,6 +202,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--url", required=True, help="base URL, ending in /v1")
     parser.add_argument("--model", default="mock")
     parser.add_argument("--key", default="", help="sent as a bearer token")
+    parser.add_argument("--keys-from-stdin", action="store_true", help="keys, one a line, that take turns")
     parser.add_argument("--header", action="append", default=[], help="'name: value', repeatable")
     parser.add_argument("--connections", type=int, default=0, help="closed loop with this many connections")
     parser.add_argument("--rate", type=float, default=0.0, help="open loop: requests a second")
@@ -223,11 +225,16 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 async def measure(given: argparse.Namespace) -> int:
     """Run what the command line asks for and print the result."""
-    host, port, request = chat_request(
-        given.url, given.model, given.key, given.header,
-        stream=given.stream, usage=given.usage, tokens=given.tokens, prompt_chars=given.prompt_chars,
-    )  # fmt: skip
-    plan = Plan(host, port, request, given.stream, given.expect)
+    keys = sys.stdin.read().split() if given.keys_from_stdin else [given.key]
+    made = [
+        chat_request(
+            given.url, given.model, key, given.header,
+            stream=given.stream, usage=given.usage, tokens=given.tokens, prompt_chars=given.prompt_chars,
+        )
+        for key in keys
+    ]  # fmt: skip
+    host, port, _ = made[0]
+    plan = Plan(host, port, cycle([request for _, _, request in made]), given.stream, given.expect)
     pace = Pace(given.connections, given.rate, given.ramp, given.warmup, given.duration, given.timeout,
                 given.max_connections)  # fmt: skip
     result = await run(plan, pace, lambda event: print(event, flush=True) if given.events else None)

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -24,6 +25,11 @@ def describe(groups: Mapping[str, Sequence[int]]) -> dict[str, str]:
         "revision": _output(["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]) or "unknown",
         "command": "scripts/bench " + shlex.join(sys.argv[1:]),
     }
+
+
+def today() -> str:
+    """The date of a figure."""
+    return datetime.now(UTC).date().isoformat()
 
 
 def _processor() -> str:

@@ -90,10 +90,14 @@ class Bench:
     def _start(self, cell: Cell, peer: Peer) -> "subprocess.Popen[str]":
         command = [sys.executable, "-m", "bench.load", "--events", "--url", peer.url, "--model", peer.model]
         command += load_arguments(cell)
-        command += ["--key", peer.key] if peer.key else []
+        command += ["--key", peer.key] if peer.key and not peer.keys else []
+        command += ["--keys-from-stdin"] if peer.keys else []
         for header in peer.headers:
             command += ["--header", header]
-        load = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        load = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        assert load.stdin
+        with load.stdin:
+            load.stdin.writelines(f"{key}\n" for key in peer.keys)
         if self._cores:
             os.sched_setaffinity(load.pid, self._cores)
         return load

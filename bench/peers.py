@@ -26,7 +26,8 @@ class StartError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One OpenAI-compatible door; `groups` are its processes by name, for CPU and memory."""
+    """One OpenAI-compatible door; `groups` are its processes by name, for CPU and memory. keys: used in turn instead of
+    `key` when there are any."""
 
     name: str
     url: str
@@ -34,6 +35,7 @@ class Peer:
     key: str = ""
     headers: tuple[str, ...] = ()
     groups: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    keys: tuple[str, ...] = ()
 
 
 def beside(text: str) -> Peer:
@@ -140,6 +142,11 @@ class Headrace:
         self._began = monotonic()
         self._program = Program(command, data.parent / f"{data.name}.log", cores)
         self._groups: dict[str, tuple[int, ...]] = {}
+
+    @property
+    def process(self) -> "subprocess.Popen[bytes]":
+        """Its supervisor."""
+        return self._program.process
 
     def ready(self, limit: float) -> tuple[Peer, float, float]:
         """The peer, seconds until it said it was ready, seconds until its first good answer."""

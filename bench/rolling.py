@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import repeat
 from time import monotonic
 from typing import Protocol
 
@@ -159,7 +160,7 @@ def _plan(url: str, doors: Doors, tokens: int) -> Plan:
     host, port, request = chat_request(
         url, doors.model, doors.key, [], stream=True, usage=False, tokens=tokens, prompt_chars=100
     )
-    return Plan(host, port, request, True, tokens)
+    return Plan(host, port, repeat(request), True, tokens)
 
 
 async def until(what: Callable[[], bool], seconds: float = _PATIENCE_S) -> None:

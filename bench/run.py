@@ -1,8 +1,8 @@
 """Measures Headrace against its own engine, and beside other gateways: `scripts/bench [--quick]`.
 
 Each run starts a fresh Headrace; every cell is measured for every peer before the next cell begins, in turning order.
-The tables show median and spread over the runs. Exit code 0, 1 when any answer was wrong or lost, 2 when something
-did not start. Timing never decides the exit code.
+The tables show median and spread over the runs. `--plot` shows how cost grows along one axis at a time instead. Exit
+code 0, 1 when any answer was wrong or lost, 2 when something did not start. Timing never decides the exit code.
 """
 
 import argparse
@@ -19,6 +19,8 @@ from typing import Any
 from bench import cells as catalogue
 from bench import machine, report, routing
 from bench.cells import Cell, Value
+from bench.growth import play as growth
+from bench.growth.axes import NAMES as AXES
 from bench.measure import Bench, MockEngine, memory_of
 from bench.peers import Headrace, Peer, StartError, beside, wait_for_answer
 
@@ -28,6 +30,8 @@ START_LIMIT = 90.0
 BUSY_HARNESS, BUSY_OTHERS = 0.8, 0.3
 #: Layouts of processes that `headrace up --processes` knows by name.
 LAYOUTS = ("merged", "split")
+#: Kinds of cells.
+KINDS = ("rate", "ladder", "first_token", "hold", "routing")
 
 
 class Session:
@@ -189,13 +193,17 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one short run of small cells: a smoke test")
-    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--runs", type=int, help=f"5; with --plot {growth.RUNS}")
+    parser.add_argument("--plot", type=Path, nargs="?", const=machine.ROOT / "docs/why", metavar="FOLDER",
+                        help="how cost grows, axis by axis: write pictures and tables there [docs/why]")  # fmt: skip
+    parser.add_argument("--note", default="", help="with --plot: words to stand beside the figures")
     parser.add_argument("--window", type=float, default=catalogue.WINDOW, help="seconds measured in each cell")
     parser.add_argument("--streams", type=lambda text: tuple(map(int, text.split(","))), default=(100, 500),
                         help="how many streams to hold, for example 100,500,1000")  # fmt: skip
     parser.add_argument("--only", action="append", default=[],
-                        choices=["rate", "ladder", "first_token", "hold", "routing"],
-                        help="kinds of cells; routing: microseconds of a router's choice, nothing starts")  # fmt: skip
+                        choices=list(dict.fromkeys([*KINDS, *AXES])),
+                        help=f"kinds of cells: {', '.join(KINDS)} (microseconds of a router's choice, nothing starts); "
+                        f"with --plot axes: {', '.join(AXES)}")  # fmt: skip
     parser.add_argument("--beside", action="append", default=[], metavar="NAME=URL[;...]",
                         help="another gateway; options: key=, model=, header=, pids=web:1+redis:2")  # fmt: skip
     parser.add_argument("--without-headrace", action="store_true", help="only direct and those beside it")
@@ -210,7 +218,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", help="write every value of every run there")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     asked = parser.parse_args(arguments)
-    asked.runs = 1 if asked.quick else asked.runs
+    asked.runs = 1 if asked.quick else asked.runs or (growth.RUNS if asked.plot else 5)
+    if strange := [name for name in asked.only if name not in (AXES if asked.plot else KINDS)]:
+        known = f"an axis; known are {', '.join(AXES)}" if asked.plot else "a kind of cell; axes need --plot"
+        parser.error(f"--only {strange[0]}: it is not {known}")
     return asked
 
 
@@ -224,6 +235,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exit unwinds, so what was started is stopped
     with tempfile.TemporaryDirectory(prefix="headrace-bench-", ignore_cleanup_errors=True) as folder:
         try:
+            if asked.plot:
+                growth.Growth(asked, Path(folder), free_port, say).run(asked.plot)
+                return 0
             session = Session(asked, Path(folder))
             session.run()
         except (StartError, ValueError) as error:

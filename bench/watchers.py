@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from time import monotonic
 from typing import Any, cast
@@ -110,7 +111,7 @@ class Measurement:
 
     async def _neighbour(self) -> dict[str, Any]:
         host, port, request = self.chat(WIDE, stream=False)
-        load = Load(Plan(host, port, request, False), Pace(0, _RATE, 0, 0, self._seconds, 30.0, 200))
+        load = Load(Plan(host, port, repeat(request), False), Pace(0, _RATE, 0, 0, self._seconds, 30.0, 200))
         driving = asyncio.create_task(load.open())
         await asyncio.sleep(1.0)
         load.tally.begin()

@@ -23,6 +23,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import repeat
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -139,7 +140,7 @@ def short_requests(house: House) -> Plan:
     host, port, request = chat_request(
         f"{house.base_url}/v1", "mock", house.key, [], stream=False, usage=False, tokens=1, prompt_chars=100
     )
-    return Plan(host, port, request, False, 1)
+    return Plan(host, port, repeat(request), False, 1)
 
 
 def door_of(joined: Joined) -> str:

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, repeat
 from time import monotonic
 from typing import Any, Protocol
 
@@ -260,7 +260,7 @@ def _load(case: Case, target: Target, lengths: Lengths) -> Load:
         target.url, case.name, target.key, [], stream=True, usage=False, tokens=TOKENS, prompt_chars=100
     )
     pace = Pace(0, lengths.rate, 0.0, 0.0, 0.0, 30.0, 512)
-    return Load(Plan(host, port, request, True, TOKENS), pace)
+    return Load(Plan(host, port, repeat(request), True, TOKENS), pace)
 
 
 async def _watch(target: Target, names: tuple[str, str], looks: list[tuple[float, int, int]]) -> None:

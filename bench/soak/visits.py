@@ -27,8 +27,8 @@ _MOST = 400
 
 
 class Guests:
-    """Visits begun at a rate, in the plan's order. slow_tokens: of an answer that is read slowly: a long one, so that it
-    is still under way when its client lags. unsent: visits that found as many there as may be."""
+    """Visits begun at a rate, in the plan's order. slow_tokens: of an answer that is read slowly, so long that it is
+    still under way when its client lags. unsent: visits that found as many there as may be."""
 
     def __init__(self, base_url: str, key: str, model: str, rate: float, slow_tokens: int) -> None:
         address = urlsplit(base_url)
