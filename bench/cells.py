@@ -78,7 +78,7 @@ def load_arguments(cell: Cell) -> list[str]:
         if value is True:
             arguments.append(f"--{name}")
         else:
-            arguments += [f"--{name}", f"{value:g}"]
+            arguments += [f"--{name}", f"{value:.12g}"]
     return arguments
 
 

@@ -34,8 +34,8 @@ from tests.e2e.house import House, headrace
 
 MODEL = "mock"
 _PACE = {"ttft_ms": 20, "itl_ms": 20}
-#: Seconds until a run is no longer busy, at most, and until a rest is believed after the retention.
-_PATIENCE_S, _CALM_S = 60.0, 5.0
+#: Seconds until no run is live, at most.
+_PATIENCE_S = 60.0
 #: A process may hold so many more at the end: pools and servers keep a few connections as they like.
 _SLACK = 12
 
@@ -43,7 +43,8 @@ _SLACK = 12
 @dataclass(frozen=True, slots=True)
 class Wish:
     """Seconds of the load, of the load before it, between two kills, that an engine is away, and that an ended run
-    stays readable; visits a second; share of the load that is no longer warming up; tokens that are read slowly."""
+    stays readable; visits a second; share of the load that is no longer warming up; tokens that are read slowly;
+    seconds of rest beyond that of the ended runs."""
 
     seconds: float
     warm_s: float = 30.0
@@ -53,6 +54,7 @@ class Wish:
     rate: float = 25.0
     steady: float = 0.75
     slow_tokens: int = 1000
+    calm_s: float = 5.0
 
     @property
     def watch_every_s(self) -> float:
@@ -61,7 +63,7 @@ class Wish:
 
 
 #: A form of twenty seconds, for a test: what it says of memory means nothing.
-QUICK = Wish(seconds=12, warm_s=3, kill_every_s=5, away_s=1, retention_s=2, rate=20, slow_tokens=100)
+QUICK = Wish(seconds=12, warm_s=3, kill_every_s=5, away_s=1, retention_s=2, rate=20, slow_tokens=100, calm_s=1)
 
 
 @dataclass(slots=True)
@@ -168,7 +170,7 @@ async def _rest(watch: Watch, wish: Wish) -> None:
     """Until no run lives and what has ended is forgotten."""
     with suppress(AssertionError):  # what stays alive is told by the keys and tasks at the end
         await until(lambda: not watch.live(), "no live run", _PATIENCE_S)
-    await asyncio.sleep(wish.retention_s * 1.25 + _CALM_S)
+    await asyncio.sleep(wish.retention_s * 1.25 + wish.calm_s)
 
 
 def problems(found: Found, wish: Wish, *, by_memory: bool = True) -> list[str]:
