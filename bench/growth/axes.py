@@ -68,6 +68,8 @@ class Measured:
     p50: float | None = None
     p99: float | None = None
     broke: str = ""
+    #: Share of a core that processes took which have nothing to do with it.
+    others: float = 0.0
 
     @property
     def total(self) -> float | None:
@@ -141,7 +143,8 @@ def measured(axis: Axis, point: Point, result: Mapping[str, Any]) -> Measured:
         place = "workers" if "+" in name else name
         cpu[place] = cpu.get(place, 0.0) + seconds * axis.scale / count
     waited = result["lag_ms"] if axis.unit == "token" else result["latency_ms"]
-    return Measured(point.label, cpu, waited.get("p50"), waited.get("p99"), broke(axis, point, result))
+    others = result["others_cpu_s"] / result["window_s"]
+    return Measured(point.label, cpu, waited.get("p50"), waited.get("p99"), broke(axis, point, result), others)
 
 
 def broke(axis: Axis, point: Point, result: Mapping[str, Any]) -> str:

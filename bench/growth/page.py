@@ -12,6 +12,9 @@ from bench.stats import Spread, spread
 #: What each run found, run by run; an axis that broke has fewer points.
 Runs = Sequence[Sequence[Measured]]
 
+#: Share of a core that others may take before it is said with the figures.
+BESIDE = 0.1
+
 _LATENCY = {"request": "latency", "token": "relay lag"}
 
 
@@ -95,7 +98,17 @@ def _ends(found: Spread | None) -> tuple[float, float, float] | None:
 
 def part(axis: Axis, runs: Runs, about: str) -> str:
     """What stands between the marks of an axis."""
-    return f"### {axis.title}\n\n![{axis.title}](growth-{axis.name}.svg)\n\n{about}\n\n{table(axis, runs)}\n"
+    head = f"### {axis.title}\n\n![{axis.title}](growth-{axis.name}.svg)"
+    return f"{head}\n\n{about} {company(runs)}\n\n{table(axis, runs)}\n"
+
+
+def company(runs: Runs) -> str:
+    """What else the machine did meanwhile."""
+    shares = spread([one.others for run in runs for one in run])
+    return (
+        f"Other processes took {shares.median:.0%} of a core in the median window, {shares.high:.0%} in the worst"
+        f"{': figures beside other load' * (shares.high > BESIDE)}."
+    )
 
 
 def put(page: str, name: str, words: str) -> str:

@@ -25,7 +25,7 @@ def result(**more: Any) -> dict[str, Any]:
     given = {
         "errors": 0, "errors_by_kind": {}, "sent": 100, "unsent": 0, "tokens": 0, "completed": 100, "tokens_per_s": 0.0,
         "requests_per_s": 25.0, "cpu_s": {"ingress": 0.1, "rules+router": 0.3, "valkey": 0.1},
-        "latency_ms": {"n": 100, "p50": 2.0, "p99": 5.0}, "lag_ms": {"n": 0},
+        "others_cpu_s": 0.8, "window_s": 4.0, "latency_ms": {"n": 100, "p50": 2.0, "p99": 5.0}, "lag_ms": {"n": 0},
     }  # fmt: skip
     return {**given, **more}
 
@@ -50,6 +50,7 @@ def test_cpu_is_told_per_request_and_by_process() -> None:
     found = judged()
     assert found.cpu == pytest.approx({"ingress": 1.0, "workers": 3.0, "valkey": 1.0})
     assert found.total == pytest.approx(5.0)
+    assert found.others == pytest.approx(0.2)
     assert (found.p50, found.p99, found.broke) == (2.0, 5.0, "")
 
 
@@ -82,6 +83,12 @@ def test_table_tells_median_and_spread_what_broke_and_what_was_not_driven() -> N
     assert lines[3].endswith("| 1 of 2 runs: 50 of 100 a second |")
     assert lines[-1] == "Not driven any more: 100."
     assert lines[1].count("|") == lines[0].count("|")
+
+
+def test_figures_taken_beside_other_load_say_so() -> None:
+    alone, beside = (Measured("1", others=share) for share in (0.02, 0.5))
+    assert page.company([[alone], [alone]]).endswith("2% in the worst.")
+    assert page.company([[alone], [beside]]).endswith("50% in the worst: figures beside other load.")
 
 
 def test_picture_is_svg_with_a_dot_for_every_figure_and_a_cross_where_it_broke() -> None:
