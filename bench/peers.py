@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from bench.machine import ROOT
-from bench.processes import merge_shared
+from bench.processes import listening, merge_shared
 
 #: Process names that start so are model servers: alive in the list, left out of the figures.
 ENGINE_NAMES = ("engine", "model")
@@ -39,7 +39,8 @@ class Peer:
 
 
 def beside(text: str) -> Peer:
-    """A peer from `NAME=URL[;key=K][;model=M][;header=N: V][;pids=1+2]`; ValueError when it is unclear."""
+    """A peer from `NAME=URL[;key=K][;model=M][;header=N: V][;pids=1+2]`; ValueError when it is unclear. Without pids it
+    is the processes that listen there."""
     name, found, rest = text.partition("=")
     url, *options = rest.split(";")
     if not found or not name or not url.startswith("http://"):
@@ -50,9 +51,13 @@ def beside(text: str) -> Peer:
         raise ValueError(f"--beside {name}: unknown option {', '.join(unknown)}; known are key, model, header, pids")
     last = dict(pairs)
     headers = tuple(value for key, value in pairs if key == "header")
-    return Peer(
-        name, base_url(url), last.get("model", "mock"), last.get("key", ""), headers, _pids(last.get("pids", ""))
-    )
+    groups = _pids(last["pids"]) if "pids" in last else _listeners(url)
+    return Peer(name, base_url(url), last.get("model", "mock"), last.get("key", ""), headers, groups)
+
+
+def _listeners(url: str) -> dict[str, tuple[int, ...]]:
+    found = listening(urlsplit(url).port or 80)
+    return {"all processes": found} if found else {}
 
 
 def _pids(text: str) -> dict[str, tuple[int, ...]]:

@@ -7,6 +7,7 @@ counts for their parent (PostgreSQL's backends come and go). Linux only.
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,6 +94,33 @@ def _memory_of(pids: Sequence[int]) -> Memory:
         kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.startswith(("Rss:", "Pss:"))}
         rss, pss, seen = rss + kilobytes.get("Rss", 0), pss + kilobytes.get("Pss", 0), seen + 1
     return Memory(rss * 1024 / 1e6, pss * 1024 / 1e6, seen)
+
+
+def listening(port: int) -> tuple[int, ...]:
+    """The processes that listen on a TCP port of this machine and may be looked into; none where it is elsewhere."""
+    sockets = {
+        f"socket:[{inode}]" for name in ("tcp", "tcp6") for inode in _listening_inodes(_PROC / "net" / name, port)
+    }
+    if not sockets:
+        return ()
+    return tuple(sorted(pid for pid in table() if sockets & _open_files(pid)))
+
+
+def _listening_inodes(path: Path, port: int) -> list[str]:
+    """State 0A is listening; the second column is address:port in hexadecimal, the tenth the inode."""
+    rows = [line.split() for line in path.read_text().splitlines()[1:]] if path.exists() else []
+    return [row[9] for row in rows if row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port]
+
+
+def _open_files(pid: int) -> set[str]:
+    found = set()
+    try:
+        for entry in os.scandir(_PROC / str(pid) / "fd"):
+            with suppress(OSError):
+                found.add(os.readlink(entry.path))
+    except OSError:
+        pass
+    return found
 
 
 def machine_busy_seconds() -> float:

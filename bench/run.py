@@ -47,7 +47,7 @@ class Session:
 
     def run(self) -> None:
         """Measure everything; StartError when something does not come up."""
-        mock = MockEngine(self._folder / "mock.log", self._asked.harness_cores)
+        mock = MockEngine(self._folder / "mock.log", self._asked.harness_cores, self._asked.engine_port)
         try:
             for number in range(self._asked.runs):
                 self._one_run(number, mock)
@@ -206,6 +206,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
                         f"with --plot axes: {', '.join(AXES)}")  # fmt: skip
     parser.add_argument("--beside", action="append", default=[], metavar="NAME=URL[;...]",
                         help="another gateway; options: key=, model=, header=, pids=web:1+redis:2")  # fmt: skip
+    parser.add_argument("--engine-port", type=int, default=0,
+                        help="where the engine (model mock) listens, for those beside [any free one]")  # fmt: skip
     parser.add_argument("--without-headrace", action="store_true", help="only direct and those beside it")
     parser.add_argument(
         "--headrace", type=Path, default=machine.ROOT / ".venv/bin/headrace", help="the program to start"

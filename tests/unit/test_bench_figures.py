@@ -1,6 +1,8 @@
 """The benchmark's pure parts: percentiles, time stamps in letters, counting streams, scripts, figures, tables."""
 
 import base64
+import os
+import socket
 import struct
 from itertools import pairwise
 from time import monotonic_ns
@@ -265,6 +267,13 @@ def test_names_that_share_a_process_become_one_group() -> None:
 def test_command_in_brackets_does_not_confuse_the_process_table() -> None:
     fields = "S 42 1 1 0 -1 0 0 0 0 0 10 5 2 1 20 0 1 0 100"
     assert processes.parse_stat(f"7 (a ) b (c) {fields}") == processes.Row(parent=42, ticks=18)
+
+
+def test_peer_beside_without_processes_is_whoever_listens_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert peers.beside(f"other=http://127.0.0.1:{port}/v1").groups == {"all processes": (os.getpid(),)}
+    assert peers.beside(f"other=http://127.0.0.1:{port}/v1").groups == {}
 
 
 def test_peer_beside_is_read_with_its_options() -> None:
