@@ -57,9 +57,11 @@ class Watch:
                 self.series.setdefault(name, []).append((now, found))
 
     def memory(self) -> dict[str, float]:
-        """MB of each process: resident of its own; of PostgreSQL its share with all backends."""
+        """MB of each process: resident of its own; of PostgreSQL what it and its backends have beside the shared
+        buffers, which are of fixed size and fill as the record does."""
         own = {name: _resident(pid) for name, pid in self._pids.items() if name != "postgres"}
-        return own | {"postgres": processes.memory({"postgres": [self._pids["postgres"]]})["postgres"].pss}
+        backends = processes.members({"postgres": [self._pids["postgres"]]}, processes.table())["postgres"]
+        return own | {"postgres": sum(_private(pid) for pid in backends)}
 
     def state(self) -> State:
         """Everything but memory of processes."""
@@ -88,6 +90,15 @@ def _pids(house: House) -> dict[str, int]:
 
 def _resident(pid: int) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE / 1e6
+
+
+def _private(pid: int) -> float:
+    """0 for a backend that has gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return sum(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("RssAnon:"))
 
 
 def _held(pid: int, tasks: int) -> Held:
