@@ -307,9 +307,8 @@ async def test_the_words_of_a_former_life_are_kept_and_told_apart(machine: Machi
     os.kill(first, signal.SIGKILL)
     await machine.ready(other_than=first)
     log = tmp_path / "engines" / "small.log"
-    starts = [
-        number for number, line in enumerate(tail(log, 100) or []) if line.startswith("== headrace: engine starts")
-    ]
+    lines = tail(log, 100) or []
+    starts = [number for number, line in enumerate(lines) if line.startswith("== headrace: engine starts 20")]
     assert len(starts) == 2
     former = tail(log, 100, previous=True)  # nobody writes there any more; the living one goes on
     assert former and former == lines[: starts[1]]
