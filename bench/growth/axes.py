@@ -1,6 +1,7 @@
 """What is varied, one axis at a time, and what a point has come to. Pure.
 
-A point that gave wrong answers or did not keep up with its load has broken; those behind it are not driven.
+A point that gave wrong answers or did not keep up with its load has broken; where the load rises along the axis, those
+behind it are not driven.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ def _prompts(window: float) -> Axis:
 
 def _keys(window: float) -> Axis:
     points = [replace(_short(f"{keys:,}", _RATE, window), keys=keys) for keys in (1, 10, 100, 1000, 10_000)]
-    return Axis("keys", "Keys", f"keys in turn, {_RATE} requests/s", "request", tuple(points))
+    return Axis("keys", "Keys", f"keys in turn, {_RATE} requests/s", "request", tuple(points), False)
 
 
 def _aof(window: float) -> Axis:

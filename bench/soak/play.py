@@ -199,7 +199,9 @@ def problems(found: Found, wish: Wish, *, by_memory: bool = True) -> list[str]:
 def _grown(found: Found, wish: Wish) -> list[str]:
     assert found.end is not None
     lines = [
-        f"{name} grows for good" for name, series in found.watch.series.items() if plan.grows(steady(series, wish))
+        f"{name} grows for good"
+        for name, series in found.watch.series.items()
+        if plan.grows(steady(series, found, wish))
     ]
     if not plan.redis_is_back(found.start.memory, found.end.memory):
         lines.append(f"Redis holds {_mb(found.end.memory)} MB at the end, {_mb(found.start.memory)} at the start")
