@@ -240,6 +240,11 @@ def report(found: Found, wish: Wish) -> list[str]:
         for state in (start, end)
     )
     lines += ["", "Redis: {} at the start; {} at the end.".format(*both)]
+    if not any(steady(series, found, wish) for series in found.watch.series.values()):
+        lines += [
+            "",
+            f"Too short to judge memory: growth counts after {wish.warm_after_s / 60:.1f} minutes of the load.",
+        ]
     more = {name: count - start.keys.get(name, 0) for name, count in end.keys.items()}
     lines += [f"More keys than at the start: {name} {count}" for name, count in more.items() if count > 0]
     return lines
