@@ -168,7 +168,8 @@ def test_every_page_stands_in_the_index() -> None:
     index = ROOT / "docs" / "README.md"
     linked = {(index.parent / target).resolve() for target in re.findall(r"\]\(([^)#]+)", index.read_text())}
     pages = {path for folder in ("how-to", "why", "reference") for path in index.parent.glob(f"{folder}/*")}
-    assert {str(path.relative_to(ROOT)) for path in pages - linked} == set()
+    unlinked = {str(path.relative_to(ROOT)) for path in pages - linked if path.suffix != ".svg"}  # no page: a picture
+    assert unlinked == set()
 
 
 def test_a_wrong_anchor_would_be_found() -> None:
