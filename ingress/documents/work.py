@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ingress.asked import CHAT_FIELDS, COMPLETION_FIELDS, EMBEDDING_FIELDS, Shape
+from ingress.asked import CHAT_FIELDS, COMPLETION_FIELDS, EMBEDDING_FIELDS
 from ingress.documents.openapi import EVENT, EVENTS, Part, answer, asks, fails, operation
 from ingress.documents.request_headers import REQUEST_HEADERS
+from ingress.shapes import Shape
 from schemas.errors import Code
 from schemas.routes import CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS
 
