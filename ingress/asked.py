@@ -38,13 +38,14 @@ _MOST_MODERATED = 1024  # texts judged by one request; each may leave a report i
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A request that may become a run. body: the normalised JSON. max_tokens: the client's own bound or None. store:
-    the client wants its answer kept."""
+    the client wants its answer kept. background: nobody waits for it."""
 
     body: bytes
     model: str
     stream: bool = False
     max_tokens: int | None = None
     store: bool = False
+    background: bool = False
 
 
 Parse = Callable[[bytes], Asked]

@@ -14,6 +14,7 @@ CHAT: Final = "/v1/chat/completions"
 COMPLETIONS: Final = "/v1/completions"
 EMBEDDINGS: Final = "/v1/embeddings"
 MODERATIONS: Final = "/v1/moderations"
+RESPONSES: Final = "/v1/responses"
 
 #: The pool of MODERATIONS; console/entries.py lets no deployment have it.
 MODERATIONS_POOL = "@moderations"
