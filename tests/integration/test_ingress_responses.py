@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import openai
 import orjson
@@ -19,7 +20,7 @@ BROKEN = Failure(code=Code.upstream_interrupted, message="broke off")
 async def test_the_official_client_reads_a_whole_answer_and_a_stream() -> None:
     async with gateway(answer) as up, up.client() as client:
         said = await client.responses.create(model="tiny", input="Hello")
-        assert (said.output_text, said.status, said.store) == ("Hello", "completed", True)
+        assert (said.output_text, said.status) == ("Hello", "completed")
         seen = [one async for one in await client.responses.create(model="tiny", input="Hello", stream=True)]
         assert [one.sequence_number for one in seen] == list(range(7))
         assert seen[-1].type == "response.completed" and seen[-1].response.output_text == "Hello"
@@ -60,7 +61,8 @@ async def test_where_nothing_is_stored_an_omitted_store_is_false_and_wishes_are_
         assert body_of(await ask(up))["store"] is False
         assert (await ask(up, store=False, background=False)).status == 200
         assert not (await up.door.first()).new.accepted.keep_body
-        for wish in ({"store": True}, {"background": True}, {"previous_response_id": "resp_1"}):
+        wishes: list[dict[str, Any]] = [{"store": True}, {"background": True}, {"previous_response_id": "resp_1"}]
+        for wish in wishes:
             refused = await ask(up, **wish)
             assert refused.status == 400 and refused.error["param"] in wish
             assert "server.allow_store: true" in str(refused.error["message"])
@@ -86,7 +88,7 @@ async def test_a_failure_after_the_first_byte_is_the_last_event_with_the_whole_o
         last = seen[-1]
         assert [one.sequence_number for one in seen] == [0, 1, 2]
         assert last.type == "response.failed" and last.response.status == "failed"
-        assert last.response.error is not None and last.response.error.code == "upstream_interrupted"
+        assert last.response.error is not None and str(last.response.error.code) == "upstream_interrupted"
         assert last.response.id == response_id((await up.door.first()).run)
 
 
@@ -123,7 +125,7 @@ async def test_an_idempotency_key_works_as_on_other_routes() -> None:
         ({"previous_response_id": 3}, "previous_response_id"),
     ],
 )
-async def test_wrong_input_is_a_400_that_names_the_field(wrong: dict[str, object], param: str) -> None:
+async def test_wrong_input_is_a_400_that_names_the_field(wrong: dict[str, Any], param: str) -> None:
     async with gateway() as up:
         refused = await ask(up, **wrong)
         assert (refused.status, refused.error["param"]) == (400, param)
