@@ -79,7 +79,7 @@ def heard(events: Iterable[dict[str, Any]]) -> dict[str, Any]:
         parsed = _EVENTS.validate_python(event)
         state.handle_event(parsed)
         snapshot = state._ResponseStreamState__current_snapshot  # type: ignore[attr-defined]
-    gathered: dict[str, Any] = snapshot.to_dict()
+    gathered: dict[str, Any] = snapshot.to_dict(warnings=False)
     return gathered
 
 
