@@ -185,7 +185,8 @@ class FactRecord:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchiveRecord:
     """The answer of an ended run, kept. frames: schemas.frames.pack, each sealed under the key ring for its place in
-    this run. once, asked: see schemas.events.RequestAccepted. Times: ms since the epoch."""
+    this run. once, asked: see schemas.events.RequestAccepted. body: what was asked, sealed for this run, b"" = not
+    kept. route "" = kept before that was noted. Times: ms since the epoch."""
 
     run: str
     tenant: str
@@ -196,6 +197,10 @@ class ArchiveRecord:
     frames: bytes
     ended_ms: int
     expires_ms: int
+    route: str = ""
+    background: bool = False
+    accepted_ms: int = 0
+    body: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

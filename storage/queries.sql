@@ -199,17 +199,24 @@ ORDER BY sum(cost_micros) DESC, 1;
 DELETE FROM archives WHERE once = $1 AND once <> '' AND expires_ms <= $2;
 
 -- keep_answer: an answer, once; what is there stays
-INSERT INTO archives (run, tenant, key_id, once, asked, stream, frames, ended_ms, expires_ms)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING
+INSERT INTO archives (run, tenant, key_id, once, asked, stream, frames, ended_ms, expires_ms,
+    route, background, accepted_ms, body)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT DO NOTHING
 RETURNING run;
 
 -- find_kept: the kept answer of a run
-SELECT run, tenant, key_id, once, asked, stream, frames, ended_ms, expires_ms
+SELECT run, tenant, key_id, once, asked, stream, frames, ended_ms, expires_ms,
+    route, background, accepted_ms, body
 FROM archives WHERE run = $1 AND expires_ms > $2;
 
 -- find_kept_once: the kept answer under one of the names of an Idempotency-Key
-SELECT run, tenant, key_id, once, asked, stream, frames, ended_ms, expires_ms
+SELECT run, tenant, key_id, once, asked, stream, frames, ended_ms, expires_ms,
+    route, background, accepted_ms, body
 FROM archives WHERE once = ANY ($1::text[]) AND once <> '' AND expires_ms > $2 ORDER BY ended_ms LIMIT 1;
+
+-- forget_kept: a client deletes an answer
+DELETE FROM archives WHERE run = $1
+RETURNING run;
 
 -- spent_runs: which runs ended without an answer to keep: refused, cancelled, or failed before anything was billed
 SELECT run FROM requests

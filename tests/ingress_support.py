@@ -22,6 +22,7 @@ from ingress.stalls import Stalls
 from policy.api_keys import ENTROPY_BYTES, Minted, mint
 from policy.durability import StrictRuns
 from runtime.asyncapi import document
+from runtime.leaving import CANCELLED
 from runtime.topology import load
 from schemas.errors import Code, Failure, Refusal, Unavailable
 from schemas.frames import DATA, END, ERROR, Frame, encode_failure
@@ -43,6 +44,9 @@ class PlayedRun:
     watching: int = 0
     handed: int = 0
     tenant: str = ""
+    cancelled: list[str] = field(default_factory=list)
+    deleted: bool = False
+    keeps_body: bool = True
     broken: Exception | None = None
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
@@ -94,7 +98,7 @@ class PlayedWatch:
                     while self._at < len(played.frames):
                         frame = played.frames[self._at]
                         self._at += 1
-                        if frame.sequence > self._after:
+                        if frame.sequence > self._after or frame.terminal:
                             played.handed += 1
                             return frame
                     if played.broken is not None and not isinstance(played.broken, Unavailable):
@@ -170,12 +174,24 @@ class PlayedDoor:
             stream=played.new.accepted.stream,
             sequence=last.sequence if last else 0,
             epoch=1,
-            times={},
-            detail={},
+            times={"accepted": 7_000},
+            detail={"deleted": "1"} if played.deleted else {},
+            accepted=played.new.accepted,
         )
 
+    async def body(self, run: str | ArchiveRecord) -> bytes | None:
+        played = self.runs.get(run if isinstance(run, str) else run.run)
+        return played.new.body if played is not None and played.keeps_body else None
+
+    async def forget(self, run: str) -> bool:
+        self.runs[run].deleted = True
+        return True
+
     async def cancel(self, run: str, by: str) -> bool:
-        return False
+        played = self.runs[run]
+        played.cancelled.append(by)
+        await played.fail(CANCELLED)
+        return True
 
     async def first(self) -> PlayedRun:
         """The first accepted run, as soon as there is one."""

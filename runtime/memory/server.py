@@ -125,8 +125,8 @@ class MemoryServer:
         return self.clock.now_ms()
 
     def expire(self, key: str, ms: int) -> None:
-        """PEXPIRE, for hashes and streams."""
-        if key in self.hashes or key in self.streams:
+        """PEXPIRE, for hashes, streams and bodies."""
+        if key in self.hashes or key in self.streams or key in self.bodies:
             self._expires[key] = self.now() + ms
 
     def expires(self, key: str) -> bool:
@@ -139,6 +139,7 @@ class MemoryServer:
             del self._expires[key]
             self.hashes.pop(key, None)
             self.streams.pop(key, None)
+            self.bodies.pop(key, None)
 
     def wake(self) -> None:
         """Let every blocked read look again."""
