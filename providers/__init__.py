@@ -12,7 +12,7 @@
     responses_openai  a Responses request to an engine that speaks chat only
     responses_items   its items as messages
     responses_chunks  a chat's chunks as the events of a response
-    responses_events  how a response is told     responses_object  what it shows     responses_sent  what went out of it
+    responses_events  how a response is told     responses_sent  what went out of it
     fake           a scripted transport for tests, examples and simulations
 
 A dialect does no I/O and a transport knows no dialect. A new dialect is one file here and a row in the suite

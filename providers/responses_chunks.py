@@ -16,7 +16,7 @@ from providers.errors import BadResponse, Broken
 from providers.openai_errors import error_of
 from providers.ports import Answered, Question
 from providers.responses_events import REFUSAL, TEXT, THOUGHT, Telling
-from providers.responses_object import dump, response_object, tail_of, usage_object
+from providers.responses_object import begun, dump, usage_object
 from schemas.errors import UNREADABLE
 from schemas.events import Usage
 
@@ -87,7 +87,7 @@ class ResponseStream:
         self.told = 0
         self._counts = _NONE
         self._begun = False
-        self._telling = Telling(response_object(question), tail_of(question.run))
+        self._telling = Telling(begun(question))
         self._calls: dict[int, _Pending] = {}
         self._newest = -1
 

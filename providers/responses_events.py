@@ -55,10 +55,10 @@ class _Open:
 
 
 class Telling:
-    """One response. base: responses_object.response_object; tail: what the ids of its items end with."""
+    """One response. base: the object at its beginning; its items have the same tail as its own id."""
 
-    def __init__(self, base: dict[str, Any], tail: str) -> None:
-        self._base, self._tail = base, tail
+    def __init__(self, base: dict[str, Any]) -> None:
+        self._base, self._tail = base, base["id"].removeprefix("resp_")
         self._output: list[dict[str, Any]] = []
         self._events: list[bytes] = []
         self._number = 0

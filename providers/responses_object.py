@@ -1,8 +1,4 @@
-"""The response object as clients see it: what the request said, under an id of ours. Pure.
-
-The id is `resp_` and the run's id without dashes, so that any door finds the run from it. Fields that only an engine
-could know (the temperature that a model uses by itself) are null where the request did not say them.
-"""
+"""What the dialects of Responses share: the object at its beginning, its usage, JSON in and out. Pure."""
 
 from __future__ import annotations
 
@@ -13,24 +9,9 @@ import msgspec
 
 from providers.openai_openai import usage_of
 from providers.ports import Question
+from schemas.responses import response_object
 
 _encoder = msgspec.json.Encoder()
-#: Fields that are shown as the request said them, and what stands there when it said nothing.
-_ECHOED: dict[str, Any] = {
-    "instructions": None,
-    "max_output_tokens": None,
-    "max_tool_calls": None,
-    "metadata": {},
-    "parallel_tool_calls": True,
-    "previous_response_id": None,
-    "prompt_cache_key": None,
-    "safety_identifier": None,
-    "temperature": None,
-    "tool_choice": "auto",
-    "tools": [],
-    "top_p": None,
-    "user": None,
-}
 
 
 def dump(value: object) -> bytes:
@@ -47,34 +28,9 @@ def load(body: bytes) -> dict[str, Any]:
     return found
 
 
-def tail_of(run: str) -> str:
-    """What all ids of one response share."""
-    return run.replace("-", "")
-
-
-def response_object(question: Question) -> dict[str, Any]:
-    """A response that has just begun: in progress, nothing said. A truncation is not carried out here, so the object
-    says `disabled`, whatever was asked for."""
-    body = load(question.body)
-    said = {name: body.get(name) if body.get(name) is not None else usual for name, usual in _ECHOED.items()}
-    text, reasoning = body.get("text") or {}, body.get("reasoning") or {}
-    return {
-        "id": f"resp_{tail_of(question.run)}",
-        "object": "response",
-        "created_at": question.accepted_ms // 1000,
-        "status": "in_progress",
-        "background": body.get("background") is True,
-        "error": None,
-        "incomplete_details": None,
-        **said,
-        "model": question.model,
-        "output": [],
-        "reasoning": {"effort": None, "summary": None, **reasoning},
-        "store": body.get("store") is True,
-        "text": {"format": {"type": "text"}, **{name: value for name, value in text.items() if value is not None}},
-        "truncation": "disabled",
-        "usage": None,
-    }
+def begun(question: Question) -> dict[str, Any]:
+    """The response that a run begins with: in progress, nothing said."""
+    return response_object(question.run, question.accepted_ms, question.model, load(question.body))
 
 
 class _Thoughts(msgspec.Struct):
