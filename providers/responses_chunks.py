@@ -190,6 +190,8 @@ class _Pending:
 
 def _decoded(data: bytes) -> _Chunk:
     try:
+        if not data.isascii():
+            data.decode()
         return _chunks.decode(data)
     except msgspec.ValidationError:
         raise BadResponse("the engine sent a chunk of an unknown shape") from None
