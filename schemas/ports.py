@@ -183,6 +183,7 @@ class RunLease(Protocol):
     epoch: int
     sequence: int  #: last event sent so far, by any owner
     accepted: RequestAccepted
+    accepted_ms: int  #: when it became a run, by the server's clock, ms since the epoch
     body: bytes  #: opened; the normalised JSON
     verdicts: Mapping[str, bytes]  #: as stored; verify with schemas.verdicts.open_verdict
     deadline_s: float  #: seconds left at the claim

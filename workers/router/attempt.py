@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from providers.openai_continue import Told
-from providers.openai_openai import Answered, ChatStream
+from providers.ports import Answered, EngineStream
 from schemas.errors import Failure
 from schemas.events import Attempt, Choice, RequestCancelled, RequestCompleted, RequestFailed, Usage
 from schemas.ports import RunLease
@@ -118,7 +118,7 @@ class Work:
         )
 
 
-def stream_usage(stream: ChatStream, prompt_tokens: int) -> Usage | None:
+def stream_usage(stream: EngineStream, prompt_tokens: int) -> Usage | None:
     """The engine's counts, else ours: every event with text is at least one token. None when nothing was generated."""
     if stream.usage is not None:
         return stream.usage
