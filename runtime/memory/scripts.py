@@ -91,7 +91,7 @@ class MemoryScripts(MemoryEntries):
         p, found = prefix_of(run), self._hash(run)
         if found is None or found["state"] != b"ended":
             return ""
-        self._server.bodies.pop(kept_key(run), None)
+        self._server.drop(kept_key(run))
         self._server.expire(f"{p}:run:{run}", self._retention)
         self._server.expire(f"{p}:reply:{run}", self._retention)
         return "deleted" if "deleted" in found else "let_go"
@@ -102,8 +102,8 @@ class MemoryScripts(MemoryEntries):
         if found is None or found["state"] != b"ended":
             return False
         found["deleted"] = b"1"
-        self._server.streams.pop(f"{prefix_of(run)}:reply:{run}", None)
-        self._server.bodies.pop(kept_key(run), None)
+        self._server.drop(f"{prefix_of(run)}:reply:{run}")
+        self._server.drop(kept_key(run))
         return True
 
     async def verdict(self, answer: Answer) -> tuple[bool, str]:

@@ -136,10 +136,12 @@ class MemoryServer:
     def _forget_expired(self) -> None:
         now = self.now()
         for key in [key for key, at in self._expires.items() if at <= now]:
-            del self._expires[key]
-            self.hashes.pop(key, None)
-            self.streams.pop(key, None)
-            self.bodies.pop(key, None)
+            self.drop(key)
+
+    def drop(self, key: str) -> None:
+        """DEL, for hashes, streams and bodies."""
+        for kept in (self._expires, self.hashes, self.streams, self.bodies):
+            kept.pop(key, None)
 
     def wake(self) -> None:
         """Let every blocked read look again."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 
@@ -47,10 +48,10 @@ class Away(MemoryArchive):
         raise Unavailable("PostgreSQL is away")
 
 
-def delivery(number: int = 1, keep: bool = True, **end: object) -> Delivery:
+def delivery(number: int = 1, keep: bool = True, wish: dict[str, Any] | None = None, **end: object) -> Delivery:
     """The end of a run that came with an Idempotency-Key."""
     run = run_id(number)
-    said = replace(accepted(run), keep_ms=10**13, once=f"name {number}", asked="asked")
+    said = replace(accepted(run), keep_ms=10**13, once=f"name {number}", asked="asked", **(wish or {}))
     ended = End(run=run, accepted=said, **end)  # type: ignore[arg-type]
     return ended.delivery(ended.fields() | ({b"keep": b"1"} if keep else {}))
 
@@ -75,6 +76,25 @@ async def test_the_same_end_again_keeps_nothing_twice_and_changes_nothing() -> N
     assert list(await room(shelf, kept).handle([delivery(), delivery()])) == [Done(), Done()]
     found = await kept.find("acme", run_id(1), TIMES.ended)
     assert found is not None and unpack(found.frames) == (LAST,)
+
+
+async def test_what_was_asked_is_kept_where_the_acceptance_says_so() -> None:
+    for number, wanted in ((1, True), (2, False)):
+        kept = MemoryArchive(MemoryRequests())
+        await room(Shelf(), kept).handle([delivery(number, wish={"keep_body": wanted, "background": wanted})])
+        found = await kept.find("acme", run_id(number), TIMES.ended)
+        assert found is not None and found.route == accepted(run_id(number)).route
+        assert (found.body, found.background) == ((b"sealed body", True) if wanted else (b"", False))
+        assert found.accepted_ms == TIMES.accepted
+
+
+@pytest.mark.parametrize("frames", [[LAST], []])
+async def test_an_answer_that_was_deleted_meanwhile_is_not_left_behind(frames: list[StoredFrame]) -> None:
+    shelf, kept = Shelf(), MemoryArchive(MemoryRequests())
+    await room(shelf, kept).handle([delivery()])
+    shelf.found, shelf.deleted = frames, True
+    await room(shelf, kept).handle([delivery()])
+    assert await kept.find("acme", run_id(1), TIMES.ended) is None
 
 
 async def test_an_end_that_is_not_to_be_kept_is_not_even_looked_at() -> None:
