@@ -12,6 +12,8 @@
     responses_openai  a Responses request to an engine that speaks chat only
     responses_items   its items as messages
     responses_chunks  a chat's chunks as the events of a response
+    responses_responses  the same to an engine that speaks Responses itself
+    responses_object  the response at its beginning; its usage
     responses_events  how a response is told     responses_sent  what went out of it
     fake           a scripted transport for tests, examples and simulations
 

@@ -11,6 +11,13 @@ from providers.responses_events import event
 from providers.responses_object import load
 from schemas.errors import Failure
 
+#: An event that adds to a text -> the field of its part, or of its item, that grows.
+_GROWS = {
+    "response.output_text.delta": "text",
+    "response.refusal.delta": "refusal",
+    "response.reasoning_text.delta": "text",
+    "response.function_call_arguments.delta": "arguments",
+}
 _NOT_CONTINUED = "a response is more than text: it is not continued"
 
 
@@ -64,15 +71,7 @@ def _add(output: dict[int, dict[str, Any]], found: Mapping[str, Any]) -> None:
     if item is None:
         return
     if type == "response.content_part.added":
-        item["content"].append(found["part"])
-    elif type.endswith(".delta"):
-        _grow(item, found)
-
-
-def _grow(item: dict[str, Any], found: Mapping[str, Any]) -> None:
-    if "content_index" not in found:
-        item["arguments"] = item.get("arguments", "") + found["delta"]
-        return
-    part = item["content"][found["content_index"]]
-    name = "refusal" if "refusal" in part else "text"
-    part[name] += found["delta"]
+        item.setdefault("content", []).append(found["part"])
+    elif type in _GROWS:
+        part = item["content"][found["content_index"]] if "content_index" in found else item
+        part[_GROWS[type]] += found["delta"]

@@ -156,7 +156,8 @@ CREATE TABLE deployments (
     restart        text NOT NULL DEFAULT 'always',
     drain          boolean NOT NULL DEFAULT true,
     continues      text NOT NULL DEFAULT '',
-    on_disconnect  text NOT NULL DEFAULT ''
+    on_disconnect  text NOT NULL DEFAULT '',
+    speaks         text[] NOT NULL DEFAULT '{chat}'
 );
 
 CREATE TABLE replicas (
@@ -201,7 +202,8 @@ CREATE TABLE endpoints (
     weight         integer NOT NULL,
     up             boolean NOT NULL,
     private        boolean NOT NULL,
-    continues      text NOT NULL DEFAULT ''
+    continues      text NOT NULL DEFAULT '',
+    speaks         text[] NOT NULL DEFAULT '{chat}'
 );
 CREATE INDEX endpoints_pool ON endpoints (pool, endpoint);
 

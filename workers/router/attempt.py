@@ -23,10 +23,10 @@ def _nobody() -> None:
 @dataclass(slots=True)
 class Work:
     """A cleared run. started and deadline: monotonic seconds of the claim and of the run's end. said: the verdicts of
-    the guards. why: what the present endpoint was chosen from; answered: told when the first byte of its answer is
-    here. sent: what earlier owners have sent; told: what the client has of an answer that is to be continued;
-    continued: how often that was tried; unable: endpoints that cannot; after: events that the client had when the
-    present call began."""
+    the guards. speaks: the APIs of the present endpoint; why: what it was chosen from; answered: told when the first
+    byte of its answer is here. sent: what earlier owners have sent; told: what the client has of an answer that is to
+    be continued; continued: how often that was tried; unable: endpoints that cannot; after: events that the client had
+    when the present call began."""
 
     lease: RunLease
     grant: Grant
@@ -37,6 +37,7 @@ class Work:
     attempts: list[Attempt] = field(default_factory=list)
     said: tuple[Verdict, ...] = ()
     endpoint: str = ""
+    speaks: tuple[str, ...] = ()
     why: Choice | None = None
     answered: Callable[[], None] = _nobody
     usage: Usage | None = None

@@ -13,7 +13,7 @@ from providers.errors import BadResponse, ConnectFailed, UpstreamFault
 from providers.openai_continue import Continued
 from providers.openai_continue import request as continuing
 from providers.openai_errors import MAX_BODY, engine_error
-from providers.ports import EngineStream, Question, Timeouts, Transport, UpstreamResponse
+from providers.ports import Dialect, EngineStream, Question, Timeouts, Transport, UpstreamResponse
 from schemas.frames import END
 from schemas.records import EndpointRecord
 from workers.router.attempt import OK, Work, nothing_usage, stream_usage, unary_usage
@@ -39,7 +39,7 @@ class Caller:
 
     async def call(self, work: Work, endpoint: EndpointRecord, interrupt: Interrupt) -> Judged | None:
         """One call of one endpoint. None when it ended the run, else what its fault means."""
-        work.endpoint, work.after = endpoint.endpoint, work.lease.sequence
+        work.endpoint, work.speaks, work.after = endpoint.endpoint, endpoint.speaks, work.lease.sequence
         started, status, outcome = self._clock.monotonic(), 0, "cancelled"
         response: UpstreamResponse | None = None
         try:
@@ -74,7 +74,7 @@ class Caller:
         refused = refuse_url(endpoint.url, bool(endpoint.credential), endpoint.private)
         if refused:
             raise ConnectFailed(refused)
-        dialect, question = dialect_of(work.lease.accepted.route), question_of(work, _asked(work, endpoint))
+        dialect, question = _dialect_of(work), question_of(work, _asked(work, endpoint))
         headers = {"content-type": "application/json"}
         if endpoint.credential:
             headers["authorization"] = f"Bearer {self._reveal(endpoint)}"
@@ -132,7 +132,7 @@ class Caller:
         accepted = work.lease.accepted
         body = await self._body(response, interrupt, self._settings.max_answer_bytes)
         work.answered()
-        found = dialect_of(accepted.route).answer(question_of(work, work.body), body)
+        found = _dialect_of(work).answer(question_of(work, work.body), body)
         now = self._clock.monotonic()
         work.first_at = now
         work.note(called, now, OK, response.status)
@@ -155,11 +155,15 @@ def _asked(work: Work, endpoint: EndpointRecord) -> bytes:
     return work.body if work.told is None else continuing(work.body, work.told, endpoint.continues)
 
 
+def _dialect_of(work: Work) -> Dialect:
+    return dialect_of(work.lease.accepted.route, work.speaks)
+
+
 def _stream_of(work: Work) -> EngineStream:
     accepted = work.lease.accepted
     if work.told is not None:
         return Continued(accepted.model, work.show_usage, work.told)
-    return dialect_of(accepted.route).stream(question_of(work, work.body))
+    return _dialect_of(work).stream(question_of(work, work.body))
 
 
 def question_of(work: Work, body: bytes) -> Question:

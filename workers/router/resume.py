@@ -85,6 +85,6 @@ async def last_words(lease: RunLease, failure: Failure) -> tuple[str, bytes]:
             sent = await lease.delivered()
             if sent is not None:
                 return END, responses_sent.failed(sent, lease.sequence, failure)
-        except (DecodeError, ValueError) as error:
+        except (DecodeError, LookupError, TypeError, ValueError) as error:
             log.error("what was sent of a response cannot be read", run=lease.run, reason=type(error).__name__)
     return ERROR, encode_failure(failure)
