@@ -70,7 +70,8 @@ ROUTES: tuple[WorkRoute, ...] = (
 )
 
 
-_OPERATIONS = {**OPERATIONS, RESPONSES: CREATE}
+#: What the document says of each route.
+DOCUMENTED = {**OPERATIONS, RESPONSES: CREATE}
 
 
 def handlers(parts: Parts) -> dict[str, ASGIApp]:
@@ -108,5 +109,5 @@ def _add(routes: APIRouter, row: WorkRoute, handler: ASGIApp) -> None:
         name=row.name,
         tags=[row.tag],
         summary=row.summary,
-        openapi_extra=_OPERATIONS[row.path],
+        openapi_extra=DOCUMENTED[row.path],
     )
