@@ -15,9 +15,10 @@ from ingress.asked import Asked
 from ingress.credentials import allow
 from ingress.exchange import Exchange
 from ingress.headers import disconnect_wish
+from ingress.reading import Found
 from ingress.responses.asked import PREVIOUS, asked_of, decide, fields_of
 from ingress.responses.conversation import earlier
-from ingress.responses.resource import failed, failed_event, unfinished
+from ingress.responses.resource import Response, failed, failed_event, unfinished
 from ingress.responses.shown import created_ms, object_of
 from ingress.routes.work import Work
 from policy.api_keys import Credential
@@ -75,10 +76,20 @@ class ResponsesWork(Work):
 
     async def _at_once(self, watch: Watch, out: Exchange, new: NewRun) -> None:
         """The object as it stands: queued, unless the request came before under its Idempotency-Key."""
-        status = await self._parts.door.status(watch.run)
-        if watch.replayed and status is not None:
-            shown = await object_of(self._parts, status)
+        if watch.replayed and new.once is not None:
+            shown = await self._earlier(watch.run, new.once.tenant)
         else:
+            status = await self._parts.door.status(watch.run)
             born = created_ms(status) if status else self._parts.clock.now_ms()
             shown = unfinished(watch.run, born, orjson.loads(new.body), "queued")
         await out.answer(200, orjson.dumps(shown))
+
+    async def _earlier(self, run: str, tenant: str) -> Response:
+        """What has become of the first request under the key."""
+        parts = self._parts
+        found: Found | None = await parts.door.status(run)
+        if found is None and parts.archive is not None:
+            found = await parts.archive.find(tenant, run, parts.clock.now_ms())
+        if found is None:
+            raise Refusal.of(Code.not_found, "The response under this Idempotency-Key is no longer kept.")
+        return await object_of(parts, found)

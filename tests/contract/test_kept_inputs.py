@@ -8,6 +8,7 @@ import pytest
 import pytest_asyncio
 
 from runtime.keeping import Keeping
+from schemas.errors import Refusal
 from schemas.events import RequestCancelled, RequestCompleted, RequestFailed, Usage
 from schemas.frames import ERROR, encode_failure
 from schemas.ports import Watch
@@ -91,3 +92,6 @@ async def test_a_deleted_answer_is_kept_by_nobody(place: Place) -> None:
     assert status is not None and status.detail["deleted"] == "1"
     assert status.accepted is not None and status.accepted.route == "/v1/responses"
     assert status.accepted.keep_ms == DAY_MS
+    reader = await place.door.attach(watch.run, 0)
+    with pytest.raises(Refusal, match="deleted"):
+        await reader.next(10)

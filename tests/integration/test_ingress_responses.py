@@ -10,7 +10,9 @@ import orjson
 import pytest
 
 from schemas.errors import Code, Failure
+from schemas.records import ArchiveRecord
 from schemas.responses import response_id
+from storage.memory import MemoryArchive, MemoryRequests
 from tests.ingress_support import PlayedRun, gateway, until
 from tests.responses_door import answer, ask, begun, body_of, call, delta, event, tell, whole
 
@@ -148,6 +150,32 @@ async def test_in_the_background_the_answer_is_queued_at_once_and_leaving_ends_n
         assert body_of(await call(up, "GET", run.run))["status"] == "in_progress"
         await tell(run, "done")
         assert body_of(await call(up, "GET", run.run))["output"] == whole(run, "done")["output"]
+
+
+async def test_a_repeat_under_an_idempotency_key_is_shown_what_has_become_of_the_first() -> None:
+    archive = MemoryArchive(MemoryRequests())
+    async with gateway(archive=archive) as up:
+        queued = body_of(await ask(up, "idempotency-key: k", background=True))
+        run = up.door.before = await up.door.first()
+        again = await ask(up, "idempotency-key: k", background=True)
+        assert (body_of(again)["id"], body_of(again)["status"]) == (queued["id"], "in_progress")
+        assert again.headers["idempotent-replayed"] == "true"
+        await tell(run, "done")
+        assert body_of(await ask(up, "idempotency-key: k", background=True))["status"] == "completed"
+        kept = ArchiveRecord(
+            run=run.run,
+            tenant="acme",
+            key_id="k",
+            once="",
+            asked="",
+            stream=True,
+            frames=b"",
+            ended_ms=1,
+            expires_ms=10**15,
+        )
+        await archive.keep([kept], 1)
+        up.door.forgotten.add(run.run)
+        assert body_of(await ask(up, "idempotency-key: k", background=True))["status"] == "completed"
 
 
 async def test_a_streamed_run_in_the_background_is_a_stream_with_its_own_deadline() -> None:
