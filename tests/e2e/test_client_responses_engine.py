@@ -11,6 +11,7 @@ from openai import OpenAI
 from openai.types.responses import FunctionToolParam
 from pydantic import BaseModel
 
+from tests.e2e.house import House, command, until
 from tests.e2e.scripted import CUT, ScriptedEngine, chunked, completion, event, unary, whole_stream
 
 MODEL = "lab/scripted"
@@ -121,3 +122,31 @@ def test_guards_read_every_place_of_a_response_that_holds_text(client: OpenAI, l
     with pytest.raises(openai.BadRequestError) as caught:
         client.responses.create(model="guarded", input="my card is 4111 1111 1111 1111")
     assert caught.value.code == "content_policy_violation"
+
+
+def test_an_engine_that_speaks_responses_is_asked_there_and_may_run_tools_of_its_own(
+    client: OpenAI, house: House, lab: ScriptedEngine
+) -> None:
+    words = ("--url", lab.url, "--upstream", "engine-name", "--speaks", "chat", "--speaks", "responses", "--wait")
+    added = command(house, "models", "add", "able", *words)
+    assert added.returncode == 0, added.stderr
+    try:
+        theirs = {
+            "id": "resp_theirs",
+            "object": "response",
+            "created_at": 5,
+            "model": "engine-name",
+            "status": "completed",
+        }
+        part = {"type": "output_text", "text": "news", "annotations": []}
+        message = {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": [part]}
+        lab.play(
+            unary({**theirs, "output": [message], "tools": [], "tool_choice": "auto", "parallel_tool_calls": True})
+        )
+        answer = client.responses.create(model="able", input="news?", tools=[{"type": "web_search"}])
+        assert (answer.output_text, answer.model) == ("news", "able") and answer.id != "resp_theirs"
+        assert lab.last.path.endswith("/v1/responses") and lab.last.json["store"] is False
+        assert lab.last.json["tools"] == [{"type": "web_search"}] and lab.last.json["model"] == "engine-name"
+    finally:
+        command(house, "models", "remove", "able")
+        until(lambda: "able" not in {model.id for model in client.models.list()})
