@@ -65,6 +65,11 @@ class ModelEntry(Section):
         description="How the engine goes on with an answer that broke off: continue_final_message (vLLM, SGLang), "
         "prefill (llama.cpp); empty: it does not.",
     )
+    speaks: tuple[Literal["chat", "responses"], ...] = Field(
+        ("chat",),
+        min_length=1,
+        description="The APIs in which the engine can be asked for a response: chat (all), responses (its own).",
+    )
     on_disconnect: Annotated[str, BeforeValidator(stated)] = Field(
         "",
         pattern=OR_NOTHING,
@@ -118,6 +123,7 @@ def deploy(entry: ModelEntry, known: DeploymentRecord | None, ring: KeyRing, sea
         restart=entry.restart,
         continues=entry.continues,
         on_disconnect=entry.on_disconnect,
+        speaks=entry.speaks,
     )
 
 
@@ -150,8 +156,8 @@ def _stands(entry: ModelEntry, known: DeploymentRecord, sealer: Sealer) -> bool:
         return False
     wanted = (entry.name, entry.url.rstrip("/"), entry.command, entry.upstream_model, entry.pool or entry.name)
     stands = (known.name, known.url, known.command, known.upstream_model, known.pool)
-    wanted_habits = (entry.restart, entry.continues, entry.on_disconnect)
-    habits = wanted_habits == (known.restart, known.continues, known.on_disconnect)
+    wanted_habits = (entry.restart, entry.continues, entry.on_disconnect, entry.speaks)
+    habits = wanted_habits == (known.restart, known.continues, known.on_disconnect, known.speaks)
     figures = (entry.slots, entry.weight, entry.private or _says_private(entry.url), _replicas(entry, known))
     same = wanted == stands and figures == (known.slots, known.weight, known.private, known.replicas)
     return same and habits and credential == entry.api_key.get_secret_value()

@@ -4,6 +4,8 @@
     POST /v1/completions          routes/work.py
     POST /v1/embeddings           routes/work.py
     POST /v1/moderations          routes/work.py
+    POST /v1/responses            responses/work.py
+    GET, DELETE /v1/responses/..  routes/responses.py FastAPI
     GET  /v1/models[/{id}]        routes/models.py    FastAPI
     GET  /v1/streams/{run}        routes/streams.py   FastAPI, sse-starlette
     GET  /livez /readyz /metrics  routes/health.py    FastAPI, public
@@ -30,7 +32,7 @@ from ingress.errors import INTERNAL, error_body, failure_of, http_status, retry_
 from ingress.headers import own_headers
 from ingress.methods import methods_of
 from ingress.parts import Parts
-from ingress.routes import documents, health, models, streams, table
+from ingress.routes import documents, health, models, responses, streams, table
 from schemas.errors import Code, Failure, HeadraceError
 
 #: What answers without a key. Everything else must refuse with 401; a test walks the routes.
@@ -47,6 +49,7 @@ DOCUMENT = Shared(
         "completions": "Texts that are continued.",
         "embeddings": "Texts as vectors.",
         "moderations": "What the guardrails find.",
+        "responses": "OpenAI's newer way to ask; what was asked and answered can be read again.",
         "models": "What a key may use.",
         "streams": "Reading a run again.",
         "documents": "What this gateway says of itself; no key needed.",
@@ -124,6 +127,7 @@ def _framework(parts: Parts, work: Mapping[str, ASGIApp]) -> FastAPI:
     app.include_router(table.router(work))
     app.include_router(models.router(parts))
     app.include_router(streams.router(parts))
+    app.include_router(responses.router(parts))
     app.include_router(documents.pages())
     app.include_router(documents.asyncapi(parts.asyncapi))
     app.include_router(health.router(parts))

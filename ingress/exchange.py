@@ -7,7 +7,7 @@ status to choose or only one error event left to send.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from starlette.types import Send
@@ -24,7 +24,8 @@ _UNREAD = frozenset({Code.request_timeout})
 
 class Exchange:
     """The answer to one request. replayed: its run was there before it. status and code: what was answered, for the
-    count; sends: grows with each send."""
+    count; sends: grows with each send; events: the client was sent so many. last_words: the event that ends a stream
+    which had begun, with a failure."""
 
     __slots__ = (
         "_clock",
@@ -33,6 +34,8 @@ class Exchange:
         "accepted",
         "begun",
         "code",
+        "events",
+        "last_words",
         "replayed",
         "run",
         "sending",
@@ -45,7 +48,8 @@ class Exchange:
         self.run = run
         self.wire = wire
         self.accepted = self.begun = self.sending = self.replayed = False
-        self.sends = 0
+        self.sends = self.events = 0
+        self.last_words: Callable[[Failure], bytes] = error_event
         self.status = 0
         self.code = ""
         self._send, self._clock = send, clock
@@ -77,7 +81,7 @@ class Exchange:
         """The error, as a status while there is a choice, else as the last event, without [DONE]."""
         self.code = failure.code
         if self.begun:
-            await self.piece(error_event(failure), last=True)
+            await self.piece(self.last_words(failure), last=True)
             return
         extra = [*frame_headers(headers or {}), *retry_headers(failure)]
         if failure.code in _UNREAD:

@@ -21,6 +21,12 @@ def events_of(frame: Frame, stream: bool) -> list[tuple[int, bytes]]:
     return list(enumerate(_data_of(frame.payload), start=frame.first))
 
 
+def blocks_of(frame: Frame) -> list[tuple[int, bytes]]:
+    """The (number, bytes) of each event in a frame of a stream, as it went out."""
+    blocks = [block + b"\n\n" for block in frame.payload.split(b"\n\n") if b"data:" in block]
+    return list(enumerate(blocks, start=frame.first))
+
+
 def numbered(number: int, data: bytes) -> bytes:
     """One event with its number as `id:`; data of several lines stays whole."""
     lines = b"".join(b"data: " + line + b"\n" for line in _LINE.split(data))

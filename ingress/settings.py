@@ -35,7 +35,14 @@ class ServerSettings(Section):
         ge=1,
         description="How long the answer of a request with an Idempotency-Key, or with `store: true`, is kept.",
     )
-    allow_store: bool = Field(True, description="Keep the answers of chat requests that say `store: true`.")
+    allow_store: bool = Field(
+        True,
+        description="Keep the answers of chat requests that say `store: true`, and responses with their input unless "
+        "they say `store: false`. Off: nothing is kept for a client to ask for again, nothing runs in the background.",
+    )
+    background_deadline: float = Field(
+        3600.0, gt=0, description="Time a response with `background: true` may take; nobody waits for it."
+    )
     retry_grace: float = Field(
         10.0,
         ge=0,

@@ -50,7 +50,7 @@ async def relay(watch: Watch, out: Exchange, pace: Pace) -> None:
             raise RunFailed(frame)
         if not out.begun:
             await out.begin(frame.headers)
-        last = frame.terminal
+        last, out.events = frame.terminal, frame.sequence
         await out.piece(frame.payload, last)
         if last:
             return

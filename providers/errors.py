@@ -7,7 +7,8 @@
     ├── TotalTimeout       the whole call took longer than it may
     ├── Broken             the connection ended inside the answer
     ├── EngineError        the engine's own error, by status or as an event of its stream
-    └── BadResponse        an answer that cannot be understood: not HTTP, not JSON, not an event stream
+    ├── BadResponse        an answer that cannot be understood: not HTTP, not JSON, not an event stream
+    └── Untranslatable     the request asks for what the endpoint's API has no words for; it was not called
 
 Their texts are shown to operators and kept in records: they never carry a credential or a prompt.
 """
@@ -43,6 +44,15 @@ class Broken(UpstreamFault):
 
 class BadResponse(UpstreamFault):
     """The engine sent something that is not an answer."""
+
+
+class Untranslatable(UpstreamFault):
+    """The request cannot be said in the endpoint's API, so nothing was sent. `param`: the path of what cannot, made of
+    names of fields and numbers; `message`: for the client alone."""
+
+    def __init__(self, param: str, message: str) -> None:
+        super().__init__(f"the endpoint's API has no words for {param}")
+        self.param, self.message = param, message
 
 
 class EngineError(UpstreamFault):

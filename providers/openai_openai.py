@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 
 import msgspec
 
 from providers.errors import BadResponse, Broken
 from providers.openai_errors import error_of
+from providers.ports import Answered
 from providers.sse import event_bytes
 from schemas.events import Usage
 
@@ -76,16 +76,6 @@ _encoder = msgspec.json.Encoder()
 _fields = msgspec.json.Decoder(_Fields)
 _answers = msgspec.json.Decoder(_Answer)
 _counts = msgspec.json.Decoder(_Counts)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answered:
-    """A unary answer. usage: None when the engine gave none; text_bytes: what an estimate can use."""
-
-    body: bytes
-    usage: Usage | None
-    finish_reason: str
-    text_bytes: int
 
 
 def request(body: bytes, upstream_model: str, stream: bool) -> bytes:
@@ -145,13 +135,14 @@ def usage_of(counts: msgspec.Raw) -> Usage | None:
 class ChatStream:
     """One stream on its way, of a chat or of a completion. usage: the engine's counts once they came. pieces: events
     that carried generated text, each at least one token of the engine, so an estimate from them is never above what it
-    counted."""
+    counted. One event of the engine is one of the client, or none."""
 
     def __init__(self, public_model: str, show_usage: bool) -> None:
         self.usage: Usage | None = None
         self.finish_reason = ""
         self.pieces = 0
         self.done = False
+        self.told = 1
         self._name = _encoder.encode(public_model)
         self._show_usage = show_usage
         self._found, self._renamed = b"", b'"model":' + self._name

@@ -1,10 +1,15 @@
-"""What a transport promises to those who call engines. Implemented by http.HttpTransport and fake.FakeTransport."""
+"""What a transport and a dialect promise to those who call engines.
+
+Transports: http.HttpTransport, fake.FakeTransport. Dialects: dialects.dialect_of says which one a run needs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
+
+from schemas.events import Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,4 +72,72 @@ class Transport(Protocol):
 
     async def close(self) -> None:
         """Cut everything and free the pool."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What a run asks of an engine. body: the client's normalised JSON as the guards left it. model: the public name.
+    stream: the answer is relayed as a stream. show_usage: the client asked for the usage chunk itself. accepted_ms:
+    when it became a run, ms since the epoch."""
+
+    run: str
+    route: str
+    model: str
+    body: bytes
+    stream: bool
+    show_usage: bool = False
+    accepted_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """A unary answer. usage: None when the engine gave none; text_bytes: what an estimate can use."""
+
+    body: bytes
+    usage: Usage | None
+    finish_reason: str
+    text_bytes: int
+
+
+class EngineStream(Protocol):
+    """An engine's events on their way to the client. usage: the engine's counts once they came. pieces: engine events
+    that carried generated text, each at least one token of the engine. done: the engine has said its last word. told:
+    how many events of the client stand in what `take` or `ending` gave last."""
+
+    usage: Usage | None
+    finish_reason: str
+    pieces: int
+    done: bool
+    told: int
+
+    def take(self, data: bytes) -> bytes | None:
+        """What one event of the engine is for the client: whole events, or None when it is not for its eyes.
+
+        BadResponse when it cannot be understood, EngineError when it is an error."""
+        ...
+
+    def ending(self) -> bytes:
+        """The last events. Broken when the engine's stream ended before its answer was complete, BadResponse when it
+        carried none."""
+        ...
+
+
+class Dialect(Protocol):
+    """How the engines of one kind are asked, and how their answers become the client's. Pure."""
+
+    def path(self, question: Question) -> str:
+        """Behind the endpoint's base address."""
+        ...
+
+    def request(self, question: Question, upstream_model: str) -> bytes:
+        """The engine's request. upstream_model: what it calls the model, "" = the public name. Untranslatable."""
+        ...
+
+    def answer(self, question: Question, body: bytes) -> Answered:
+        """A unary answer for the client. BadResponse, EngineError."""
+        ...
+
+    def stream(self, question: Question) -> EngineStream:
+        """For a streamed answer."""
         ...

@@ -28,6 +28,8 @@ class Acceptance:
     key_id: str
     stream: bool
     keep_ms: int = 0
+    keep_body: bool = False
+    background: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,10 +84,16 @@ def args_of(new: Acceptance, repeat: Repeat | None = None) -> tuple[str | bytes 
         new.key_id,
         int(new.stream),
         new.keep_ms or "",
+        " ".join(_marks(new)),
     )
     if repeat is None:
         return args
     return (*args, repeat.life, "1" if repeat.asked else "", *(mark.asked for mark in repeat.marks))
+
+
+def _marks(new: Acceptance) -> list[str]:
+    """Fields of the run that are there or not."""
+    return [name for name, has in (("keepbody", new.keep_body), ("background", new.background)) if has]
 
 
 def read(reply: Sequence[Any]) -> Accepted:

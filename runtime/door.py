@@ -24,7 +24,8 @@ from runtime.scripts import Scripts
 from runtime.seals import Seals
 from runtime.watch import Hub, StreamWatch
 from schemas import envelope as wire
-from schemas.errors import Code, HeadraceError, Refusal, Unavailable
+from schemas.errors import Code, DecodeError, HeadraceError, Refusal, Unavailable, UnknownVersion
+from schemas.events import RequestAccepted
 from schemas.ports import Archive, NewRun, Redis, RunStatus, Watch
 from schemas.records import ArchiveRecord
 
@@ -124,6 +125,8 @@ class StreamDoor:
             key_id=accepted.key_id,
             stream=accepted.stream,
             keep_ms=accepted.keep_ms,
+            keep_body=accepted.keep_body,
+            background=accepted.background,
         )
 
     def undone(self, watch: StreamWatch, error: BaseException, new: Acceptance, names: Sequence[str] = ()) -> None:
@@ -183,6 +186,17 @@ class StreamDoor:
         """See schemas.ports.Door.status."""
         fields = await self._runs.fields(run)
         return run_status(run, fields) if fields else None
+
+    async def body(self, run: str | ArchiveRecord) -> bytes | None:
+        """See schemas.ports.Door.body."""
+        if isinstance(run, ArchiveRecord):
+            return self._seals.open_body(run.run, run.body) if run.body else None
+        sealed = await self._runs.checking_body(run) or await self._runs.kept_body(run)
+        return self._seals.open_body(run, sealed) if sealed else None
+
+    async def forget(self, run: str) -> bool:
+        """See schemas.ports.Door.forget."""
+        return await self._scripts.forget(run)
 
     async def cancel(self, run: str, by: str) -> bool:
         """See schemas.ports.Door.cancel."""
@@ -250,7 +264,16 @@ def run_status(run: str, fields: Any) -> RunStatus:
         epoch=int(text.get("epoch", 0)),
         times={name[2:]: int(value) for name, value in text.items() if name.startswith("t:")},
         detail={name: value for name, value in text.items() if not name.startswith("t:")},
+        accepted=_accepted(fields.get("a", b"")),
     )
+
+
+def _accepted(signed: bytes) -> RequestAccepted | None:
+    try:
+        event = wire.decode(signed)[1]
+    except (DecodeError, UnknownVersion):
+        return None
+    return event if isinstance(event, RequestAccepted) else None
 
 
 def _private(name: str) -> bool:

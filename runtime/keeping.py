@@ -24,6 +24,11 @@ class Keeping:
             epoch, sequence = page[-1].epoch, page[-1].sequence
         return found
 
-    async def let_go(self, run: str) -> None:
-        """They are kept: Redis need not have them longer than those of any other run. Unavailable."""
-        await self._scripts.archived(run)
+    async def body(self, run: str) -> bytes:
+        """The sealed body, where it is to be kept too; b"" when it is not or is gone. Unavailable."""
+        return await self._runs.kept_body(run) or b""
+
+    async def let_go(self, run: str) -> bool:
+        """They are kept: Redis need not have them longer than those of any other run. False = its client has deleted
+        it meanwhile, and nobody is to keep it. Unavailable."""
+        return await self._scripts.archived(run) != "deleted"

@@ -58,6 +58,7 @@ class Lease:
         signed = wire.Signed(fields.get("a", b""), fields.get("as", b""))
         _, accepted = wire.verify(seals.verifier, "requests", {"ingress": ("RequestAccepted",)}, signed)
         self.accepted: RequestAccepted = accepted
+        self.accepted_ms = int(fields.get("t:accepted", b"0"))
         self.body = seals.open_body(run, claim.body)
         self.verdicts: Mapping[str, bytes] = {k[2:]: v for k, v in fields.items() if k.startswith("v:")}
         self.deadline_s = claim.left_ms / 1000

@@ -2,6 +2,7 @@
 
     {p}:requests               stream   accepted runs; trimmed up to what all groups acknowledged
     {p}:body:<run>             string   the sealed body; deleted at the run's end
+    {p}:kept:<run>             string   the sealed body of an ended run, until the archive has it with the answer
     {p}:run:<run>              hash     the run's state (fields: runtime/lua/lib.lua); no expiry while it lives
     {p}:live                   zset     run -> deadline in ms of the server's clock; every run that has not ended
     {p}:left                   zset     run that nobody watches -> when its policy ends it; goes with the run
@@ -96,6 +97,11 @@ def waiting_key(lane: str) -> str:
 def push_channel(p: str, name: str) -> str:
     """Where an ingress hears frames and a router hears cancels."""
     return f"{p}:push:{name}"
+
+
+def kept_key(run: str) -> str:
+    """The sealed body of an ended run whose input is kept with its answer."""
+    return f"{prefix_of(run)}:kept:{run}"
 
 
 def once_key(p: str, name: str) -> str:

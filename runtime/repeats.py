@@ -191,6 +191,9 @@ class _Archived:
     async def checking_body(self, run: str) -> bytes | None:
         return None
 
+    async def kept_body(self, run: str) -> bytes | None:
+        return None
+
     async def frames(self, run: str, epoch: int, after: int, count: int) -> Sequence[StoredFrame]:
         return [frame for frame in self._frames if (frame.epoch, frame.sequence) > (epoch, after)][:count]
 

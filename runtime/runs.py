@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from base.ids import is_run_id
-from runtime.names import once_key, prefix_of
+from runtime.names import kept_key, once_key, prefix_of
 from runtime.scripts import source
 from schemas.envelope import decode
 from schemas.errors import DecodeError, Failure, UnknownVersion
@@ -24,6 +24,10 @@ class Runs(Protocol):
 
     async def checking_body(self, run: str) -> bytes | None:
         """The sealed body, or None once the run has ended."""
+        ...
+
+    async def kept_body(self, run: str) -> bytes | None:
+        """The sealed body of a run that has ended, where it is to be kept and the archive has it not yet."""
         ...
 
     async def frames(self, run: str, epoch: int, after: int, count: int) -> Sequence[StoredFrame]:
@@ -54,6 +58,10 @@ class RedisRuns:
 
     async def checking_body(self, run: str) -> bytes | None:
         found: bytes | None = await self._redis.execute("GET", f"{prefix_of(run)}:body:{run}")
+        return found
+
+    async def kept_body(self, run: str) -> bytes | None:
+        found: bytes | None = await self._redis.execute("GET", kept_key(run))
         return found
 
     async def frames(self, run: str, epoch: int, after: int, count: int) -> Sequence[StoredFrame]:

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from base.replies import pairs
 from runtime.acceptance import Acceptance, Accepted, Repeat, args_of, keys_of, read
-from runtime.names import prefix_of, starts_key, stream_prefix
+from runtime.names import kept_key, prefix_of, starts_key, stream_prefix
 from schemas.envelope import Signed
 from schemas.ports import Redis
 
@@ -38,9 +38,12 @@ _ALLOW_OOM = frozenset(
         "regate",
         "tenure",
         "archived",
+        "forget",
         "places",
     }
 )
+#: What `archived` says.
+_LET_GO = ("", "let_go", "deleted")
 #: What stands before every script, in this order.
 HEADS = ("lib", "gate", "finish")
 
@@ -178,8 +181,13 @@ class Scripts(Protocol):
         """Accept it, unless its Idempotency-Key has a run."""
         ...
 
-    async def archived(self, run: str) -> bool:
-        """The archive has the answer: frames and state go as soon as those of any other run. False = not here."""
+    async def archived(self, run: str) -> str:
+        """The archive has the answer: frames and state go as soon as those of any other run. let_go | deleted (by its
+        client: nobody is to keep it) | "" = not here."""
+        ...
+
+    async def forget(self, run: str) -> bool:
+        """A client deletes the answer of an ended run. False = it has not ended, or is not here."""
         ...
 
     async def verdict(self, answer: Answer) -> tuple[bool, str]:
@@ -254,10 +262,12 @@ class RedisScripts:
     async def accept_once(self, new: Acceptance, repeat: Repeat) -> Accepted:
         return read(await self._redis.script(source("accept"), keys_of(new, repeat), args_of(new, repeat)))
 
-    async def archived(self, run: str) -> bool:
-        p = prefix_of(run)
-        keys = (f"{p}:run:{run}", f"{p}:reply:{run}")
-        return bool(await self._redis.script(source("archived"), keys, (self.retention_ms,)))
+    async def archived(self, run: str) -> str:
+        reply = await self._redis.script(source("archived"), _kept_keys(run), (self.retention_ms,))
+        return _LET_GO[int(reply)]
+
+    async def forget(self, run: str) -> bool:
+        return bool(await self._redis.script(source("forget"), _kept_keys(run), ()))
 
     async def verdict(self, answer: Answer) -> tuple[bool, str]:
         p = prefix_of(answer.run)
@@ -421,3 +431,8 @@ class RedisScripts:
     async def regate(self, run: str) -> bool:
         p = prefix_of(run)
         return bool(await self._redis.script(source("regate"), (f"{p}:run:{run}",), (p, run)))
+
+
+def _kept_keys(run: str) -> tuple[str, str, str]:
+    p = prefix_of(run)
+    return f"{p}:run:{run}", f"{p}:reply:{run}", kept_key(run)

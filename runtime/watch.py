@@ -163,6 +163,8 @@ class StreamWatch:
         """No frame lies behind this reader's place: the run must still stand there. Refusal when it does not."""
         if not fields:
             raise self._gone()
+        if "deleted" in fields:
+            raise Refusal.of(Code.not_found, "This answer was deleted.")
         place = int(fields["epoch"]), int(fields["seq"])
         same = place[0] == self._epoch and self._sequence > 0
         other = same and self._is_other(fields.get("owner", b"").decode().rpartition(":")[2])

@@ -21,7 +21,8 @@ class DeployModel:
     takes. weight: its share. private: a loopback or private address is meant. command: argv for target local.
     replicas: engines of it, target local only; 0 = none for now. restart: always | on-failure | never, what follows
     when an engine ends by itself. continues: how it goes on with an answer that broke off, one of records.CONTINUES.
-    on_disconnect: what its runs' clients leave behind, "" = as the server says.
+    on_disconnect: what its runs' clients leave behind, "" = as the server says. speaks: the APIs in which its engines
+    may be asked for a response, of records.SPEAKS_CHAT and SPEAKS_RESPONSES.
     """
 
     command_id: str
@@ -40,6 +41,7 @@ class DeployModel:
     restart: str = "always"
     continues: str = ""
     on_disconnect: str = ""
+    speaks: tuple[str, ...] = ("chat",)
     version: int = 1
 
 

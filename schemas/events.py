@@ -33,7 +33,8 @@ class RequestAccepted:
     done by it. disconnect_wish: what the request asks for instead, "" = nothing. priority: what the client asked for,
     None = its key's.
     keep_ms: how long its ended answer is kept, 0 = as long as any. once: the name of its Idempotency-Key, never the key
-    itself, and asked: what was asked under it, as a MAC; "" = it has none.
+    itself, and asked: what was asked under it, as a MAC; "" = it has none. keep_body: its sealed body is kept with its
+    answer. background: it goes on without a client, whatever the policies of key and model say.
     """
 
     run: str
@@ -58,6 +59,8 @@ class RequestAccepted:
     keep_ms: int = 0
     once: str = ""
     asked: str = ""
+    keep_body: bool = False
+    background: bool = False
     version: int = 1
 
 

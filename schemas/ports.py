@@ -76,7 +76,8 @@ class NewRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStatus:
-    """A run as its hash shows it. state: checking | queued | running | ended. outcome when ended."""
+    """A run as its hash shows it. state: checking | queued | running | ended. outcome when ended. accepted: as it came,
+    its signature unproven; None = unreadable."""
 
     run: str
     state: str
@@ -88,6 +89,7 @@ class RunStatus:
     epoch: int
     times: Mapping[str, int]
     detail: Mapping[str, str]
+    accepted: RequestAccepted | None = None
 
 
 class Watch(Protocol):
@@ -138,6 +140,14 @@ class Door(Protocol):
         """The run's hash, or None."""
         ...
 
+    async def body(self, run: str | ArchiveRecord) -> bytes | None:
+        """The run's body, opened: while it lives, and afterwards where it is kept. None = it is no longer there."""
+        ...
+
+    async def forget(self, run: str) -> bool:
+        """Delete the answer of an ended run. False when it has not ended or is not here."""
+        ...
+
     async def cancel(self, run: str, by: str) -> bool:
         """End it wherever it stands. False when it had ended or is unknown."""
         ...
@@ -152,6 +162,10 @@ class Archive(Protocol):
 
     async def find_once(self, tenant: str, names: Sequence[str], now_ms: int) -> ArchiveRecord | None:
         """By the names of an Idempotency-Key. Unavailable."""
+        ...
+
+    async def forget(self, tenant: str, run: str) -> bool:
+        """Delete it; whether it was there. Unavailable."""
         ...
 
     async def spent(self, runs: Sequence[str]) -> frozenset[str]:
@@ -169,6 +183,7 @@ class RunLease(Protocol):
     epoch: int
     sequence: int  #: last event sent so far, by any owner
     accepted: RequestAccepted
+    accepted_ms: int  #: when it became a run, by the server's clock, ms since the epoch
     body: bytes  #: opened; the normalised JSON
     verdicts: Mapping[str, bytes]  #: as stored; verify with schemas.verdicts.open_verdict
     deadline_s: float  #: seconds left at the claim

@@ -11,6 +11,8 @@ INFERENCE, ADMIN = "inference", "admin"
 #: prefill: a last message of the assistant is continued by itself (llama.cpp, LMDeploy).
 CONTINUE_FINAL_MESSAGE, PREFILL = "continue_final_message", "prefill"
 CONTINUES = ("", CONTINUE_FINAL_MESSAGE, PREFILL)
+#: The APIs in which an engine may be asked for a response: every one speaks chat, some the Responses API itself.
+SPEAKS_CHAT, SPEAKS_RESPONSES = "chat", "responses"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +63,8 @@ class EndpointRecord:
     """One place that serves a pool. url: base address incl. /v1. upstream_model: what the engine calls it.
 
     credential: provider key sealed by base.crypto ("" = none); only the router opens it. slots: parallel requests.
-    private: a loopback or private address is meant. continues: one of CONTINUES.
-    """
+    private: a loopback or private address is meant. continues: one of CONTINUES. speaks: SPEAKS_CHAT,
+    SPEAKS_RESPONSES, or both."""
 
     endpoint: str
     deployment: str
@@ -76,6 +78,7 @@ class EndpointRecord:
     up: bool = True
     private: bool = False
     continues: str = ""
+    speaks: tuple[str, ...] = (SPEAKS_CHAT,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +87,7 @@ class DeploymentRecord:
 
     command_id: the last command about it. pid: of the first replica. replicas: engines wanted. restart: always |
     on-failure | never. drain: when it goes, running requests may finish first. continues: one of CONTINUES.
-    on_disconnect: of its model's runs, "" = the server's setting."""
+    on_disconnect: of its model's runs, "" = the server's setting. speaks: as an endpoint's."""
 
     deployment: str
     command_id: str
@@ -108,6 +111,7 @@ class DeploymentRecord:
     drain: bool = True
     continues: str = ""
     on_disconnect: str = ""
+    speaks: tuple[str, ...] = (SPEAKS_CHAT,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +189,8 @@ class FactRecord:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchiveRecord:
     """The answer of an ended run, kept. frames: schemas.frames.pack, each sealed under the key ring for its place in
-    this run. once, asked: see schemas.events.RequestAccepted. Times: ms since the epoch."""
+    this run. once, asked: see schemas.events.RequestAccepted. body: what was asked, sealed for this run, b"" = not
+    kept. route "" = kept before that was noted. Times: ms since the epoch."""
 
     run: str
     tenant: str
@@ -196,6 +201,10 @@ class ArchiveRecord:
     frames: bytes
     ended_ms: int
     expires_ms: int
+    route: str = ""
+    background: bool = False
+    accepted_ms: int = 0
+    body: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

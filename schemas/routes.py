@@ -1,7 +1,8 @@
 """The routes whose requests become runs, and what every room must know of them. One table.
 
-A route of an engine is passed on under the same path; MODERATIONS is answered by the guard families alone: its runs go
-to a pool of its own, because the gateway itself serves it.
+A route of an engine is passed on under the same path, RESPONSES as a chat where the engine speaks nothing else;
+MODERATIONS is answered by the guard families alone: its runs go to a pool of its own, because the gateway itself serves
+it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ CHAT: Final = "/v1/chat/completions"
 COMPLETIONS: Final = "/v1/completions"
 EMBEDDINGS: Final = "/v1/embeddings"
 MODERATIONS: Final = "/v1/moderations"
+RESPONSES: Final = "/v1/responses"
 
 #: The pool of MODERATIONS; console/entries.py lets no deployment have it.
 MODERATIONS_POOL = "@moderations"
@@ -24,9 +26,15 @@ GUARDRAILS = "guardrails"
 
 #: Route -> gen_ai.operation.name (OpenTelemetry GenAI conventions; `moderation` is ours, they have none).
 OPERATIONS: Mapping[str, str] = MappingProxyType(
-    {CHAT: "chat", COMPLETIONS: "text_completion", EMBEDDINGS: "embeddings", MODERATIONS: "moderation"}
+    {
+        CHAT: "chat",
+        COMPLETIONS: "text_completion",
+        EMBEDDINGS: "embeddings",
+        MODERATIONS: "moderation",
+        RESPONSES: "chat",
+    }
 )
 #: Routes whose answer is generated, token by token; the others have no output tokens at all.
-GENERATED = frozenset({CHAT, COMPLETIONS})
+GENERATED = frozenset({CHAT, COMPLETIONS, RESPONSES})
 #: Where a route's body may carry token ids instead of text: nobody but the engine can read those.
 TOKEN_IDS: Mapping[str, str] = MappingProxyType({COMPLETIONS: "prompt", EMBEDDINGS: "input"})

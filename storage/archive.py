@@ -38,6 +38,10 @@ class PostgresArchive:
             row = await work.row("find_kept_once", list(names), now_ms)
         return KEPT.build(row) if row else None
 
+    async def forget(self, tenant: str, run: str) -> bool:
+        async with self._pool.transaction(only(tenant)) as work:
+            return await work.row("forget_kept", run) is not None
+
     async def spent(self, runs: Sequence[str]) -> frozenset[str]:
         async with self._pool.transaction(OPERATOR) as work:
             return frozenset(row["run"] for row in await work.rows("spent_runs", list(runs)))

@@ -225,6 +225,10 @@ class MemoryArchive:
     def _seen(self, tenant: str, now_ms: int) -> Sequence[ArchiveRecord]:
         return [item for item in self._kept.values() if item.tenant == tenant and item.expires_ms > now_ms]
 
+    async def forget(self, tenant: str, run: str) -> bool:
+        kept = self._kept.get(run)
+        return kept is not None and kept.tenant == tenant and self._kept.pop(run) is kept
+
     async def spent(self, runs: Sequence[str]) -> frozenset[str]:
         rows = [await self._requests.find(OPERATOR, run) for run in runs]
         return frozenset(row.run for row in rows if row is not None and _is_spent(row))

@@ -49,26 +49,27 @@ RETURNING key_id, tenant, name, secret_mac, mac_kid, scopes, models, requests_pe
 INSERT INTO deployments (
     deployment, command_id, name, target, pool, state, reason, url, upstream_model, credential, slots, weight, private,
     command, pid, created_ms, updated_ms, replicas, restart, drain, continues,
-    on_disconnect
-) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)
+    on_disconnect, speaks
+) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
+    $23)
 ON CONFLICT (deployment) DO UPDATE SET
     command_id = excluded.command_id, name = excluded.name, target = excluded.target, pool = excluded.pool,
     state = excluded.state, reason = excluded.reason, url = excluded.url, upstream_model = excluded.upstream_model,
     credential = excluded.credential, slots = excluded.slots, weight = excluded.weight, private = excluded.private,
     command = excluded.command, pid = excluded.pid, updated_ms = excluded.updated_ms, replicas = excluded.replicas,
     restart = excluded.restart, drain = excluded.drain, continues = excluded.continues,
-    on_disconnect = excluded.on_disconnect;
+    on_disconnect = excluded.on_disconnect, speaks = excluded.speaks;
 
 -- find_deployment: one deployment by its id
 SELECT deployment, command_id, name, target, pool, state, reason, url, upstream_model, credential, slots, weight,
     private, command, pid, created_ms, updated_ms, replicas, restart, drain, continues,
-    on_disconnect
+    on_disconnect, speaks
 FROM deployments WHERE deployment = $1;
 
 -- list_deployments: all of them, oldest first
 SELECT deployment, command_id, name, target, pool, state, reason, url, upstream_model, credential, slots, weight,
     private, command, pid, created_ms, updated_ms, replicas, restart, drain, continues,
-    on_disconnect
+    on_disconnect, speaks
 FROM deployments ORDER BY created_ms, deployment COLLATE "C";
 
 -- set_deployment_state: move a deployment on, with the reason and its process; $6: only while this is its last command
@@ -76,7 +77,7 @@ UPDATE deployments SET state = $2, reason = $3, pid = $4, updated_ms = $5
 WHERE deployment = $1 AND ($6::text IS NULL OR command_id = $6)
 RETURNING deployment, command_id, name, target, pool, state, reason, url, upstream_model, credential, slots, weight,
     private, command, pid, created_ms, updated_ms, replicas, restart, drain, continues,
-    on_disconnect;
+    on_disconnect, speaks;
 
 -- put_replica: how one engine of a deployment stands, new or replaced; nothing when the deployment is gone
 INSERT INTO replicas (deployment, replica, command_id, state, reason, url, pid, restarts, updated_ms)
@@ -120,16 +121,17 @@ DELETE FROM models WHERE name = ANY($1::text[]);
 
 -- put_endpoint: a place that serves a pool, new or replaced
 INSERT INTO endpoints (endpoint, deployment, pool, model, url, upstream_model, credential, slots, weight, up,
-    private, continues)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+    private, continues, speaks)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
 ON CONFLICT (endpoint) DO UPDATE SET
     deployment = excluded.deployment, pool = excluded.pool, model = excluded.model, url = excluded.url,
     upstream_model = excluded.upstream_model, credential = excluded.credential, slots = excluded.slots,
     weight = excluded.weight, up = excluded.up, private = excluded.private,
-    continues = excluded.continues;
+    continues = excluded.continues, speaks = excluded.speaks;
 
 -- list_endpoints: the places of a pool, or all when $1 is null
-SELECT endpoint, deployment, pool, model, url, upstream_model, credential, slots, weight, up, private, continues
+SELECT endpoint, deployment, pool, model, url, upstream_model, credential, slots, weight, up, private, continues,
+    speaks
 FROM endpoints WHERE ($1::text IS NULL OR pool = $1)
 ORDER BY endpoint COLLATE "C";
 
@@ -199,17 +201,24 @@ ORDER BY sum(cost_micros) DESC, 1;
 DELETE FROM archives WHERE once = $1 AND once <> '' AND expires_ms <= $2;
 
 -- keep_answer: an answer, once; what is there stays
-INSERT INTO archives (run, tenant, key_id, once, asked, stream, frames, ended_ms, expires_ms)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING
+INSERT INTO archives (run, tenant, key_id, once, asked, stream, frames, ended_ms, expires_ms,
+    route, background, accepted_ms, body)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT DO NOTHING
 RETURNING run;
 
 -- find_kept: the kept answer of a run
-SELECT run, tenant, key_id, once, asked, stream, frames, ended_ms, expires_ms
+SELECT run, tenant, key_id, once, asked, stream, frames, ended_ms, expires_ms,
+    route, background, accepted_ms, body
 FROM archives WHERE run = $1 AND expires_ms > $2;
 
 -- find_kept_once: the kept answer under one of the names of an Idempotency-Key
-SELECT run, tenant, key_id, once, asked, stream, frames, ended_ms, expires_ms
+SELECT run, tenant, key_id, once, asked, stream, frames, ended_ms, expires_ms,
+    route, background, accepted_ms, body
 FROM archives WHERE once = ANY ($1::text[]) AND once <> '' AND expires_ms > $2 ORDER BY ended_ms LIMIT 1;
+
+-- forget_kept: a client deletes an answer
+DELETE FROM archives WHERE run = $1
+RETURNING run;
 
 -- spent_runs: which runs ended without an answer to keep: refused, cancelled, or failed before anything was billed
 SELECT run FROM requests

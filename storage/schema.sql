@@ -7,7 +7,7 @@
 --   replicas     the engines of a deployment, one by one
 --   models       public names                               endpoints places that serve them
 --
--- What a client sent or a model said is in none of them in clear: the frames of archives are sealed under the key ring.
+-- What a client sent or a model said is in none of them in clear: frames and bodies of archives are sealed under the key ring.
 --
 -- Who sees what: tables with a tenant have row-level security, forced. The service works as role headrace_app, which
 -- cannot bypass it, and says in each transaction on whose behalf: app.tenant names one tenant; app.scope = 'operator'
@@ -125,7 +125,11 @@ CREATE TABLE archives (
     stream     boolean NOT NULL,
     frames     bytea NOT NULL,
     ended_ms   bigint NOT NULL,
-    expires_ms bigint NOT NULL
+    expires_ms bigint NOT NULL,
+    route      text NOT NULL DEFAULT '',
+    background boolean NOT NULL DEFAULT false,
+    accepted_ms bigint NOT NULL DEFAULT 0,
+    body       bytea NOT NULL DEFAULT ''
 );
 CREATE UNIQUE INDEX archives_once ON archives (once) WHERE once <> '';
 CREATE INDEX archives_expires ON archives (expires_ms);
@@ -152,7 +156,8 @@ CREATE TABLE deployments (
     restart        text NOT NULL DEFAULT 'always',
     drain          boolean NOT NULL DEFAULT true,
     continues      text NOT NULL DEFAULT '',
-    on_disconnect  text NOT NULL DEFAULT ''
+    on_disconnect  text NOT NULL DEFAULT '',
+    speaks         text[] NOT NULL DEFAULT '{chat}'
 );
 
 CREATE TABLE replicas (
@@ -197,7 +202,8 @@ CREATE TABLE endpoints (
     weight         integer NOT NULL,
     up             boolean NOT NULL,
     private        boolean NOT NULL,
-    continues      text NOT NULL DEFAULT ''
+    continues      text NOT NULL DEFAULT '',
+    speaks         text[] NOT NULL DEFAULT '{chat}'
 );
 CREATE INDEX endpoints_pool ON endpoints (pool, endpoint);
 

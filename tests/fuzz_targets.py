@@ -18,15 +18,18 @@ from ingress.asked import parse_chat, parse_completion, parse_embedding, parse_m
 from ingress.credentials import credential_of
 from ingress.headers import client_request_id, deadline_ms, priority, traceparent
 from ingress.protocol import without_offer
-from providers import openai_openai
-from providers.errors import BadResponse, Broken, EngineError
+from ingress.responses.asked import parse_response
+from providers import openai_openai, responses_chunks, responses_openai
+from providers.errors import BadResponse, Broken, EngineError, Untranslatable
 from providers.openai_errors import engine_error
+from providers.ports import Question
 from providers.sse import Splitter
 from runtime.seals import Seals
 from runtime.topology import load
 from schemas import envelope as wire
 from schemas.errors import DecodeError, Refusal, SignatureError, UnknownVersion
 from schemas.frames import decode_failure
+from schemas.routes import RESPONSES
 from schemas.verdicts import open_verdict, read_verdict
 from tests.golden_support import MESSAGES, RING, RUN, envelope_of
 from tests.run_support import CLOCK
@@ -49,10 +52,16 @@ def _split(*pieces: bytes) -> list[bytes]:
 
 def bodies(data: bytes) -> None:
     """A request body; what goes on reads the same again."""
-    for parse in (parse_chat, parse_completion, parse_embedding, parse_moderation):
+    for parse in (parse_chat, parse_completion, parse_embedding, parse_moderation, parse_response):
         with suppress(Refusal):
             body = parse(data).body
             assert parse(body).body == body
+    with suppress(Refusal, Untranslatable):
+        responses_openai.request(_question(parse_response(data).body), "engine")
+
+
+def _question(body: bytes) -> Question:
+    return Question(run=RUN, route=RESPONSES, model="public", body=body, stream=True)
 
 
 def headers(data: bytes) -> None:
@@ -73,10 +82,13 @@ def answers(data: bytes) -> None:
     for holds in ("choices", "data"):
         with suppress(BadResponse, EngineError):
             openai_openai.answer(data, "public", holds)
-    stream = openai_openai.ChatStream("public", False)
-    with suppress(BadResponse, Broken, EngineError):
-        stream.take(data)
-        stream.ending()
+    question = _question(b"{}")
+    with suppress(BadResponse, EngineError):
+        responses_chunks.answer(question, data)
+    for stream in (openai_openai.ChatStream("public", False), responses_chunks.ResponseStream(question)):
+        with suppress(BadResponse, Broken, EngineError):
+            stream.take(data)
+            stream.ending()
     engine_error(500, {"retry-after": data.decode("latin1")}, data)
 
 
@@ -111,6 +123,9 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
 SEEDS = (
     b'data: {"model":"m","choices":[{"index":0,"delta":{"content":"x"},"finish_reason":null}]}\r\n\r\ndata: [DONE]\n\n',
     b'{"model":"m","messages":[{"role":"user","content":"x"}],"stream":true,"max_tokens":5}',
+    b'{"model":"m","input":[{"type":"function_call","call_id":"c","name":"f","arguments":"{}"},{"role":"user","content":'
+    b'[{"type":"input_image","image_url":"u"}]}],"tools":[{"type":"function","name":"f"}],"tool_choice":{"type":"x"}}',
+    b'{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"c","function":{"name":"f","arguments":"{"}}]}}]}',
     b'{"model":"m","input":["x",[1,2]],"prompt":"p","temperature":0.5,"usage":{"prompt_tokens":1}}',
     b'{"error":{"message":"m","type":"t","param":null,"code":"c"},"choices":[{"message":{"content":"\\ud83d"}}]}',
     *(envelope_of(event, by) for (_, by), said in MESSAGES.items() for event in said),

@@ -22,10 +22,11 @@ from ingress.stalls import Stalls
 from policy.api_keys import ENTROPY_BYTES, Minted, mint
 from policy.durability import StrictRuns
 from runtime.asyncapi import document
+from runtime.leaving import CANCELLED
 from runtime.topology import load
 from schemas.errors import Code, Failure, Refusal, Unavailable
 from schemas.frames import DATA, END, ERROR, Frame, encode_failure
-from schemas.ports import Door, NewRun, RunStatus
+from schemas.ports import Archive, Door, NewRun, RunStatus
 from schemas.records import ArchiveRecord, KeyRecord, ModelRecord
 from state.memory import MemoryCatalog, MemoryKeys
 
@@ -43,6 +44,9 @@ class PlayedRun:
     watching: int = 0
     handed: int = 0
     tenant: str = ""
+    cancelled: list[str] = field(default_factory=list)
+    deleted: bool = False
+    keeps_body: bool = True
     broken: Exception | None = None
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
@@ -94,7 +98,7 @@ class PlayedWatch:
                     while self._at < len(played.frames):
                         frame = played.frames[self._at]
                         self._at += 1
-                        if frame.sequence > self._after:
+                        if frame.sequence > self._after or frame.terminal:
                             played.handed += 1
                             return frame
                     if played.broken is not None and not isinstance(played.broken, Unavailable):
@@ -128,6 +132,8 @@ class PlayedDoor:
         self.script = script
         self.runs: dict[str, PlayedRun] = {}
         self.refusal: Exception | None = None
+        self.forgotten: set[str] = set()  # runs that Redis no longer has
+        self.before: PlayedRun | None = None  # what a request under an Idempotency-Key meets
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepted = asyncio.Condition()
 
@@ -137,6 +143,10 @@ class PlayedDoor:
     async def accept(self, new: NewRun) -> PlayedWatch:
         if self.refusal is not None:
             raise self.refusal
+        if new.once is not None and self.before is not None:
+            again = PlayedWatch(self.before, 0)
+            again.replayed = True
+            return again
         played = PlayedRun(new)
         watch = PlayedWatch(played, 0)
         async with self._accepted:
@@ -158,7 +168,7 @@ class PlayedDoor:
 
     async def status(self, run: str) -> RunStatus | None:
         played = self.runs.get(run)
-        if played is None:
+        if played is None or run in self.forgotten:
             return None
         last = played.frames[-1] if played.frames else None
         return RunStatus(
@@ -170,12 +180,24 @@ class PlayedDoor:
             stream=played.new.accepted.stream,
             sequence=last.sequence if last else 0,
             epoch=1,
-            times={},
-            detail={},
+            times={"accepted": 7_000},
+            detail={"deleted": "1"} if played.deleted else {},
+            accepted=played.new.accepted,
         )
 
+    async def body(self, run: str | ArchiveRecord) -> bytes | None:
+        played = self.runs.get(run if isinstance(run, str) else run.run)
+        return played.new.body if played is not None and played.keeps_body else None
+
+    async def forget(self, run: str) -> bool:
+        self.runs[run].deleted = True
+        return True
+
     async def cancel(self, run: str, by: str) -> bool:
-        return False
+        played = self.runs[run]
+        played.cancelled.append(by)
+        await played.fail(CANCELLED)
+        return True
 
     async def first(self) -> PlayedRun:
         """The first accepted run, as soon as there is one."""
@@ -237,6 +259,7 @@ def new_parts(
     ring: KeyRing,
     name: str = "door-1",
     strict: StrictRuns | None = None,
+    archive: Archive | None = None,
 ) -> Parts:
     clock = SystemClock()
     models = (ModelRecord(name="tiny", pool="tiny", created=7), ModelRecord(name="org/big:1", pool="big"))
@@ -253,19 +276,23 @@ def new_parts(
         stalls=Stalls(clock, settings.stall_limit),
         families=("authorization", "rules"),
         strict=strict or StrictRuns(),
+        archive=archive,
     )
 
 
 @contextlib.asynccontextmanager
 async def gateway(
-    script: Script | None = None, strict: StrictRuns | None = None, **changes: object
+    script: Script | None = None,
+    strict: StrictRuns | None = None,
+    archive: Archive | None = None,
+    **changes: object,
 ) -> AsyncIterator[Gateway]:
     """A door on a free port, stopped at the end. changes: of its settings."""
     settings = ServerSettings(**{"port": 0, "drain_limit": 1, "idle_timeout": 5, **changes})
     ring = KeyRing([RingKey("k1", b"1" * 32)])
     minted, record = new_key(ring)
     door, keys = PlayedDoor(script), MemoryKeys([record])
-    parts = new_parts(door, settings, keys, ring, strict=strict)
+    parts = new_parts(door, settings, keys, ring, strict=strict, archive=archive)
     app = Ingress(parts)
     server = IngressServer(app, settings, parts.health, parts.clock)
     await server.start()

@@ -21,6 +21,7 @@ from schemas.events import RequestAccepted, RequestCleared, Terminal
 from schemas.frames import DATA, END, ERROR, decode_failure
 from schemas.outcomes import Decided, Delivery
 from schemas.records import EndpointRecord
+from schemas.routes import CHAT, RESPONSES
 from schemas.verdicts import EDITS, PASS, Edit, Grant, Verdict, seal_verdict
 from state.memory import MemoryBreakers, MemoryLatencies
 from workers.router.health import Peers
@@ -87,6 +88,7 @@ class MemoryLease:
     fact: Terminal | None = None
     run: str = ""
     by: str = "client"
+    accepted_ms: int = 1_700_000_000_123
 
     def __post_init__(self) -> None:
         self.run = self.accepted.run
@@ -141,11 +143,13 @@ def cleared_run(
     edits: Sequence[tuple[str, int, int, str]] = (),
     deadline_s: float = 60.0,
     pool: str = "pool",
+    route: str = CHAT,
     **fields: object,
 ) -> MemoryLease:
     """A run that authorization and the rules family let pass; `fields` go into the request."""
     run = mint_run_id(CLOCK, SystemRandom(), 0)
-    request = {"model": "public", "messages": [{"role": "user", "content": "hi"}], "stream": stream, **fields}
+    said = {"input" if route == RESPONSES else "messages": [{"role": "user", "content": "hi"}]}
+    request = {"model": "public", **said, "stream": stream, **fields}
     body = orjson.dumps(request)
     place = digest(body)
     grant = Grant(tenant="t", key_id="k", pool=pool, limit_requests=60, remaining_requests=59, reset_requests_ms=1500)
@@ -164,7 +168,7 @@ def cleared_run(
         ),
     }
     accepted = RequestAccepted(
-        run=run, route="/v1/chat/completions", model="public", stream=stream, key_id="k", secret_mac="", mac_kid="t1",
+        run=run, route=route, model="public", stream=stream, key_id="k", secret_mac="", mac_kid="t1",
         body_digest=place, body_bytes=len(body), door="d", families=("authorization", "rules"), prompt_tokens=11,
     )  # fmt: skip
     return MemoryLease(accepted, body, verdicts, deadline_s)

@@ -16,7 +16,7 @@ from runtime.client import Address, Client
 from runtime.groups import Groups, RedisGroups
 from runtime.memory import MemoryCommands, MemoryGroups, MemoryPush, MemoryRuns, MemoryScripts, MemoryServer
 from runtime.memory.server import text_of
-from runtime.names import prefix, prefix_of, starts_key
+from runtime.names import kept_key, prefix, prefix_of, starts_key
 from runtime.push import Push, RedisPush
 from runtime.runs import RedisRuns, Runs
 from runtime.scripts import Answer, Ending, RedisScripts, Scripts, SealedFrame, Seat
@@ -439,6 +439,8 @@ class Hands:
             "live": sorted(live),
             "bytes": await self.world.kept_bytes(p),
             "body": await self.world.body(self.run),
+            "kept": await self.world.runs.kept_body(self.run),
+            "kept expires": await self.world.expires(kept_key(self.run)),
             "lanes": await self.world.lanes(p),
             "cleared": sorted({f[b"e"] for _, f in await self.world.entries(self.lane)}),
             "cleared pending": len(await self.world.pending(self.lane, "router")),

@@ -27,6 +27,7 @@ Restart = Annotated[str, typer.Option(help="When the engine ends by itself: alwa
 Continues = Annotated[
     str, typer.Option("--continue", help="How it continues a broken answer: continue_final_message or prefill (not).")
 ]
+Speaks = Annotated[list[str] | None, typer.Option(help="An API it speaks: chat, responses; may be repeated (chat).")]
 Leaving = Annotated[str, typer.Option(help="When clients leave: cancel, finish, grace:SECONDS (server's).")]
 Wait = Annotated[bool, typer.Option("--wait", help="Until it is ready; exit code 2 when it fails.")]
 Timeout = Annotated[float, typer.Option(help="Seconds to wait.")]
@@ -51,6 +52,7 @@ def add(
     restart: Restart = "always",
     continues: Continues = "",
     on_disconnect: Leaving = "",
+    speaks: Speaks = None,
     wait: Wait = False,
     timeout: Timeout = 120.0,
     data: Data = DATA,
@@ -74,6 +76,7 @@ def add(
         "restart": restart,
         "continues": continues,
         "on_disconnect": on_disconnect,
+        "speaks": speaks or ["chat"],
     }
     server = admin(data)
     found = server.ask("POST", "/models", entry)

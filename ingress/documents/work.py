@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ingress.asked import CHAT_FIELDS, COMPLETION_FIELDS, EMBEDDING_FIELDS, Shape
+from ingress.asked import CHAT_FIELDS, COMPLETION_FIELDS, EMBEDDING_FIELDS
 from ingress.documents.openapi import EVENT, EVENTS, Part, answer, asks, fails, operation
 from ingress.documents.request_headers import REQUEST_HEADERS
+from ingress.shapes import Shape
 from schemas.errors import Code
 from schemas.routes import CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS
 
@@ -31,12 +32,12 @@ _STREAMED: Part = {
 }
 
 
-def _fields(shapes: Mapping[str, Shape], more: Part) -> Part:
+def asked_fields(shapes: Mapping[str, Shape], more: Part) -> Part:
     """The fields that are checked, as the document shows them. more: what it says beside their types."""
     return {name: {**shape.schema, **more.get(name, {})} for name, shape in shapes.items()}
 
 
-def _request(said: str, needs: list[str], fields: Part) -> Part:
+def request_of(said: str, needs: list[str], fields: Part) -> Part:
     said += " Fields that are not listed go to the engine as they are."
     return {
         "type": "object",
@@ -47,13 +48,13 @@ def _request(said: str, needs: list[str], fields: Part) -> Part:
     }
 
 
-_CHAT = _request(
+_CHAT = request_of(
     "OpenAI's chat request.",
     ["model", "messages"],
     {
         "model": MODEL,
         "messages": {"type": "array", "minItems": 1, "maxItems": 100_000, "items": _MESSAGE},
-        **_fields(CHAT_FIELDS, {**_STREAMED, "store": {"description": "Keep the answer for a day, sealed."}}),
+        **asked_fields(CHAT_FIELDS, {**_STREAMED, "store": {"description": "Keep the answer for a day, sealed."}}),
     },
 )
 
@@ -77,27 +78,27 @@ _MODERATED: Part = {
     ],
 }
 
-_COMPLETION_ASKED = _request(
+_COMPLETION_ASKED = request_of(
     "OpenAI's completion request.",
     ["model", "prompt"],
     {
         "model": MODEL,
         "prompt": _TEXTS_OR_TOKENS,
-        **_fields(COMPLETION_FIELDS, _STREAMED),
+        **asked_fields(COMPLETION_FIELDS, _STREAMED),
     },
 )
 _NOT_STREAMED: Part = {"enum": [False, None], "description": "This route answers whole."}
-_EMBEDDING_ASKED = _request(
+_EMBEDDING_ASKED = request_of(
     "OpenAI's embedding request.",
     ["model", "input"],
     {
         "model": MODEL,
         "input": _TEXTS_OR_TOKENS,
-        **_fields(EMBEDDING_FIELDS, {}),
+        **asked_fields(EMBEDDING_FIELDS, {}),
         "stream": _NOT_STREAMED,
     },
 )
-_MODERATION_ASKED = _request(
+_MODERATION_ASKED = request_of(
     "OpenAI's moderation request. `model` means nothing here: the guardrails of this gateway judge.",
     ["input"],
     {"model": {**MODEL, "type": ["string", "null"]}, "input": _MODERATED, "stream": _NOT_STREAMED},
@@ -184,7 +185,7 @@ def run_failures() -> Part:
 
 
 _ONCE = "A request ends exactly once, with an answer or with an error that has a code."
-_LAST = f"{_ONCE} After the first event of a stream an error is its last event, without `[DONE]`."
+LAST_WORDS = f"{_ONCE} After the first event of a stream an error is its last event, without `[DONE]`."
 _WHOLE_ANSWER = "The answer, whole or as a stream."
 
 
@@ -194,7 +195,7 @@ def _listing(item: Part) -> Part:
     return {"type": "object", "required": ["data"], "properties": {"data": data}, "additionalProperties": True}
 
 
-def _answered(example: object, schema: Part, said: str = "The answer.") -> Part:
+def answered(example: object, schema: Part, said: str = "The answer.") -> Part:
     return answer(example, said, schema=schema, headers={**RUN_HEADER, **REPLAYED_HEADER, **LIMIT_HEADERS})
 
 
@@ -235,17 +236,17 @@ _PIECE = (
 
 OPERATIONS: Mapping[str, Part] = {
     CHAT: operation(
-        {"description": f"The answer comes whole or, with `stream: true`, as server-sent events. {_LAST}"},
+        {"description": f"The answer comes whole or, with `stream: true`, as server-sent events. {LAST_WORDS}"},
         asks(_ASKED, _CHAT),
-        _answered(_ANSWERED, _COMPLETION, _WHOLE_ANSWER),
+        answered(_ANSWERED, _COMPLETION, _WHOLE_ANSWER),
         answer(f"{_CHUNK}data: [DONE]\n\n", schema=EVENT, media=EVENTS),
         run_failures(),
         REQUEST_HEADERS,
     ),
     COMPLETIONS: operation(
-        {"description": f"OpenAI's older way to ask, for engines that have it. {_LAST}"},
+        {"description": f"OpenAI's older way to ask, for engines that have it. {LAST_WORDS}"},
         asks({"model": "smollm2", "prompt": "Water flows", "max_tokens": 16}, _COMPLETION_ASKED),
-        _answered(_CONTINUED, _COMPLETION, _WHOLE_ANSWER),
+        answered(_CONTINUED, _COMPLETION, _WHOLE_ANSWER),
         answer(f"{_PIECE}data: [DONE]\n\n", schema=EVENT, media=EVENTS),
         run_failures(),
         REQUEST_HEADERS,
@@ -253,14 +254,14 @@ OPERATIONS: Mapping[str, Part] = {
     EMBEDDINGS: operation(
         {"description": f"A vector for each text, in order. {_ONCE}"},
         asks({"model": "all-minilm-l6-v2", "input": ["A channel that leads water", "A mill race"]}, _EMBEDDING_ASKED),
-        _answered(_EMBEDDED, _listing(_VECTOR)),
+        answered(_EMBEDDED, _listing(_VECTOR)),
         run_failures(),
         REQUEST_HEADERS,
     ),
     MODERATIONS: operation(
         {"description": f"No engine is called. {_ONCE}"},
         asks({"input": "My card is 4111 1111 1111 1111"}, _MODERATION_ASKED),
-        _answered(_FLAGGED, _MODERATION),
+        answered(_FLAGGED, _MODERATION),
         run_failures(),
         REQUEST_HEADERS,
     ),

@@ -9,21 +9,25 @@ from fastapi import APIRouter, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ingress.asked import Parse, parse_chat, parse_completion, parse_embedding, parse_moderation
+from ingress.documents.responses import CREATE
 from ingress.documents.work import OPERATIONS
 from ingress.parts import Parts
+from ingress.responses.asked import parse_response
+from ingress.responses.work import ResponsesWork
 from ingress.routes.work import Work
-from schemas.routes import CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS
+from schemas.routes import CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS, RESPONSES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkRoute:
-    """One row. What the document says of it beside the summary: documents/work.py."""
+    """One row. What the document says of it beside the summary: documents/work.py, documents/responses.py."""
 
     path: str
     parse: Parse
     name: str
     tag: str
     summary: str
+    kind: type[Work] = Work
 
 
 ROUTES: tuple[WorkRoute, ...] = (
@@ -55,12 +59,24 @@ ROUTES: tuple[WorkRoute, ...] = (
         tag="moderations",
         summary="What this gateway's guardrails find in texts; nothing is blocked or changed",
     ),
+    WorkRoute(
+        path=RESPONSES,
+        parse=parse_response,
+        name="create_response",
+        tag="responses",
+        summary="Create a response, whole, as a stream, or in the background",
+        kind=ResponsesWork,
+    ),
 )
+
+
+#: What the document says of each route.
+DOCUMENTED = {**OPERATIONS, RESPONSES: CREATE}
 
 
 def handlers(parts: Parts) -> dict[str, ASGIApp]:
     """Path -> the handler of its POST."""
-    return {row.path: Work(parts, row.path, row.parse) for row in ROUTES}
+    return {row.path: row.kind(parts, row.path, row.parse) for row in ROUTES}
 
 
 class _Handled(Response):
@@ -93,5 +109,5 @@ def _add(routes: APIRouter, row: WorkRoute, handler: ASGIApp) -> None:
         name=row.name,
         tags=[row.tag],
         summary=row.summary,
-        openapi_extra=OPERATIONS[row.path],
+        openapi_extra=DOCUMENTED[row.path],
     )

@@ -65,10 +65,13 @@ class Work:
         credential = credential_of(headers, self._parts.ring)
         key = once_key(headers)
         raw = await read_body(receive, headers, self._settings.body_limit, self._settings.body_timeout)
-        asked = self._parse(raw)
+        asked = await self._asked(raw, headers)
         strict = wants_strict(headers) or await self._is_strict(credential.key_id, asked.model)
         new = self._new_run(out.run, asked, credential, headers, strict)
         return new if key is None else await self._once(new, key, headers)
+
+    async def _asked(self, raw: bytes, headers: Mapping[bytes, bytes]) -> Asked:
+        return self._parse(raw)
 
     async def _once(self, new: NewRun, key: bytes, headers: Mapping[bytes, bytes]) -> NewRun:
         """A request with an Idempotency-Key may be shown an answer that is there already, which only those may see who
@@ -80,7 +83,7 @@ class Work:
         accepted = replace(
             new.accepted,
             keep_ms=round(self._settings.keep * 1000),
-            on_disconnect=for_a_retry(self._settings.on_disconnect, self._settings.retry_grace),
+            on_disconnect=for_a_retry(new.accepted.on_disconnect, self._settings.retry_grace),
         )
         once = once_of(self._parts.ring, who.tenant, who.key_id, self._path, key, new.body)
         return replace(new, accepted=accepted, once=once)

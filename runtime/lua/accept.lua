@@ -2,13 +2,13 @@
 -- KEYS  1 {p}:run:<run>   2 {p}:body:<run>   3 {p}:live   4 {p}:bytes   5 {p}:requests
 -- ARGV  1 run  2 e  3 s  4 sealed body  5 deadline ms from now  6 checks due ms from now  7 most runs  8 most bytes
 --       9 families  10 watcher  11 policy  12 key id  13 stream flag
---       14 ms that the ended run is kept, '' = as any
+--       14 ms that the ended run is kept, '' = as any  15 fields that are set: keepbody, background
 -- With an Idempotency-Key, see KEYS 7 and on: hashes with run, life (which run of this key it is, from 0), asked, fate
 -- ('' = not ended, kept, forgotten). Its answers: {2, run} that run is the one, watched now | {3, run} the key came with
 -- another request | {4, run} it has ended and is no longer here | {5, life} be this life | {6} nobody knows: ask the archive
 -- | {7, run} it is being cancelled: it has no answer for anybody, ask again when it has ended
 -- KEYS  6 {p}:once, since when these hashes are complete   7... {p}:once:<name> by each key of the ring, current first
--- ARGV  15 life  16 '1' = the archive was asked  17... what is asked, by each key of the ring
+-- ARGV  16 life  17 '1' = the archive was asked  18... what is asked, by each key of the ring
 -- Returns {1, live} accepted (or accepted before) | {0, live, bytes} over the bound.
 -- The hash is written last: without it the run does not exist, and a repeat does everything again.
 local function same_before(p, keep, life)
@@ -19,7 +19,7 @@ local function same_before(p, keep, life)
     local lost = m[4] == '' and not r[1]
     known = known or m[1]
     if m[1] and m[4] ~= 'forgotten' and not lost then
-      if m[3] ~= ARGV[i + 10] then return {3, m[1]} end
+      if m[3] ~= ARGV[i + 11] then return {3, m[1]} end
       if not r[1] then return {4, m[1]} end
       for _, word in ipairs(words(r[2])) do
         if word == ARGV[10] then return m[1] == ARGV[1] and {1, call('ZCARD', KEYS[3])} or {2, m[1]} end
@@ -34,7 +34,7 @@ local function same_before(p, keep, life)
     local mine = lost and m[1] == ARGV[1] -- begun by this very call, which failed half-way
     if m[1] and i == 7 and not mine and tonumber(m[2]) >= life then return {5, tonumber(m[2]) + 1} end
   end
-  if known or ARGV[16] == '1' then return nil end
+  if known or ARGV[17] == '1' then return nil end
   local t, since = now(), tonumber(call('GET', KEYS[6]))
   if not since then
     since = t
@@ -43,7 +43,7 @@ local function same_before(p, keep, life)
   if t - since < keep then return {6} end
 end
 if KEYS[7] then
-  local seen = same_before(string.match(KEYS[3], '^{.-}'), tonumber(ARGV[14]), tonumber(ARGV[15]))
+  local seen = same_before(string.match(KEYS[3], '^{.-}'), tonumber(ARGV[14]), tonumber(ARGV[16]))
   if seen then return seen end
 end
 if call('EXISTS', KEYS[1]) == 1 then return {1, call('ZCARD', KEYS[3])} end
@@ -57,9 +57,14 @@ if call('EXISTS', KEYS[2]) == 0 then call('MSET', KEYS[2], ARGV[4], KEYS[4], byt
 call('XADD', KEYS[5], '*', 'e', ARGV[2], 's', ARGV[3])
 local more = {}
 if ARGV[14] ~= '' then more = {'keep', ARGV[14]} end
+for _, name in ipairs(words(ARGV[15])) do
+  more[#more + 1] = name
+  more[#more + 1] = 1
+end
 if KEYS[7] then
-  more[3], more[4] = 'once', KEYS[7]
-  call('HSET', KEYS[7], 'run', ARGV[1], 'life', ARGV[15], 'asked', ARGV[17], 'fate', '')
+  more[#more + 1] = 'once'
+  more[#more + 1] = KEYS[7]
+  call('HSET', KEYS[7], 'run', ARGV[1], 'life', ARGV[16], 'asked', ARGV[18], 'fate', '')
   call('PEXPIRE', KEYS[7], ARGV[5] + ARGV[14])
 end
 call('HSET', KEYS[1], 'state', 'checking', 'families', ARGV[9], 'watchers', ARGV[10], 'policy', ARGV[11],

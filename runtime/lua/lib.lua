@@ -19,6 +19,8 @@
 --   a, as      the acceptance as signed                      key, stream  for whoever asks later
 --   bytes      size of the body                              deadline  hard end, ms of the server's clock
 --   keep       ms that its answer is kept once it has ended, nothing = as any
+--   keepbody   1 when its body is kept with its answer       background  1 when it goes on without a client
+--   deleted    1 once a client has deleted its answer
 --   once       the key {p}:once:<name> of its Idempotency-Key
 --   lane, entry  the cleared stream and the entry's id; a lane without an entry: it waits at the gate
 --   pool, lanename, tenant, weight, cost, priority   what authorization said of its place in the queue (see gate.lua)
@@ -79,11 +81,17 @@ local function depart(p, run, policy)
   return word
 end
 
--- Drop the body and its share of {p}:bytes. Both change in one call, so that a repeat can't count twice.
-local function free(p, run)
-  local body, total = p .. ':body:' .. run, p .. ':bytes'
+-- Drop the body and its share of {p}:bytes. Both change in one call, so that a repeat can't count twice. keep_ms: put it
+-- aside under {p}:kept:<run>, where group `archive` finds it; nil = nobody wants it.
+local function free(p, run, keep_ms)
+  local body, total, kept = p .. ':body:' .. run, p .. ':bytes', p .. ':kept:' .. run
   local size = call('STRLEN', body)
-  if size > 0 then call('MSET', body, '', total, math.max(0, tonumber(call('GET', total) or 0) - size)) end
+  if size > 0 then
+    local rest = math.max(0, tonumber(call('GET', total) or 0) - size)
+    if keep_ms then call('MSET', kept, call('GET', body), body, '', total, rest)
+    else call('MSET', body, '', total, rest) end
+  end
+  if keep_ms then call('PEXPIRE', kept, keep_ms) end
   call('DEL', body)
   call('ZREM', p .. ':live', run)
 end

@@ -117,7 +117,11 @@ class MemoryEntries(Steps):
 
     async def disown(self, stream: str, group: str, consumer: str, idle_ms: int) -> int:
         await self._server.turn()
-        rows = [row for row in self._group(stream, group).pending.values() if row.consumer == consumer]
-        for row in rows:
-            row.since_ms = self._server.now() - idle_ms
-        return len(rows)
+        pending, entries = self._group(stream, group).pending, self._server.streams[stream].entries
+        held = [id for id, row in pending.items() if row.consumer == consumer]
+        for id in held:
+            if id in entries:
+                pending[id].since_ms = self._server.now() - idle_ms
+            else:
+                del pending[id]  # what is claimed and no longer there is pending no more
+        return len(held)

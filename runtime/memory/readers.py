@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from base.ids import is_run_id
 from runtime.groups import GroupLost, Row
 from runtime.memory.server import Group, Held, MemoryServer, text_of
-from runtime.names import once_key, prefix_of, starts_key
+from runtime.names import kept_key, once_key, prefix_of, starts_key
 from runtime.push import Listener
 from schemas.frames import StoredFrame
 
@@ -100,6 +100,10 @@ class MemoryRuns:
     async def checking_body(self, run: str) -> bytes | None:
         await self._server.turn()
         return self._server.bodies.get(f"{prefix_of(run)}:body:{run}")
+
+    async def kept_body(self, run: str) -> bytes | None:
+        await self._server.turn()
+        return self._server.bodies.get(kept_key(run))
 
     async def frames(self, run: str, epoch: int, after: int, count: int) -> Sequence[StoredFrame]:
         await self._server.turn()

@@ -14,7 +14,7 @@ from runtime.memory.entries import MemoryEntries
 from runtime.memory.gate import FAR_MS, lane_of
 from runtime.memory.server import Stream, id_of
 from runtime.memory.steps import Values, hash_of, place_of, words
-from runtime.names import prefix_of
+from runtime.names import kept_key, prefix_of
 from runtime.scripts import (
     Answer,
     Claim,
@@ -70,6 +70,8 @@ class MemoryScripts(MemoryEntries):
                 "epoch": 0,
                 "t:accepted": now,
                 **({"keep": new.keep_ms} if new.keep_ms else {}),
+                **({"keepbody": 1} if new.keep_body else {}),
+                **({"background": 1} if new.background else {}),
             }
         )
 
@@ -84,13 +86,24 @@ class MemoryScripts(MemoryEntries):
             once.begin(self._server, new, repeat)
         return Accepted(state="new" if fits else "full", live=live)
 
-    async def archived(self, run: str) -> bool:
+    async def archived(self, run: str) -> str:
         await self._server.turn()
         p, found = prefix_of(run), self._hash(run)
         if found is None or found["state"] != b"ended":
-            return False
+            return ""
+        self._server.drop(kept_key(run))
         self._server.expire(f"{p}:run:{run}", self._retention)
         self._server.expire(f"{p}:reply:{run}", self._retention)
+        return "deleted" if "deleted" in found else "let_go"
+
+    async def forget(self, run: str) -> bool:
+        await self._server.turn()
+        found = self._hash(run)
+        if found is None or found["state"] != b"ended":
+            return False
+        found["deleted"] = b"1"
+        self._server.drop(f"{prefix_of(run)}:reply:{run}")
+        self._server.drop(kept_key(run))
         return True
 
     async def verdict(self, answer: Answer) -> tuple[bool, str]:

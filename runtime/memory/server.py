@@ -125,8 +125,8 @@ class MemoryServer:
         return self.clock.now_ms()
 
     def expire(self, key: str, ms: int) -> None:
-        """PEXPIRE, for hashes and streams."""
-        if key in self.hashes or key in self.streams:
+        """PEXPIRE, for hashes, streams and bodies."""
+        if key in self.hashes or key in self.streams or key in self.bodies:
             self._expires[key] = self.now() + ms
 
     def expires(self, key: str) -> bool:
@@ -136,9 +136,12 @@ class MemoryServer:
     def _forget_expired(self) -> None:
         now = self.now()
         for key in [key for key, at in self._expires.items() if at <= now]:
-            del self._expires[key]
-            self.hashes.pop(key, None)
-            self.streams.pop(key, None)
+            self.drop(key)
+
+    def drop(self, key: str) -> None:
+        """DEL, for hashes, streams and bodies."""
+        for kept in (self._expires, self.hashes, self.streams, self.bodies):
+            kept.pop(key, None)
 
     def wake(self) -> None:
         """Let every blocked read look again."""

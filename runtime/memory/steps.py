@@ -8,7 +8,7 @@ from runtime.client import ServerError
 from runtime.memory import once
 from runtime.memory.gate import MemoryGates
 from runtime.memory.server import Group, MemoryServer, text_of
-from runtime.names import prefix_of, starts_key
+from runtime.names import kept_key, prefix_of, starts_key
 from runtime.scripts import Ending, SealedFrame
 
 Values = dict[str, str | bytes | int]
@@ -38,7 +38,8 @@ class Steps:
         s, now = self._server, self._server.now()
         billed = int(run["seq"]) > 0 or (ending.tokens or 0) > 0
         kept = ending.outcome == "completed" or (ending.outcome == "failed" and billed)
-        keep = int(run.get("keep", b"0")) if kept else 0
+        shown = kept or ("background" in run and ending.outcome != "refused")
+        keep = int(run.get("keep", b"0")) if shown else 0
         retention = max(self._retention, keep)
         epoch, sequence = int(run["epoch"]), int(run["seq"]) + frame.events
         reply: Values = {"k": frame.kind, "n": frame.events, "d": frame.payload, "h": frame.headers}
@@ -46,6 +47,9 @@ class Steps:
         s.add(f"{p}:facts", _fact(run_id, run, epoch, ending, now) | ({"keep": keep} if keep else {}))
         freed = s.bodies.pop(f"{p}:body:{run_id}", b"")
         s.bytes[p] = max(0, s.bytes.get(p, 0) - len(freed))
+        if keep and "keepbody" in run and freed:
+            s.bodies[kept_key(run_id)] = freed
+            s.expire(kept_key(run_id), keep)
         s.live.get(p, {}).pop(run_id, None)
         if not run.get("watchers"):
             s.left.get(p, {}).pop(run_id, None)

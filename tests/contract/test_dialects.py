@@ -1,16 +1,19 @@
-"""One suite over both transports, scripted and real HTTP, with the dialect on top: the same scripts, the same truth."""
+"""One suite over both transports, scripted and real HTTP, with every dialect on top: same scripts, same truth."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 
+from providers.dialects import dialect_of
 from providers.errors import Broken, ConnectFailed, FirstByteTimeout, IdleTimeout, TotalTimeout, UpstreamFault
 from providers.fake import JSON, Cut, Delay, FakeTransport, Hang, Head, Piece, Refuse, Script
 from providers.http import HttpTransport
-from providers.openai_openai import DONE, ChatStream
-from providers.ports import Timeouts, Transport
+from providers.openai_openai import DONE
+from providers.ports import EngineStream, Question, Timeouts, Transport
 from providers.sse import Splitter
+from schemas.routes import CHAT, RESPONSES
+from tests.responses_support import events_of, valid
 from tests.router_support import CLOCK, GOOD_STREAM, chunk, script_server, sse
 
 SHORT = Timeouts(connect_s=0.1, first_byte_s=0.1, idle_s=0.15, total_s=5.0)
@@ -43,10 +46,11 @@ def stage(request: pytest.FixtureRequest) -> Stage:
     return chosen
 
 
-async def relay(opened: Opened, timeouts: Timeouts = LONG) -> tuple[int, bytes, ChatStream]:
+async def relay(opened: Opened, timeouts: Timeouts = LONG, route: str = CHAT) -> tuple[int, bytes, EngineStream]:
     """Status, the bytes for the client, the stream."""
     transport, url = opened
-    stream, splitter, out = ChatStream("public", show_usage=False), Splitter(), b""
+    question = Question(run="r-1", route=route, model="public", body=b'{"input": []}', stream=True)
+    stream, splitter, out = dialect_of(route).stream(question), Splitter(), b""
     response = await transport.open(url, {"content-type": "application/json"}, b"{}", timeouts, private=True)
     try:
         while piece := await response.read():
@@ -69,6 +73,16 @@ async def test_a_stream_is_relayed_whole_however_it_is_cut(stage: Stage, size: i
         status, out, stream = await relay(opened)
     assert status == 200 and out.endswith(DONE) and out.count(b"\n\n") == 4
     assert b"engine-7b" not in out and out.count(b'"model":"public"') == 3
+    assert stream.usage is not None and stream.usage.completion_tokens == 2
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 10_000])
+async def test_a_response_is_told_whole_however_its_chat_is_cut(stage: Stage, size: int) -> None:
+    async with stage([[Head(), *pieces(GOOD_STREAM, size)]]) as opened:
+        status, out, stream = await relay(opened, route=RESPONSES)
+    events = events_of(out)
+    assert status == 200 and events[-1]["type"] == "response.completed" and b"engine-7b" not in out
+    assert valid(events[-1]["response"]).output_text == "hello"
     assert stream.usage is not None and stream.usage.completion_tokens == 2
 
 
@@ -99,10 +113,11 @@ async def test_line_ends_comments_and_missing_done_do_not_matter(stage: Stage) -
         ([Head(), Piece(sse(chunk("a"))), Delay(3.0), Piece(sse("[DONE]"))], IdleTimeout),
     ],
 )
-async def test_every_fault_has_its_name(stage: Stage, script: Script, fault: type[UpstreamFault]) -> None:
+@pytest.mark.parametrize("route", [CHAT, RESPONSES])
+async def test_every_fault_has_its_name(stage: Stage, script: Script, fault: type[UpstreamFault], route: str) -> None:
     async with stage([script]) as opened:
         with pytest.raises(fault):
-            await relay(opened, SHORT)
+            await relay(opened, SHORT, route)
 
 
 async def test_pauses_within_the_limits_are_no_fault(stage: Stage) -> None:

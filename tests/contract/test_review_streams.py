@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from base.health import Health
-from ingress.routes.streams import _events
+from ingress.reading import events_behind
+from ingress.routes.streams import numbers
 from schemas.errors import Unavailable
 from schemas.frames import DATA, END, Frame
 from tests.contract.test_run_watch import SEALS, _make_door, _owned
@@ -23,7 +24,7 @@ async def test_reader_that_is_cut_has_left_unless_its_ingress_goes(world: World,
     reader = await door.attach(owner.run, 0)
     await owner.watch.leave()
     health = Health("ingress")
-    events = _events(reader, True, 0, health)
+    events = events_behind(reader, 0, numbers(True, 0), health)
     assert await asyncio.wait_for(anext(events), 10) == b"id: 1\ndata: x\n\n"
     health.draining = draining
     await events.aclose()  # type: ignore[attr-defined]
@@ -55,6 +56,6 @@ def _frame(sequence: int, kind: str) -> Frame:
 @pytest.mark.parametrize(("late", "seen"), [(False, 2), (True, 1)])
 async def test_reader_outlasts_an_outage_until_the_run_must_have_ended(late: bool, seen: int) -> None:
     watch = Patchy(_frame(1, DATA), None, None, _frame(2, END))
-    said = [event async for event in _events(watch, True, 0, Health("ingress"), lambda: late)]
+    said = [event async for event in events_behind(watch, 0, numbers(True, 0), Health("ingress"), lambda: late)]
     assert sum(event.startswith(b"id: ") for event in said) == seen
     assert any(b"store_unavailable" in event for event in said) is late

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -81,11 +81,15 @@ class Player:
 
     async def _accept_once(self, run: int, asked: str, life: int) -> object:
         new = acceptance(self.runs[run].run, most_runs=5, keep_ms=600_000, watcher=f"door#{run}{asked}")
+        new = replace(new, keep_body=asked == "a", background=run == 1)
         seen = await self.world.scripts.accept_once(new, Repeat(marks=(Mark("key", asked),), life=life, asked=True))
         return seen.state, seen.life, [number for number, hands in enumerate(self.runs) if hands.run == seen.run]
 
     async def _archived(self, run: int) -> object:
         return await self.world.scripts.archived(self.runs[run].run)
+
+    async def _forget(self, run: int) -> object:
+        return await self.world.scripts.forget(self.runs[run].run)
 
     async def _verdict(self, run: int, family: str, outcome: str, number: int) -> object:
         entry = self.entry(self.runs[0].requests, number) if number else ""
@@ -210,6 +214,7 @@ class Dice:
             ("accept", (run, self._of(1, 5, 5))),
             ("accept_once", (run, self._of("a", "a", "b"), self._of(0, 0, 1, 2))),
             ("archived", (run,)),
+            ("forget", (run,)),
             ("verdict", (run, "authorization", self._of("pass", "pass", "pass", "refuse"), number)),
             ("verdict", (run, self._of(*FAMILIES[1:], "stranger"), self._of(*outcomes), number)),
             ("verdict", (run, self._of(*FAMILIES[1:]), self._of("pass", "edits"), number)),

@@ -402,6 +402,9 @@ class Counted:
     async def checking_body(self, run: str) -> bytes | None:
         return await self._runs.checking_body(run)
 
+    async def kept_body(self, run: str) -> bytes | None:
+        return await self._runs.kept_body(run)
+
     async def frames(self, run: str, epoch: int, after: int, count: int) -> Sequence[StoredFrame]:
         self.reads += 1
         return await self._runs.frames(run, epoch, after, count)

@@ -102,6 +102,13 @@ async def _accept(world: RedisWorld) -> Stage:
 
 
 @stage
+async def _accept_in_the_background(world: RedisWorld) -> Stage:
+    hands = Hands(world)
+    new = acceptance(hands.run, keep_ms=DAY_MS, keep_body=True, background=True)
+    return Stage(hands, lambda s: s.accept(new))
+
+
+@stage
 async def _accept_after_a_drift(world: RedisWorld) -> Stage:
     hands = Hands(world)
     await world.redis.execute("SET", f"{hands.p}:bytes", 77)
@@ -123,6 +130,31 @@ async def _archived(world: RedisWorld) -> Stage:
     await hands.own()
     await hands.end("1-0")
     return Stage(hands, lambda s: s.archived(hands.run))
+
+
+@stage
+async def _archived_with_its_body(world: RedisWorld) -> Stage:
+    hands = await _kept(world)
+    await hands.end("1-0")
+    return Stage(hands, lambda s: s.archived(hands.run))
+
+
+@stage
+async def _forget(world: RedisWorld) -> Stage:
+    hands = await _kept(world)
+    await hands.end("1-0")
+    return Stage(hands, lambda s: s.forget(hands.run))
+
+
+async def _kept(world: RedisWorld) -> Hands:
+    """A running run whose body is kept with its answer."""
+    hands = Hands(world)
+    await hands.accept(keep_ms=DAY_MS, keep_body=True, background=True)
+    for family in FAMILIES:
+        await world.scripts.verdict(answer(hands.run, family))
+    (entry,) = await hands.read(hands.lane, "router", "r1")
+    await world.scripts.claim(hands.run, hands.lane, entry, "r1", "r1:a")
+    return hands
 
 
 async def _verdicts(world: RedisWorld, before: Sequence[str], family: str, outcome: str, *, first: bool) -> Stage:
@@ -217,6 +249,14 @@ async def _end_by_its_owner(world: RedisWorld) -> Stage:
     entry = await hands.own()
     await hands.flush(1)
     return Stage(hands, _end(hands, "owner", "r1:a", "1-1"), hands.lane, "router", entry)
+
+
+@stage
+async def _end_that_keeps_the_body(world: RedisWorld) -> Stage:
+    hands = await _kept(world)
+    other = Hands(world)
+    await other.accept()
+    return Stage(hands, _end(hands, "owner", "r1:a", "1-0"), hands.lane, "router", await hands.field("entry"))
 
 
 @stage
@@ -475,7 +515,7 @@ async def _nothing_forbidden(world: RedisWorld, made: Stage, wanted: str) -> Non
         assert await _whole(world, made) == wanted, "acknowledged without its effect"
     hands = made.hands
     state = await hands.state()
-    if state == "ended":
+    if state == "ended" and not await hands.field("deleted"):
         assert await hands.kinds() and await world.entries(hands.reply)
         assert await world.body(hands.run) is None and hands.run not in await world.live(hands.p)
         assert await world.expires(hands.hash) and await world.expires(hands.reply)

@@ -38,6 +38,20 @@ async def test_an_answer_is_found_as_it_was_kept_by_run_and_by_key(archive: Arch
     assert unpack(KEPT.frames) == FRAMES
 
 
+async def test_what_was_asked_is_kept_beside_the_answer(archive: Archive) -> None:
+    kept = replace(KEPT, route="/v1/responses", background=True, accepted_ms=7, body=b"\x00sealed")
+    await archive.keep([kept], 1_000)
+    assert await archive.find("acme", KEPT.run, 1_500) == kept
+
+
+async def test_only_its_tenant_can_have_it_deleted(archive: Archive) -> None:
+    await archive.keep([KEPT], 1_000)
+    assert await archive.forget("rival", KEPT.run) is False
+    assert await archive.find("acme", KEPT.run, 1_500) == KEPT
+    assert [await archive.forget("acme", KEPT.run) for _ in range(2)] == [True, False]
+    assert await archive.find("acme", KEPT.run, 1_500) is None
+
+
 async def test_no_other_tenant_finds_it(archive: Archive) -> None:
     await archive.keep([KEPT], 1_000)
     assert await archive.find("rival", KEPT.run, 1_500) is None

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ingress.presence import sign_off
-from ingress.routes.streams import _events
+from ingress.reading import events_behind
+from ingress.routes.streams import numbers
 from schemas.errors import Refusal, Unavailable
 from tests.simulation.processes import Door
 
@@ -143,7 +144,7 @@ class Resumer(Seen):
             return
         watch = await door.door.attach(self.run, self.after)
         self.hang_up = lambda: door.spawn(sign_off(watch))
-        async for event in _events(watch, status.stream, self.after, door.health):
+        async for event in events_behind(watch, self.after, numbers(status.stream, self.after), door.health):
             if not self.over:
                 self._hear(event)
 

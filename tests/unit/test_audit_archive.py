@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 
@@ -25,12 +26,19 @@ class Shelf:
 
     found: list[StoredFrame] = field(default_factory=lambda: [LAST])
     gone: list[str] = field(default_factory=list)
+    asked: bytes = b"sealed body"
+    deleted: bool = False
 
     async def frames(self, run: str) -> Sequence[StoredFrame]:
         return self.found
 
-    async def let_go(self, run: str) -> None:
-        self.gone.append(run)
+    async def body(self, run: str) -> bytes:
+        return self.asked
+
+    async def let_go(self, run: str) -> bool:
+        if not self.deleted:
+            self.gone.append(run)
+        return not self.deleted
 
 
 class Away(MemoryArchive):
@@ -40,10 +48,10 @@ class Away(MemoryArchive):
         raise Unavailable("PostgreSQL is away")
 
 
-def delivery(number: int = 1, keep: bool = True, **end: object) -> Delivery:
+def delivery(number: int = 1, keep: bool = True, wish: dict[str, Any] | None = None, **end: object) -> Delivery:
     """The end of a run that came with an Idempotency-Key."""
     run = run_id(number)
-    said = replace(accepted(run), keep_ms=10**13, once=f"name {number}", asked="asked")
+    said = replace(accepted(run), keep_ms=10**13, once=f"name {number}", asked="asked", **(wish or {}))
     ended = End(run=run, accepted=said, **end)  # type: ignore[arg-type]
     return ended.delivery(ended.fields() | ({b"keep": b"1"} if keep else {}))
 
@@ -70,6 +78,25 @@ async def test_the_same_end_again_keeps_nothing_twice_and_changes_nothing() -> N
     assert found is not None and unpack(found.frames) == (LAST,)
 
 
+async def test_what_was_asked_is_kept_where_the_acceptance_says_so() -> None:
+    for number, wanted in ((1, True), (2, False)):
+        kept = MemoryArchive(MemoryRequests())
+        await room(Shelf(), kept).handle([delivery(number, wish={"keep_body": wanted, "background": wanted})])
+        found = await kept.find("acme", run_id(number), TIMES.ended)
+        assert found is not None and found.route == accepted(run_id(number)).route
+        assert (found.body, found.background) == ((b"sealed body", True) if wanted else (b"", False))
+        assert found.accepted_ms == TIMES.accepted
+
+
+@pytest.mark.parametrize("frames", [[LAST], []])
+async def test_an_answer_that_was_deleted_meanwhile_is_not_left_behind(frames: list[StoredFrame]) -> None:
+    shelf, kept = Shelf(), MemoryArchive(MemoryRequests())
+    await room(shelf, kept).handle([delivery()])
+    shelf.found, shelf.deleted = frames, True
+    await room(shelf, kept).handle([delivery()])
+    assert await kept.find("acme", run_id(1), TIMES.ended) is None
+
+
 async def test_an_end_that_is_not_to_be_kept_is_not_even_looked_at() -> None:
     shelf, kept = Shelf(), MemoryArchive(MemoryRequests())
     assert list(await room(shelf, kept).handle([delivery(keep=False)])) == [Done()]
@@ -87,7 +114,7 @@ async def test_without_the_record_nothing_is_let_go() -> None:
 async def test_half_an_answer_is_not_kept(frames: list[StoredFrame]) -> None:
     shelf, kept = Shelf(found=frames), MemoryArchive(MemoryRequests())
     assert list(await room(shelf, kept).handle([delivery()])) == [Done()]
-    assert await kept.find("acme", run_id(1), TIMES.ended) is None and shelf.gone == []
+    assert await kept.find("acme", run_id(1), TIMES.ended) is None
 
 
 async def test_a_forged_end_dies_and_a_forged_acceptance_keeps_nothing() -> None:

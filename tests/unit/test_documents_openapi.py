@@ -19,7 +19,7 @@ from ingress.documents.pages import error_page
 from ingress.errors import error_body
 from policy.disconnect import HEADER
 from schemas.errors import Code
-from schemas.routes import CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS
+from schemas.routes import CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS, RESPONSES
 from tests.checks_support import load_script
 
 load_script("reference")  # puts scripts/ on the path
@@ -119,7 +119,7 @@ def test_every_header_that_a_request_is_read_for_is_told() -> None:
     read = re.compile(r'headers\.get\(b"([a-z-]+)"')
     known = set(read.findall((ROOT / "ingress/headers.py").read_text())) | {HEADER, "idempotency-key"}
     paths = DOCUMENTS["door"]["paths"]
-    for route in (CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS):
+    for route in (CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS, RESPONSES):
         parameters = paths[route]["post"]["parameters"]
         assert {one["name"] for one in parameters} == known and len(known) == 7
         for one in parameters:

@@ -36,6 +36,46 @@ def test_every_role_and_form_of_content_is_read() -> None:
     }
 
 
+def test_every_place_of_a_response_that_a_model_reads_is_read() -> None:
+    body = {
+        "model": "m",
+        "instructions": "one",
+        "previous_response_id": "resp_1",
+        "input": [
+            {"type": "message", "role": "user", "content": "two"},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "input_text", "text": "three"},
+                    {"type": "input_image", "image_url": "data:x", "detail": "low"},
+                    {"type": "input_file", "file_data": "data:x", "filename": "four"},
+                ],
+            },
+            {"type": "reasoning", "id": "rs", "summary": [], "content": [{"type": "reasoning_text", "text": "five"}]},
+            {"type": "function_call", "id": "fc", "call_id": "c", "name": "six", "arguments": '{"a": "seven"}'},
+            {"type": "function_call_output", "call_id": "c", "output": "eight"},
+            {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_text", "text": "nine"}]},
+        ],
+        "tools": [{"type": "function", "name": "f", "description": "ten"}],
+        "text": {"format": {"type": "json_schema", "name": "s", "schema": {"description": "eleven"}}},
+    }
+    assert found(body) == {
+        "/instructions": "one",
+        "/input/0/content": "two",
+        "/input/1/content/0/text": "three",
+        "/input/1/content/2/filename": "four",
+        "/input/2/content/0/text": "five",
+        "/input/3/name": "six",
+        "/input/3/arguments": '{"a": "seven"}',
+        "/input/4/output": "eight",
+        "/input/5/output/0/text": "nine",
+        "/tools/0/name": "f",
+        "/tools/0/description": "ten",
+        "/text/format/name": "s",
+        "/text/format/schema/description": "eleven",
+    }
+
+
 def test_tool_calls_tools_and_schemas_are_read() -> None:
     body = {
         "messages": [

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingress.asked import Parse, parse_chat, parse_completion, parse_embedding, parse_moderation
-from ingress.documents.work import OPERATIONS as DOCUMENTED
-from ingress.routes.table import ROUTES
+from ingress.routes.table import DOCUMENTED, ROUTES
 from schemas.errors import Code, Failure, Refusal
 from schemas.routes import OPERATIONS
 

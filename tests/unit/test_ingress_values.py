@@ -14,8 +14,8 @@ from ingress.headers import (
     traceparent,
     wants_strict,
 )
+from ingress.reading import belongs
 from ingress.replay import events_of, numbered
-from ingress.routes.streams import belongs
 from ingress.routes.work import outcome_of
 from ingress.sse import Pace
 from ingress.stalls import Mark, judge

@@ -6,7 +6,7 @@
              ledger           batches; settles reservations, once or often
              archive          batches; kept answers, committed, let go in Redis, acknowledged
     Writes   PostgreSQL       facts, once per (run, kind, attempt); requests, one row per run, no text of anybody;
-                              archives, the sealed frames of answers that are kept
+                              archives, the sealed frames of answers that are kept, and sealed inputs of responses
     Refuses  nothing          a fact whose signature does not hold is a dead letter; PostgreSQL away: the facts wait
     Owns     the tables facts, requests and archives; the price list
 

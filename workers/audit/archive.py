@@ -2,7 +2,8 @@
 
 The script that ends a run marks its fact with `keep` when the run's acceptance asked for it and there is an answer to
 keep. The frames are sealed for their place in their run, and are kept as they lie; nothing is opened here. Kept,
-committed, then let go in Redis, then acknowledged: killed anywhere, the same comes again and changes nothing.
+committed, then let go in Redis, then acknowledged: killed anywhere, the same comes again and changes nothing. A client
+that deletes its answer meanwhile leaves a mark in Redis, and then the copy goes too.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Archive:
             found = await self._record(item)
             if found is not None:
                 records.append(found)
-                size += len(found.frames)
+                size += len(found.frames) + len(found.body)
             if size > _MOST:
                 await self._write(records)
                 records, size = [], 0
@@ -57,9 +58,16 @@ class Archive:
     async def _record(self, opened: Opened) -> ArchiveRecord | None:
         frames = await self._held.frames(opened.run)
         if not frames or frames[-1].kind == DATA:
-            log.warning("an answer was to be kept, but its frames are gone", run=opened.run)
+            await self._missing(opened)
             return None
-        return record(opened, frames)
+        return record(opened, frames, await self._held.body(opened.run))
+
+    async def _missing(self, opened: Opened) -> None:
+        """Nothing to keep: deleted, perhaps after an earlier try had kept it, or lost."""
+        if await self._held.let_go(opened.run):
+            log.warning("an answer was to be kept, but its frames are gone", run=opened.run)
+        elif opened.grant is not None:
+            await self._kept.forget(opened.grant.tenant, opened.run)
 
     async def _write(self, records: Sequence[ArchiveRecord]) -> None:
         if not records:
@@ -67,11 +75,13 @@ class Archive:
         new = await self._kept.keep(records, self._clock.now_ms())
         metrics.inc("headrace_audit_written_total", len(new), table="archives")
         for item in records:
-            await self._held.let_go(item.run)
+            if not await self._held.let_go(item.run):
+                await self._kept.forget(item.tenant, item.run)
 
 
-def record(opened: Opened, frames: Sequence[StoredFrame]) -> ArchiveRecord | None:
-    """The row of an answer; None when nobody can prove whose it is, or that it is to be kept."""
+def record(opened: Opened, frames: Sequence[StoredFrame], body: bytes = b"") -> ArchiveRecord | None:
+    """The row of an answer; None when nobody can prove whose it is, or that it is to be kept. body: what was asked,
+    sealed; kept where the acceptance says so."""
     accepted, grant = opened.accepted, opened.grant
     if accepted is None or grant is None or not accepted.keep_ms:
         return None
@@ -86,4 +96,8 @@ def record(opened: Opened, frames: Sequence[StoredFrame]) -> ArchiveRecord | Non
         frames=pack(frames),
         ended_ms=ended,
         expires_ms=ended + accepted.keep_ms,
+        route=accepted.route,
+        background=accepted.background,
+        accepted_ms=opened.times.accepted,
+        body=body if accepted.keep_body else b"",
     )

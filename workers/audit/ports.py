@@ -26,8 +26,12 @@ class Held(Protocol):
         """In order, sealed; empty when they are gone. Unavailable."""
         ...
 
-    async def let_go(self, run: str) -> None:
-        """They are kept elsewhere now. Once or often. Unavailable."""
+    async def body(self, run: str) -> bytes:
+        """What was asked, sealed; b"" when it is not to be kept, or gone. Unavailable."""
+        ...
+
+    async def let_go(self, run: str) -> bool:
+        """They are kept elsewhere now. False = the client has deleted the answer. Once or often. Unavailable."""
         ...
 
 
@@ -36,4 +40,8 @@ class Kept(Protocol):
 
     async def keep(self, records: Sequence[ArchiveRecord], now_ms: int) -> frozenset[str]:
         """All or nothing; what is there already stays as it is. The runs that were new. Unavailable, as Record."""
+        ...
+
+    async def forget(self, tenant: str, run: str) -> bool:
+        """Delete an answer; whether it was there. Unavailable."""
         ...

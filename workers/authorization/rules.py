@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from policy.api_keys import Credential
 from policy.decision import Allowed, Need, Refused, decide
-from policy.disconnect import governing, narrowed
+from policy.disconnect import FINISH, governing, narrowed
 from policy.quotas import scopes_of
 from schemas.errors import Code, Failure
 from schemas.events import RequestAccepted
@@ -38,7 +38,10 @@ def judge(run: RequestAccepted, key: KeyRecord | None, model: ModelRecord | None
 
 
 def on_disconnect(run: RequestAccepted, allowed: Allowed) -> str | Failure:
-    """The run's policy for the case that its clients leave, or the refusal of a looser wish."""
+    """The run's policy for the case that its clients leave, or the refusal of a looser wish. Nobody waits for a run in
+    the background."""
+    if run.background:
+        return FINISH
     model = allowed.model.on_disconnect if allowed.model else ""
     return narrowed(governing(allowed.key.on_disconnect, model, run.on_disconnect), run.disconnect_wish)
 

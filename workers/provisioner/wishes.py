@@ -33,6 +33,7 @@ def desired(command: DeployModel, known: DeploymentRecord | None, now_ms: int) -
         restart=command.restart,
         continues=command.continues,
         on_disconnect=command.on_disconnect,
+        speaks=command.speaks,
     )
     if known is None or known.state in GOING or wish(known) != wish(record):
         return record
@@ -95,6 +96,7 @@ def endpoint_of(
         up=up,
         private=record.private or record.target == LOCAL,
         continues=record.continues,
+        speaks=record.speaks,
     )
 
 

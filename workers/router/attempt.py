@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from providers.openai_continue import Told
-from providers.openai_openai import Answered, ChatStream
+from providers.ports import Answered, EngineStream
 from schemas.errors import Failure
 from schemas.events import Attempt, Choice, RequestCancelled, RequestCompleted, RequestFailed, Usage
 from schemas.ports import RunLease
@@ -23,10 +23,10 @@ def _nobody() -> None:
 @dataclass(slots=True)
 class Work:
     """A cleared run. started and deadline: monotonic seconds of the claim and of the run's end. said: the verdicts of
-    the guards. why: what the present endpoint was chosen from; answered: told when the first byte of its answer is
-    here. sent: what earlier owners have sent; told: what the client has of an answer that is to be continued;
-    continued: how often that was tried; unable: endpoints that cannot; after: events that the client had when the
-    present call began."""
+    the guards. speaks: the APIs of the present endpoint; why: what it was chosen from; answered: told when the first
+    byte of its answer is here. sent: what earlier owners have sent; told: what the client has of an answer that is to
+    be continued; continued: how often that was tried; unable: endpoints that cannot; after: events that the client had
+    when the present call began."""
 
     lease: RunLease
     grant: Grant
@@ -37,6 +37,7 @@ class Work:
     attempts: list[Attempt] = field(default_factory=list)
     said: tuple[Verdict, ...] = ()
     endpoint: str = ""
+    speaks: tuple[str, ...] = ()
     why: Choice | None = None
     answered: Callable[[], None] = _nobody
     usage: Usage | None = None
@@ -118,7 +119,7 @@ class Work:
         )
 
 
-def stream_usage(stream: ChatStream, prompt_tokens: int) -> Usage | None:
+def stream_usage(stream: EngineStream, prompt_tokens: int) -> Usage | None:
     """The engine's counts, else ours: every event with text is at least one token. None when nothing was generated."""
     if stream.usage is not None:
         return stream.usage

@@ -8,15 +8,14 @@ from __future__ import annotations
 from base import logs, metrics
 from base.clock import Clock
 from providers.addresses import refuse_url
+from providers.dialects import dialect_of
 from providers.errors import BadResponse, ConnectFailed, UpstreamFault
 from providers.openai_continue import Continued
 from providers.openai_continue import request as continuing
 from providers.openai_errors import MAX_BODY, engine_error
-from providers.openai_openai import ChatStream, answer, request
-from providers.ports import Timeouts, Transport, UpstreamResponse
+from providers.ports import Dialect, EngineStream, Question, Timeouts, Transport, UpstreamResponse
 from schemas.frames import END
 from schemas.records import EndpointRecord
-from schemas.routes import EMBEDDINGS
 from workers.router.attempt import OK, Work, nothing_usage, stream_usage, unary_usage
 from workers.router.interrupt import Interrupt, Stopped
 from workers.router.ports import Credentials
@@ -40,7 +39,7 @@ class Caller:
 
     async def call(self, work: Work, endpoint: EndpointRecord, interrupt: Interrupt) -> Judged | None:
         """One call of one endpoint. None when it ended the run, else what its fault means."""
-        work.endpoint, work.after = endpoint.endpoint, work.lease.sequence
+        work.endpoint, work.speaks, work.after = endpoint.endpoint, endpoint.speaks, work.lease.sequence
         started, status, outcome = self._clock.monotonic(), 0, "cancelled"
         response: UpstreamResponse | None = None
         try:
@@ -72,17 +71,17 @@ class Caller:
 
     async def _open(self, work: Work, endpoint: EndpointRecord) -> UpstreamResponse:
         """Send the request to the endpoint, with its own credential and nobody else's."""
-        accepted = work.lease.accepted
         refused = refuse_url(endpoint.url, bool(endpoint.credential), endpoint.private)
         if refused:
             raise ConnectFailed(refused)
+        dialect, question = _dialect_of(work), question_of(work, _asked(work, endpoint))
         headers = {"content-type": "application/json"}
         if endpoint.credential:
             headers["authorization"] = f"Bearer {self._reveal(endpoint)}"
         return await self._transport.open(
-            endpoint.url.rstrip("/") + accepted.route.removeprefix("/v1"),
+            endpoint.url.rstrip("/") + dialect.path(question),
             headers,
-            request(_asked(work, endpoint), endpoint.upstream_model, accepted.stream),
+            dialect.request(question, endpoint.upstream_model),
             self._timeouts(endpoint.pool, work.deadline - self._clock.monotonic()),
             private=endpoint.private,
         )
@@ -120,19 +119,20 @@ class Caller:
                 await relay.flush()
             raise
         payload, events = relay.rest()
+        events += stream.told
         now = self._clock.monotonic()
         work.first_at = work.first_at or relay.first_at or now
         work.note(called, now, OK, response.status)
         work.usage = stream_usage(stream, accepted.prompt_tokens) or nothing_usage(accepted.prompt_tokens)
-        fact = work.completed(work.usage, stream.finish_reason, work.lease.sequence + events + 1, now)
-        await work.lease.end(END, payload + last, events + 1, fact, None if work.lease.sequence else headers)
+        fact = work.completed(work.usage, stream.finish_reason, work.lease.sequence + events, now)
+        await work.lease.end(END, payload + last, events, fact, None if work.lease.sequence else headers)
 
     async def _unary(self, work: Work, response: UpstreamResponse, interrupt: Interrupt, called: float) -> None:
         """Relay a whole answer and end the run."""
         accepted = work.lease.accepted
         body = await self._body(response, interrupt, self._settings.max_answer_bytes)
         work.answered()
-        found = answer(body, accepted.model, "data" if accepted.route == EMBEDDINGS else "choices")
+        found = _dialect_of(work).answer(question_of(work, work.body), body)
         now = self._clock.monotonic()
         work.first_at = now
         work.note(called, now, OK, response.status)
@@ -155,6 +155,26 @@ def _asked(work: Work, endpoint: EndpointRecord) -> bytes:
     return work.body if work.told is None else continuing(work.body, work.told, endpoint.continues)
 
 
-def _stream_of(work: Work) -> ChatStream:
-    model = work.lease.accepted.model
-    return ChatStream(model, work.show_usage) if work.told is None else Continued(model, work.show_usage, work.told)
+def _dialect_of(work: Work) -> Dialect:
+    return dialect_of(work.lease.accepted.route, work.speaks)
+
+
+def _stream_of(work: Work) -> EngineStream:
+    accepted = work.lease.accepted
+    if work.told is not None:
+        return Continued(accepted.model, work.show_usage, work.told)
+    return _dialect_of(work).stream(question_of(work, work.body))
+
+
+def question_of(work: Work, body: bytes) -> Question:
+    """The run as a dialect sees it."""
+    accepted = work.lease.accepted
+    return Question(
+        run=accepted.run,
+        route=accepted.route,
+        model=accepted.model,
+        body=body,
+        stream=accepted.stream,
+        show_usage=work.show_usage,
+        accepted_ms=work.lease.accepted_ms,
+    )

@@ -30,7 +30,7 @@ from workers.router.health import Health
 from workers.router.interrupt import Interrupt, Stopped
 from workers.router.moderation import moderation
 from workers.router.pools import Pools
-from workers.router.resume import end_if_whole, heard, take_up, usage_of_sent
+from workers.router.resume import end_if_whole, heard, last_words, take_up, usage_of_sent
 from workers.router.rules import (
     CANCELLED,
     NO_ENGINE,
@@ -221,7 +221,8 @@ class Router:
         self, lease: RunLease, failure: Failure, fact: RequestFailed, work: Work | None = None
     ) -> None:
         headers = public_headers(work.grant, work.endpoint, stream=False) if work and not lease.sequence else None
-        await lease.end(ERROR, encode_failure(failure), 1, fact, headers)
+        kind, payload = await last_words(lease, failure)
+        await lease.end(kind, payload, 1, fact, headers)
 
 
 def handlers(router: Router) -> dict[type[object], object]:

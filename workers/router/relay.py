@@ -11,8 +11,7 @@ from collections.abc import Callable, Mapping
 
 from base.clock import Clock
 from providers.errors import BadResponse
-from providers.openai_openai import ChatStream
-from providers.ports import UpstreamResponse
+from providers.ports import EngineStream, UpstreamResponse
 from providers.sse import Splitter
 from schemas.ports import RunLease
 from workers.router.interrupt import Interrupt
@@ -46,7 +45,7 @@ class Relay:
     def __init__(
         self,
         lease: RunLease,
-        stream: ChatStream,
+        stream: EngineStream,
         headers: Mapping[str, str],
         pace: Pace,
         clock: Clock,
@@ -58,6 +57,7 @@ class Relay:
         self._answered: Callable[[], None] | None = answered
         self._splitter = Splitter()
         self._pending: list[bytes] = []
+        self._events = 0  # in what is pending
         self._next_flush = 0.0
 
     async def pump(self, response: UpstreamResponse, interrupt: Interrupt) -> None:
@@ -94,8 +94,9 @@ class Relay:
 
     def rest(self) -> tuple[bytes, int]:
         """What is pending, taken out: bytes and number of events."""
-        payload, events = b"".join(self._pending), len(self._pending)
+        payload, events = b"".join(self._pending), self._events
         self._pending.clear()
+        self._events = 0
         return payload, events
 
     async def _next(self, response: UpstreamResponse) -> bytes | None:
@@ -110,9 +111,10 @@ class Relay:
 
     def _take(self, events: list[bytes]) -> None:
         for data in events:
-            event = self.stream.take(data)
-            if event is not None:
-                self._pending.append(event)
+            told = self.stream.take(data)
+            if told is not None:
+                self._pending.append(told)
+                self._events += self.stream.told
 
 
 def _check_head(response: UpstreamResponse) -> None:

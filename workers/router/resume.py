@@ -12,12 +12,14 @@ from dataclasses import replace
 import orjson
 
 from base import logs
+from providers import responses_sent
 from providers.openai_continue import Told, closing, left_of, read
-from schemas.errors import DecodeError
+from schemas.errors import DecodeError, Failure
 from schemas.events import Usage
-from schemas.frames import END
+from schemas.frames import END, ERROR, encode_failure
 from schemas.ports import RunLease
 from schemas.records import EndpointRecord
+from schemas.routes import RESPONSES
 from workers.router.attempt import Work
 from workers.router.continuation import refusal
 
@@ -48,7 +50,9 @@ async def heard(lease: RunLease) -> Told:
         sent = await lease.delivered()
     except DecodeError as error:
         return Told(odd=str(error))
-    return Told(odd=_GAP) if sent is None else read(sent)
+    if sent is None:
+        return Told(odd=_GAP)
+    return responses_sent.read(sent) if lease.accepted.route == RESPONSES else read(sent)
 
 
 def usage_of_sent(lease: RunLease, told: Told) -> Usage:
@@ -71,3 +75,16 @@ async def end_if_whole(work: Work, now: float) -> bool:
     fact = work.completed(usage, told.finish_reason or "length", work.lease.sequence + events, now)
     await work.lease.end(END, payload, events, fact)
     return True
+
+
+async def last_words(lease: RunLease, failure: Failure) -> tuple[str, bytes]:
+    """Kind and payload of the frame that ends a failed run. A response that has begun ends with an event of its own
+    kind, which holds all that was said; clients take any other end for a broken connection. OwnerLost."""
+    if lease.accepted.route == RESPONSES and lease.accepted.stream and lease.sequence:
+        try:
+            sent = await lease.delivered()
+            if sent is not None:
+                return END, responses_sent.failed(sent, lease.sequence, failure)
+        except (DecodeError, LookupError, TypeError, ValueError) as error:
+            log.error("what was sent of a response cannot be read", run=lease.run, reason=type(error).__name__)
+    return ERROR, encode_failure(failure)

@@ -14,7 +14,15 @@ from dataclasses import dataclass, field, replace
 from zlib import crc32
 
 from policy.prices import Price, price_of
-from providers.errors import ConnectFailed, EngineError, FirstByteTimeout, IdleTimeout, TotalTimeout, UpstreamFault
+from providers.errors import (
+    ConnectFailed,
+    EngineError,
+    FirstByteTimeout,
+    IdleTimeout,
+    TotalTimeout,
+    Untranslatable,
+    UpstreamFault,
+)
 from schemas.errors import Code, Failure
 from schemas.records import EndpointRecord
 from schemas.verdicts import Grant, limit_headers
@@ -88,6 +96,8 @@ def speaks_against(fault: UpstreamFault, begun: bool) -> bool:
             return not 400 <= status < 500
         case TotalTimeout():
             return not begun
+        case Untranslatable():
+            return False
     return True
 
 
@@ -97,6 +107,9 @@ def _judge(fault: UpstreamFault, begun: bool) -> Judged:
     match fault:
         case EngineError():
             return _judge_engine(fault)
+        case Untranslatable(message=message, param=param):
+            failure = Failure(code=Code.invalid_request, message=message, param=param, public_code="unsupported_value")
+            return Judged(failure, elsewhere=False)
         case FirstByteTimeout() | IdleTimeout():
             return Judged(_failure(Code.upstream_timeout, "The engine did not answer in time. Retry later."), True)
         case TotalTimeout():

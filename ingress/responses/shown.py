@@ -1,0 +1,113 @@
+"""A response that is there already: its object, what was asked, whether it may be cancelled. Live, ended or kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+
+from ingress.parts import Parts
+from ingress.presence import sign_off
+from ingress.reading import Found, Look, find
+from ingress.replay import blocks_of, events_of
+from ingress.responses.resource import Response, failed, failed_event, unfinished
+from schemas.errors import Code, Failure, Refusal, Unavailable
+from schemas.frames import ERROR, Frame, decode_failure
+from schemas.ports import RunStatus
+from schemas.records import ArchiveRecord, KeyRecord
+from schemas.responses import run_of
+from schemas.routes import RESPONSES
+
+_LAST = 2**62  # behind every event: only how the run ended is told
+_FRAME_S = 10.0  # the last frame of a run that has ended, or is about to
+
+
+async def response_of(parts: Parts, response: str, key: KeyRecord) -> Found:
+    """The run behind a public id. Refusal(not_found) for what is no response of the key's tenant."""
+    found = await find(parts, run_of(response), key)
+    if found is None or _route(found) != RESPONSES:
+        words = "There is no response with this id, or it is no longer kept."
+        raise Refusal.of(Code.not_found, words, param="response_id")
+    return found
+
+
+def _route(found: Found) -> str:
+    if isinstance(found, ArchiveRecord):
+        return found.route
+    return found.accepted.route if found.accepted else ""
+
+
+def is_background(found: Found) -> bool:
+    """Whether it was asked for with `background`."""
+    said = found if isinstance(found, ArchiveRecord) else found.accepted
+    return said is not None and said.background
+
+
+def created_ms(found: Found) -> int:
+    """When it was accepted."""
+    return found.accepted_ms if isinstance(found, ArchiveRecord) else found.times.get("accepted", 0)
+
+
+def ended(found: Found) -> bool:
+    return isinstance(found, ArchiveRecord) or found.state == "ended"
+
+
+async def asked_in(parts: Parts, found: Found) -> dict[str, Any]:
+    """The request's body, {} when it is no longer there."""
+    body = await parts.door.body(found if isinstance(found, ArchiveRecord) else found.run)
+    if body is None and isinstance(found, RunStatus) and found.state == "ended" and parts.archive is not None:
+        kept = await parts.archive.find(found.tenant, found.run, parts.clock.now_ms())
+        body = await parts.door.body(kept) if kept else None
+    return orjson.loads(body) if body else {}
+
+
+async def object_of(parts: Parts, found: Found) -> Response:
+    """The response as it stands. Unavailable when its end cannot be read now."""
+    if isinstance(found, RunStatus) and found.state != "ended":
+        status = "in_progress" if found.state == "running" else "queued"
+        return unfinished(found.run, created_ms(found), await asked_in(parts, found), status)
+    frame = await ending_of(parts, found)
+    if frame.kind == ERROR:
+        failure = decode_failure(frame.payload)
+        return failed(found.run, created_ms(found), await asked_in(parts, found), failure)
+    return answered(frame, found.stream)
+
+
+def answered(frame: Frame, stream: bool) -> Response:
+    """The object in the last frame of an answer."""
+    said: Any = orjson.loads(events_of(frame, stream)[-1][1])
+    response: Response = said["response"] if stream else said
+    return response
+
+
+async def ending_of(parts: Parts, found: Found) -> Frame:
+    """The run's last frame, waited for a moment. Unavailable."""
+    if isinstance(found, ArchiveRecord):
+        watch = parts.door.replay(found, _LAST)
+    else:
+        watch = await parts.door.attach(found.run, _LAST)
+    try:
+        frame = await watch.next(_FRAME_S)
+    finally:
+        await sign_off(watch)
+        watch.close()
+    if frame is None or not frame.terminal:
+        raise Unavailable(f"the end of run {found.run} cannot be read")
+    return frame
+
+
+async def look_behind(parts: Parts, found: Found, after: int) -> Look:
+    """How the events behind the `after`-th go out: byte for byte as at first; a failure that no engine told is an event
+    too."""
+    asked, created = await asked_in(parts, found), created_ms(found)
+
+    def failing(failure: Failure, number: int) -> bytes:
+        return failed_event(number, failed(found.run, created, asked, failure))
+
+    def new(frame: Frame) -> Iterable[bytes]:
+        if frame.kind == ERROR:
+            return [failing(decode_failure(frame.payload), frame.sequence - 1)] if frame.sequence > after else []
+        return [block for number, block in blocks_of(frame) if number > after]
+
+    return Look(new, failing)

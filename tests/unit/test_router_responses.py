@@ -1,0 +1,159 @@
+"""Runs of /v1/responses on their way through the router, over engines that speak chat."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import orjson
+import pytest
+
+from providers.fake import JSON, Cut, Hang, Head, Piece, Script
+from schemas.errors import Code, Failure, status_of
+from schemas.events import RequestCancelled, RequestCompleted, RequestFailed, Usage
+from schemas.frames import DATA, END, ERROR
+from schemas.routes import RESPONSES
+from tests.responses_support import events_of, heard, valid
+from tests.router_support import (
+    GOOD_STREAM,
+    MemoryLease,
+    chunk,
+    cleared_run,
+    completion,
+    endpoint,
+    sse,
+    until,
+)
+from tests.unit.test_router_handler import Stage
+
+GOOD: Script = [Head(), Piece(GOOD_STREAM)]
+FIRST = sse(chunk("he"))
+
+
+def asked(**fields: Any) -> MemoryLease:
+    return cleared_run(route=RESPONSES, **fields)
+
+
+async def test_a_streamed_response_is_one_run_whose_events_are_the_clients() -> None:
+    stage = Stage(GOOD)
+    lease = await stage.run(asked(instructions="be kind"))
+    (call,) = stage.transport.calls
+    assert call.url == "http://127.0.0.1:9/v1/chat/completions"
+    assert [one["role"] for one in orjson.loads(call.body)["messages"]] == ["system", "user"]
+    events = events_of(lease.text)
+    response = valid(events[-1]["response"])
+    assert response.output_text == "hello" and response.id == "resp_" + lease.run.replace("-", "")
+    assert heard(events)["output"][0]["content"][0]["text"] == "hello"
+    assert lease.sequence == len(events) and b"[DONE]" not in lease.text
+    fact = lease.fact
+    assert isinstance(fact, RequestCompleted) and fact.events == len(events)
+    assert fact.usage == Usage(prompt_tokens=7, completion_tokens=2) and fact.finish_reason == "stop"
+
+
+async def test_frames_of_a_response_count_the_clients_events_and_not_the_engines() -> None:
+    lease = await Stage([Head(), Piece(FIRST), Hang()], [Head(), Cut()]).run(asked())
+    first = lease.sent[0]
+    assert (first.kind, first.events) == (DATA, 5)
+    assert [event["sequence_number"] for event in events_of(lease.text)] == list(range(lease.sequence))
+
+
+async def test_a_whole_response_is_one_event() -> None:
+    lease = await Stage([Head(200, JSON), Piece(completion())]).run(asked(stream=False))
+    (frame,) = lease.sent
+    assert (frame.kind, frame.events) == (END, 1) and frame.headers["content-type"] == "application/json"
+    response = valid(orjson.loads(frame.payload))
+    assert response.output_text == "hello" and response.usage is not None and response.usage.total_tokens == 9
+    assert isinstance(lease.fact, RequestCompleted) and lease.fact.usage.cached_tokens == 3
+
+
+async def test_what_the_guards_replaced_is_neither_asked_nor_shown() -> None:
+    stage = Stage(GOOD)
+    edits = [("/instructions", 0, 3, "[NAME]"), ("/input/0/content", 0, 2, "[MAIL]")]
+    lease = await stage.run(asked(instructions="Ann asks", edits=edits))
+    assert [one["content"] for one in orjson.loads(stage.transport.calls[0].body)["messages"]] == [
+        "[NAME] asks",
+        "[MAIL]",
+    ]
+    assert events_of(lease.text)[-1]["response"]["instructions"] == "[NAME] asks" and b"Ann" not in lease.text
+
+
+@pytest.mark.parametrize(
+    ("last", "code"),
+    [
+        ([Cut()], Code.upstream_interrupted),
+        ([Hang()], Code.upstream_timeout),
+        ([Piece(sse('{"error": {"message": "out of memory", "code": 500}}'))], Code.upstream_interrupted),
+    ],
+)
+async def test_a_response_that_breaks_off_ends_as_failed_with_all_that_was_said(last: Script, code: Code) -> None:
+    lease = await Stage([Head(), Piece(FIRST), Piece(sse(chunk("y"))), *last]).run(asked())
+    events = events_of(lease.text)
+    final = events[-1]
+    response = valid(final["response"])
+    assert lease.sent[-1].kind == END and final["type"] == "response.failed" and response.status == "failed"
+    assert response.output_text == "hey" and final["response"]["output"][0]["status"] == "incomplete"
+    assert response.error is not None and (response.error.code, response.error.type) == ("server_error", code)
+    fact = lease.fact
+    assert isinstance(fact, RequestFailed) and fact.failure.code == code
+    assert fact.usage == Usage(prompt_tokens=11, completion_tokens=2, estimated=True)
+    assert fact.events == len(events) == lease.sequence
+
+
+async def test_a_response_is_not_continued_even_where_answers_are() -> None:
+    able = [endpoint("e1", continues="prefill"), endpoint("e2", continues="prefill")]
+    stage = Stage([Head(), Piece(FIRST), Cut()], GOOD, endpoints=able)
+    lease = await stage.run(asked())
+    assert len(stage.transport.calls) == 1 and isinstance(lease.fact, RequestFailed)
+
+
+async def test_a_fault_before_the_first_event_is_retried_and_then_has_a_status() -> None:
+    stage = Stage([Head(), Cut()], GOOD, endpoints=[endpoint("e1"), endpoint("e2")])
+    lease = await stage.run(asked())
+    assert isinstance(lease.fact, RequestCompleted) and events_of(lease.text)[0]["type"] == "response.created"
+    alone = await Stage([Head(), Cut()]).run(asked())
+    assert [one.kind for one in alone.sent] == [ERROR] and alone.failure.code == Code.upstream_error
+
+
+async def test_a_tool_that_cannot_be_run_is_the_requests_fault_and_no_engine_is_called() -> None:
+    stage = Stage(GOOD, endpoints=[endpoint("e1"), endpoint("e2")])
+    lease = await stage.run(asked(tools=[{"type": "web_search"}]))
+    assert stage.transport.calls == [] and lease.failure.param == "tools[0].type"
+    assert status_of(lease.failure) == 400 and "web_search" in lease.failure.message
+    fact = lease.fact
+    assert isinstance(fact, RequestFailed)
+    assert fact.failure == Failure(code=Code.invalid_request, message="")
+    assert [(one.endpoint, one.outcome) for one in fact.attempts] == [("e1", Code.invalid_request)]
+
+
+async def test_a_response_whose_owner_died_ends_as_failed_with_what_the_owner_had_sent() -> None:
+    dead = await Stage([Head(), Piece(FIRST), Piece(sse(chunk("y"))), Hang()]).run(asked())
+    sent = [one for one in dead.sent if one.kind == DATA]
+    heir = replace(dead, sent=sent, sequence=sum(one.events for one in sent), fact=None, epoch=2)
+    stage = Stage(GOOD)
+    await stage.run(heir)
+    events = events_of(heir.text)
+    assert stage.transport.calls == [] and events[-1]["type"] == "response.failed"
+    assert valid(events[-1]["response"]).output_text == "hey"
+    assert isinstance(heir.fact, RequestFailed) and heir.fact.usage is not None
+    assert heir.fact.usage.completion_tokens == 2 and heir.fact.usage.estimated
+
+
+async def test_a_response_whose_beginning_is_lost_ends_with_an_error_as_other_answers_do() -> None:
+    lease = asked()
+    lease.sequence = 4
+    await Stage(GOOD).run(lease)
+    assert lease.sent[-1].kind == ERROR and lease.failure.code == Code.upstream_interrupted
+
+
+async def test_a_cancelled_response_closes_the_engine_and_bills_what_was_said() -> None:
+    stage = Stage([Head(), Piece(FIRST), Hang()])
+    lease = asked()
+
+    async def cancel() -> None:
+        await until(lambda: lease.sequence > 0)
+        lease.cancelled.set()
+
+    await asyncio.gather(stage.run(lease), cancel())
+    fact = lease.fact
+    assert isinstance(fact, RequestCancelled) and fact.usage is not None and fact.usage.completion_tokens == 1
