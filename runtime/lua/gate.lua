@@ -17,7 +17,6 @@
 -- A pool's lane has somebody waiting as long as its `tenants` exist; what else is left of a step that was cut off is
 -- dropped by the next one. What is indexed twice is there once; a run that is in its lane already is only dropped.
 
-local LANES = {'interactive', 'batch'}
 local BATCH_TURN = 10
 local PASSED_MS = 3600000 -- how long an idle pool remembers who was served beyond his share
 local FAR_MS = 600000 -- an announcement that ends later was made before the server's clock was set back
