@@ -19,7 +19,7 @@ LEVELS = (1, *sorted(size << power for power in range(20) for size in (2, 3)))
 _IS_LEVEL = frozenset(LEVELS)
 _SHARE = 1 / 2
 #: The shortest look, and the least number served in it.
-LOOK_S, SERVED = 2.0, 8
+LOOK_S, SERVED = 1.0, 8
 #: A look that has lasted so long is given up for a younger one once that can tell.
 FRESH_S = 30.0
 #: What a refused client is told, before jitter: within these, and a guess where nothing is known. Twice the longest is

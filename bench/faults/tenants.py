@@ -20,10 +20,10 @@ LIGHT, FLOOD = 9, 10.0
 class Stage:
     """An engine of so many slots whose answers have so many tokens: milliseconds to the first, and between two."""
 
-    slots: int = 64
+    slots: int = 32
     ttft_ms: int = 200
-    itl_ms: int = 10
-    tokens: int = 21
+    itl_ms: int = 20
+    tokens: int = 11
 
     @property
     def capacity(self) -> float:
@@ -61,8 +61,8 @@ class Waits:
 
 
 async def waits(light: Sequence[Plan], heavy: Plan, stage: Stage, seconds: float) -> Waits:
-    """Both plays; every tenant's share is a tenth of 95 % of the capacity."""
-    share = 0.95 * stage.capacity / (LIGHT + 1)
+    """Both plays. Every tenant asks for 60 % of what is his if all want as much; ten times that is more than is left."""
+    share = 0.6 * stage.capacity / (LIGHT + 1)
     found, errors = [], 0
     for rate in (share, FLOOD * share):
         loads = await _play([*((plan, share) for plan in light), (heavy, rate)], seconds)
@@ -82,7 +82,10 @@ async def shares(plans: Mapping[str, Plan], stage: Stage, seconds: float) -> dic
 async def _play(asked: Sequence[tuple[Plan, float]], seconds: float) -> list[Load]:
     """All at once by the clock; the window opens when the queue stands. Whoever still waits at the end leaves."""
     loads = [Load(plan, Pace(0, rate, 0, 0, seconds, 60.0, 10_000)) for plan, rate in asked]
-    drives = [asyncio.create_task(load.open()) for load in loads]
+    drives = []
+    for load, (_, rate) in zip(loads, asked, strict=True):
+        drives.append(asyncio.create_task(load.open()))
+        await asyncio.sleep(1 / rate / len(loads))  # nobody sends at the same moment as another
     await asyncio.sleep(2.0)
     for load in loads:
         load.tally.begin()

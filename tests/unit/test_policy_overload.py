@@ -74,7 +74,7 @@ def test_the_stay_in_a_full_line_is_its_length_over_what_is_served() -> None:
 def test_at_three_times_the_capacity_nobody_who_is_let_in_misses_the_deadline(
     places: int, service_s: float, load: float
 ) -> None:
-    deadline, capacity = max(20.0, service_s * 60), places / service_s
+    deadline, capacity = max(4.0, service_s * 60), places / service_s
     play = Play(places, service_s, 0.75 * deadline)
     for at in steady(load * capacity, 0, 10 * deadline):
         play.arrive(at)
