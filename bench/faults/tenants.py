@@ -61,7 +61,7 @@ class Waits:
 
 
 async def waits(light: Sequence[Plan], heavy: Plan, stage: Stage, seconds: float) -> Waits:
-    """Both plays. Every tenant asks for 60 % of what is his if all want as much; ten times that is more than is left."""
+    """Both plays. Each asks for 60 % of what is his if all want as much; ten times that is more than is left."""
     share = 0.6 * stage.capacity / (LIGHT + 1)
     found, errors = [], 0
     for rate in (share, FLOOD * share):
