@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from base.clock import Clock
 from policy.overload import Line, expected_stay, is_served
+from schemas.errors import DecodeError
 from schemas.frames import ERROR, Frame, decode_failure
 
 
@@ -30,7 +31,7 @@ class Stay:
 
     def served(self, frame: Frame) -> None:
         """Its last frame was handed out."""
-        if frame.kind != ERROR or is_served(decode_failure(frame.payload).code):
+        if frame.kind != ERROR or _had_its_turn(frame.payload):
             self._backlog.serve(self)
 
     def left(self) -> None:
@@ -82,3 +83,11 @@ class Backlog:
     def _lines(self, stay: Stay) -> tuple[Line, Line, Line]:
         crowd = self._crowds[stay.model]
         return self._all, crowd.line, crowd.keys[stay.key]
+
+
+def _had_its_turn(failure: bytes) -> bool:
+    """A failure that cannot be read (a newer writer's) tells nothing."""
+    try:
+        return is_served(decode_failure(failure).code)
+    except DecodeError:
+        return False
