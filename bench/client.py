@@ -12,7 +12,7 @@ from typing import cast
 import httptools
 
 from bench.sse import SseCounter
-from bench.tally import Tally, verdict
+from bench.tally import Refused, Tally, code_of, verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,7 @@ class Connection(asyncio.Protocol):
         self._counter = SseCounter()
         self._first = self._last = self._now = self._status = 0
         self._body = b""
+        self._retry_ms = -1
         #: When the request under way was sent; 0 between requests.
         self.sent_ns = 0
 
@@ -53,7 +54,7 @@ class Connection(asyncio.Protocol):
         assert not self.sent_ns
         self._counter = SseCounter()
         self._first = self._last = self._status = 0
-        self._body = b""
+        self._body, self._retry_ms = b"", -1
         self._tally.sent += 1
         self.sent_ns = monotonic_ns()
         self._transport.write(next(self._plan.requests))
@@ -88,6 +89,10 @@ class Connection(asyncio.Protocol):
             self.give_up("protocol")
 
     # The parser's callbacks.
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"retry-after-ms":
+            self._retry_ms = int(value)
 
     def on_headers_complete(self) -> None:
         self._status = self._parser.get_status_code()
@@ -128,6 +133,9 @@ class Connection(asyncio.Protocol):
     def _end(self, kind: str) -> None:
         sent, self.sent_ns = self.sent_ns, 0
         if kind:
+            if kind.isdigit():
+                refused = Refused(self._status, code_of(self._body), self._retry_ms, monotonic_ns() - sent)
+                self._tally.refused.append(refused)
             self._tally.failed(kind, self._counter.error or self._body)
             return
         self._tally.ended_well(self._now - sent)

@@ -93,6 +93,12 @@ class Load:
             connection.give_up("timeout")
         await asyncio.sleep(TIMER)  # the loop tells the connections that they are lost
 
+    def leave(self) -> None:
+        """Hang up on whatever has not been answered; it counts for nothing."""
+        for connection in list(self._open):
+            connection.sent_ns = 0
+            connection.close()
+
     def expire(self) -> None:
         """Give up what has had no whole answer in time."""
         oldest = monotonic_ns() - int(self._pace.timeout * 1e9)

@@ -3,11 +3,13 @@
 import asyncio
 import gc
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
-def run_fast(main: Coroutine[Any, Any, int]) -> int:
-    """Run a program to its exit code, with rare garbage collections so that none of them shows as a delay."""
+def run_fast(main: Coroutine[Any, Any, T]) -> T:
+    """Run a program to its result, with rare garbage collections so that none of them shows as a delay."""
     gc.freeze()
     gc.set_threshold(100_000, 50, 50)
     with asyncio.Runner(loop_factory=_factory()) as runner:

@@ -5,8 +5,11 @@ warm-up and after the window too, because a lost answer is lost at any time.
 """
 
 from collections import Counter
+from dataclasses import dataclass
 from time import monotonic_ns
 from typing import Any
+
+import orjson
 
 from bench.sse import SseCounter
 from bench.stamps import decode
@@ -14,6 +17,16 @@ from bench.stats import milliseconds
 
 #: Bytes of the first bad answer of each kind that are kept for the report.
 EXAMPLE_BYTES = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An answer that was no good. code: "" when the body names none; retry_ms: its retry-after-ms, -1 without."""
+
+    status: int
+    code: str
+    retry_ms: int
+    latency_ns: int
 
 
 class Tally:
@@ -31,6 +44,7 @@ class Tally:
         self.tokens = 0
         self.errors: Counter[str] = Counter()
         self.examples: dict[str, str] = {}
+        self.refused: list[Refused] = []
         self.latency: list[int] = []
         self.first_token: list[int] = []
         self.lag: list[int] = []
@@ -85,6 +99,14 @@ class Tally:
             "gap_ms": milliseconds(self.gap),
             "late_ms": milliseconds(self.late),
         }
+
+
+def code_of(body: bytes) -> str:
+    """The code that an error's body stands for, as its page is called; "" when it is no error of ours."""
+    try:
+        return str(orjson.loads(body)["error"]["doc_url"]).rpartition("/")[2]
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 def verdict(status: int, stream: bool, counter: SseCounter, expected: int) -> str:

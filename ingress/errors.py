@@ -122,12 +122,15 @@ def error_event(failure: Failure) -> bytes:
     return b"data: " + error_body(failure) + b"\n\n"
 
 
-def retry_headers(failure: Failure) -> list[Header]:
+def retry_headers(failure: Failure, spread: float = 0.0) -> list[Header]:
     """retry-after (whole seconds, rounded up), retry-after-ms and x-should-retry, where they apply: true where a wait
-    is named, for then nothing was billed and another try is free; false where it is known that none can help."""
+    is named, for then nothing was billed and another try is free; false where it is known that none can help. spread:
+    0 to 1, by how much a wait that the failure does not name is longer, so that those who are refused together do not
+    come back together."""
     wait, retry = failure.retry_after_ms, failure.should_retry
     if wait is None and retry is not False:
-        wait = face_of(failure).retry_ms
+        usual = face_of(failure).retry_ms
+        wait = None if usual is None else round(usual * (1 + spread))
     if retry is None and wait is not None:
         retry = True
     headers: list[Header] = []

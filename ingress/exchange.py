@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+from zlib import crc32
 
 from starlette.types import Send
 
@@ -83,7 +84,7 @@ class Exchange:
         if self.begun:
             await self.piece(self.last_words(failure), last=True)
             return
-        extra = [*frame_headers(headers or {}), *retry_headers(failure)]
+        extra = [*frame_headers(headers or {}), *retry_headers(failure, spread_of(self.run))]
         if failure.code in _UNREAD:
             extra.append(CLOSE)
         await self.answer(http_status(failure), error_body(failure), extra)
@@ -101,3 +102,8 @@ class Exchange:
         await self._send(message)
         self.sending = False
         self.sends += 1
+
+
+def spread_of(run: str) -> float:
+    """A number from 0 to 1 that differs from request to request."""
+    return crc32(run.encode()) / 2**32

@@ -14,8 +14,6 @@ from policy.durability import StrictRuns
 from schemas.errors import Code, Refusal
 from schemas.ports import Archive, Catalog, Door, Keys
 
-DRAIN_RETRY_MS = 1000
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
@@ -44,5 +42,4 @@ class Parts:
             raise Refusal.of(
                 Code.draining,
                 "This gateway process is shutting down; send the request again, another one answers.",
-                retry_after_ms=DRAIN_RETRY_MS,
             )

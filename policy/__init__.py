@@ -6,4 +6,5 @@ patterns   names with `*`                                                prices 
 durability which runs are accepted only once they are on disk
 breaker    when an endpoint that fails is left alone, and comes back
 disconnect what becomes of a run when its last client leaves
+overload   how long a new request would wait, and when a refused one is to come again
 """

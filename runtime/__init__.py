@@ -4,8 +4,8 @@ what there is   names (every Redis key), topology (streams.yaml, checked and app
 one server      address (its URL), sentinel (who is the master), wire (one connection), client (pipelined, reconnects),
                 push (what it sends by itself), scripts (Lua, loaded once), groups (its groups), disk (what is on it)
 a run           door (accept, watch), acceptance (what its script takes and says), repeats (the same request again),
-                keeping (frames for the archive), watch (frames in order), runs (read it), lease (own it),
-                seals (sign and seal), leaving (end it from outside)
+                backlog (who waits here, and how long), keeping (frames for the archive), watch (frames in order),
+                runs (read it), lease (own it), seals (sign and seal), leaving (end it from outside)
 a group         consume (the engine), reading (its next read), item (an entry in hand), calm (when silence counts),
                 heir (of whom it does not), group_spec (its values), acts (what handlers decided),
                 places (announced slots)

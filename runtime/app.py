@@ -138,6 +138,13 @@ class RunSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     most: int = Field(10_000, ge=1, description="Live runs of one partition; over it 503 with Retry-After.")
+    most_wait: float = Field(
+        0.75,
+        ge=0,
+        le=1,
+        description="Share of its deadline for which a request may be expected to be here, by how fast its key's and "
+        "model's requests are answered now; over it 503 with Retry-After. 0: never refused for that.",
+    )
     most_bytes: int = Field(1_000_000_000, ge=1_000_000, description="Bytes of bodies of live runs of one partition.")
     checks_s: float = Field(30.0, gt=0, description="Seconds for authorization and guards to answer about a run.")
     drain_s: float = Field(30.0, gt=0, description="Seconds a stopping worker may take to finish what it has in hand.")
@@ -161,7 +168,12 @@ class RunSettings(BaseModel):
 
     def bounds(self) -> Bounds:
         """As the door takes them."""
-        return Bounds(most_runs=self.most, most_bytes=self.most_bytes, checks_ms=int(self.checks_s * 1000))
+        return Bounds(
+            most_runs=self.most,
+            most_bytes=self.most_bytes,
+            checks_ms=int(self.checks_s * 1000),
+            most_wait=self.most_wait,
+        )
 
 
 @dataclass(slots=True, kw_only=True)

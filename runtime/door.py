@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +12,10 @@ from base import logs
 from base.clock import Clock
 from base.ids import Random, mint_run_id, short_id
 from base.replies import time_ms
+from policy.overload import come_back_s
 from runtime import faults
 from runtime.acceptance import Acceptance
+from runtime.backlog import Backlog
 from runtime.disk import Strict, no_promise
 from runtime.leaving import cancel_run
 from runtime.names import prefix, prefix_of
@@ -31,16 +32,23 @@ from schemas.records import ArchiveRecord
 
 log = logs.room("runtime")
 
+_FULL = "The gateway is at its bound of live requests."
+_LATE = (
+    "So many requests wait for this model that a new one would be answered in about {} s, too late for its deadline of "
+    "{} s."
+)
 _AWAY = (0.2, 1.0)  # seconds, jittered, between two tries of a farewell while Redis is away
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """What one partition takes in. checks_ms: how long the families have to answer."""
+    """What one partition takes in. checks_ms: how long the families have to answer. most_wait: the share of its
+    deadline for which a run may be expected to be here, 0 = any."""
 
     most_runs: int = 10_000
     most_bytes: int = 1_000_000_000
     checks_ms: int = 30_000
+    most_wait: float = 0.75
 
 
 class StreamDoor:
@@ -66,9 +74,9 @@ class StreamDoor:
         self._scripts, self._runs, self._seals = scripts, runs, seals
         self._clock, self._chance = clock, chance
         self._next_partition = 0
-        self._ended: deque[float] = deque(maxlen=256)
         self._side: set[asyncio.Task[None]] = set()
-        self.hub = Hub(runs, seals, self._left, self.ended, clock)
+        self.hub = Hub(runs, seals, self._left, clock)
+        self._backlog = Backlog(clock)
         self._repeats = Repeats(self, archive, partitions, clock)
 
     def mint(self) -> str:
@@ -81,26 +89,30 @@ class StreamDoor:
         faults.hit("ingress", "P1")
         if new.once is not None:
             return await self._repeats.accept(new, new.once)
-        watch = self.watch_new(new.accepted.run)
+        watch = self.watch_new(new)
+        if self._too_long(new):
+            raise self._refused(new, watch)
         acceptance = self.acceptance(new, watch.watcher)
         faults.hit("ingress", "P3")
         try:
-            fits, live = await self.way_in(new.strict).accept(acceptance)
+            fits, _ = await self.way_in(new.strict).accept(acceptance)
         except BaseException as error:
             self.undone(watch, error, acceptance)
             raise
         if not fits:
-            watch.close()
-            raise self.overloaded(live)
+            raise self._refused(new, watch)
         faults.hit("ingress", "P4")
         return watch
 
-    def watch_new(self, run: str) -> StreamWatch:
-        """A watch for a run that is about to be accepted."""
-        return self.hub.watch(run, f"{self.name}#{short_id(self._chance, 4)}")
+    def watch_new(self, new: NewRun) -> StreamWatch:
+        """A watch for a run that is about to be accepted; its client waits from now on."""
+        watch = self.hub.watch(new.accepted.run, f"{self.name}#{short_id(self._chance, 4)}")
+        watch.stay = self._backlog.join(new.accepted.model, new.accepted.key_id)
+        return watch
 
     def acceptance(self, new: NewRun, watcher: str) -> Acceptance:
-        """What the script stores: the event signed, the body sealed."""
+        """What the script stores: the event signed, the body sealed. Where it would wait too long nothing new is taken
+        in; what its Idempotency-Key has begun is shown all the same."""
         accepted = new.accepted
         e = wire.encode(
             accepted,
@@ -117,7 +129,7 @@ class StreamDoor:
             body=self._seals.body(accepted.run, new.body),
             deadline_ms=new.deadline_ms,
             checks_ms=min(self._bounds.checks_ms, new.deadline_ms),
-            most_runs=self._bounds.most_runs,
+            most_runs=0 if self._too_long(new) else self._bounds.most_runs,
             most_bytes=self._bounds.most_bytes,
             families=accepted.families,
             watcher=watcher,
@@ -150,17 +162,27 @@ class StreamDoor:
         for number in range(self._partitions):
             await redis.execute("ZADD", f"{prefix(number)}:doors", now, self.name)
 
-    def ended(self) -> None:
-        """A run of this door was answered: the drain rate is measured from these."""
-        self._ended.append(self._clock.monotonic())
+    def _too_long(self, new: NewRun) -> bool:
+        """Whether the run, whose client is here, is not to be expected to end within its deadline."""
+        allowed = self._allowed_s(new)
+        return allowed > 0 and self._backlog.expected(new.accepted.model, new.accepted.key_id) > allowed
 
-    def overloaded(self, live: int) -> Refusal:
-        """429-503 with the time in which the present backlog's tenth would drain, jittered over that time."""
-        span = self._clock.monotonic() - self._ended[0] if len(self._ended) > 1 else 0.0
-        rate = len(self._ended) / span if span > 0 else 0.0
-        seconds = min(30.0, max(0.2, live / 10 / rate)) if rate else 1.0
-        wait = math.ceil(seconds * self._chance.uniform(1.0, 2.0) * 1000)
-        return Refusal.of(Code.overloaded, "The gateway is at its bound of live requests.", retry_after_ms=wait)
+    def _allowed_s(self, new: NewRun) -> float:
+        return new.deadline_ms / 1000 * self._bounds.most_wait
+
+    def _refused(self, new: NewRun, watch: StreamWatch) -> Refusal:
+        """The client goes; it still counted for what it is told."""
+        refusal = self.overloaded(new)
+        watch.close()
+        return refusal
+
+    def overloaded(self, new: NewRun) -> Refusal:
+        """503 with the time after which it is worth another try, as fast as runs end here now, jittered."""
+        late = self._too_long(new)
+        stay = self._backlog.expected(new.accepted.model, new.accepted.key_id) if late else self._backlog.whole()
+        seconds = come_back_s(stay, self._allowed_s(new) if late else math.inf, self._chance.uniform(0.0, 1.0))
+        words = _LATE.format(math.ceil(stay), math.ceil(new.deadline_ms / 1000)) if late else _FULL
+        return Refusal.of(Code.overloaded, words, retry_after_ms=math.ceil(seconds * 1000))
 
     async def attach(self, run: str, after: int) -> Watch:
         """See schemas.ports.Door.attach."""

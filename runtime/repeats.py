@@ -49,7 +49,7 @@ class Entrance(Protocol):
 
     hub: Hub
 
-    def watch_new(self, run: str) -> StreamWatch: ...
+    def watch_new(self, new: NewRun) -> StreamWatch: ...
 
     def acceptance(self, new: NewRun, watcher: str) -> Acceptance: ...
 
@@ -57,7 +57,7 @@ class Entrance(Protocol):
 
     def way_in(self, strict: bool) -> Strict: ...
 
-    def overloaded(self, live: int) -> Refusal: ...
+    def overloaded(self, new: NewRun) -> Refusal: ...
 
     def replay(self, kept: ArchiveRecord, after: int) -> StreamWatch: ...
 
@@ -78,10 +78,11 @@ class Repeats:
             if seen.state == "new":
                 metrics.inc("headrace_idempotent_total", outcome="new")
                 return watch
+            full = self._door.overloaded(new) if seen.state == "full" else None
             watch.close()
+            if full is not None:
+                raise full
             match seen.state:
-                case "full":
-                    raise self._door.overloaded(seen.live)
                 case "again":
                     repeat = replace(repeat, life=seen.life)
                 case "watched":
@@ -104,7 +105,7 @@ class Repeats:
         return Lives(once.marks[0].name, now - now % max(keep_ms, 1), once.spread % self._partitions)
 
     async def _ask(self, new: NewRun, repeat: Repeat) -> tuple[StreamWatch, Accepted]:
-        watch = self._door.watch_new(new.accepted.run)
+        watch = self._door.watch_new(new)
         acceptance = self._door.acceptance(new, watch.watcher)
         faults.hit("ingress", "P3")
         try:
@@ -207,12 +208,8 @@ class _Archived:
 
 def replay(kept: ArchiveRecord, seals: Seals, after: int) -> StreamWatch:
     """Watch an archived run from event `after` + 1: a watch like any other, whose stream lies in the record."""
-    return Hub(_Archived(kept), seals, _nobody, _nothing).watch(kept.run, "", after=after, behind=True, ours=False)
+    return Hub(_Archived(kept), seals, _nobody).watch(kept.run, "", after=after, behind=True, ours=False)
 
 
 async def _nobody(run: str, watcher: str, reason: str) -> None:
     """Nobody waits for a reader of the archive."""
-
-
-def _nothing() -> None:
-    """An archived answer says nothing of how fast runs end."""

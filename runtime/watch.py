@@ -23,6 +23,7 @@ from contextlib import suppress
 from base import logs, metrics
 from base.clock import Clock
 from runtime import faults
+from runtime.backlog import Stay
 from runtime.runs import Runs
 from runtime.seals import Seals
 from schemas.errors import Code, HeadraceError, Refusal, Unavailable
@@ -46,6 +47,7 @@ class StreamWatch:
     def __init__(self, hub: Hub, run: str, watcher: str, after: int, behind: bool, ours: bool) -> None:
         self.run, self.watcher = run, watcher
         self.replayed = False
+        self.stay: Stay | None = None  # of the client who waits for this run's answer
         self._hub = hub
         self._queue: deque[StoredFrame] = deque()
         self._queued = 0
@@ -130,8 +132,9 @@ class StreamWatch:
         faults.hit("ingress", "P2")
         if frame.terminal:
             self._finished = True
+            if self.stay is not None:
+                self.stay.served(frame)
             self.close()
-            self._hub.ended()
         return frame
 
     async def _wait(self, seconds: float) -> None:
@@ -196,6 +199,8 @@ class StreamWatch:
 
     def close(self) -> None:
         """See schemas.ports.Watch.close."""
+        if self.stay is not None:
+            self.stay.left()
         self._hub.drop(self)
 
 
@@ -204,13 +209,11 @@ def _started_again() -> Refusal:
 
 
 class Hub:
-    """All watches of one process. `leave` is what happens when a watcher's client is gone, `ended` when a watch has
-    handed out its last frame. clock: None for streams that do not grow any more."""
+    """All watches of one process. `leave` is what happens when a watcher's client is gone. clock: None for streams that
+    do not grow any more."""
 
-    def __init__(
-        self, runs: Runs, seals: Seals, leave: Leave, ended: Callable[[], None], clock: Clock | None = None
-    ) -> None:
-        self.runs, self.seals, self.leave, self.ended = runs, seals, leave, ended
+    def __init__(self, runs: Runs, seals: Seals, leave: Leave, clock: Clock | None = None) -> None:
+        self.runs, self.seals, self.leave = runs, seals, leave
         self._clock = clock
         self._watches: dict[str, set[StreamWatch]] = {}
         self._heard: set[str] = set()  # runs, since the last look

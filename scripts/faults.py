@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from bench.faults import play, routing, routing_play, table
+from bench.faults import overload, overload_play, play, routing, routing_play, table
 from bench.faults.play import Wish
+from bench.loop import run_fast
 from workers.router.strategies import STRATEGIES
 
 #: Runs of all cases of the matrix together, and how many begin a second.
@@ -38,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--outage", type=float, metavar="SECONDS", help="for which a server is frozen, in family servers"
     )
+    parser.add_argument("--overload", action="store_true", help="ask for more than an engine can answer, nothing else")
     parser.add_argument("--strategy", choices=list(STRATEGIES), default="least_inflight", help="for family routing")
     return parser
 
@@ -89,6 +91,22 @@ def routes(names: Sequence[str], quick: bool, strategy: str) -> list[routing.Row
         return routing_play.play(cases, strategy, routing.QUICK if quick else routing.FULL, Path(folder))
 
 
+def overloaded(quick: bool, file: Path | None) -> int:
+    """More than an engine can answer; the exit code. Figures that are missed decide it in the full form only."""
+    size = overload.QUICK if quick else overload.FULL
+    with (
+        tempfile.TemporaryDirectory(prefix="hr-") as folder,
+        overload_play.ground(Path(folder), size) as (house, engine),
+    ):
+        seen = run_fast(overload_play.play(house, engine, size, say))
+    print(seen.text())
+    if file:
+        file.write_text(json.dumps(seen.plain(), indent=1))
+    wrong = seen.broken() + ([] if quick else seen.missed())
+    print("\n".join(f"Not as promised: {words}" for words in wrong) or "Every promise held.")
+    return 1 if wrong else 0
+
+
 def say(words: str) -> None:
     print(words, file=sys.stderr, flush=True)
 
@@ -134,6 +152,8 @@ def main() -> int:
     if asked.list:
         print("\n".join(f"{name:24} {names[name]}" for name in picked))
         return 0
+    if asked.overload:
+        return overloaded(asked.quick, asked.json)
     runs = asked.runs if asked.runs is not None else QUICK_RUNS if asked.quick else RUNS
     try:
         rows = matrix(picked, Wish(not asked.quick, runs, asked.rate, asked.outage))

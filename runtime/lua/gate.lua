@@ -2,11 +2,13 @@
 --
 -- Promise: the entries in both lanes of a pool never pass the slots that routers announce for it. Whoever clears a run
 -- puts it into its lane when nobody waits and there is room, else it is indexed here. Whoever makes room (the end of a
--- run, an announcement) lets the fairest in: interactive before batch; then the tenant with the least virtual time
+-- run, an announcement) lets the fairest in: interactive before batch, which has one turn in BATCH_TURN while both wait,
+-- so that it never stands still; then the tenant with the least virtual time
 -- (start-time fair queueing: a run moves its tenant on by cost / weight); then, inside a tenant, priority and age.
 --
 -- Keys of a pool, g = {p}:gate:<pool>; no pool has a `|` in its name, so that none's keys are another's
---   g                    hash  cap: announced slots; until: when they are to be added up anew; v:<lane>: virtual time
+--   g                    hash  cap: announced slots; until: when they are to be added up anew; v:<lane>: virtual time;
+--                              turns: how many were let in while both lanes waited
 --   g|slots              hash  router -> `<slots> <until ms>`
 --   g|<lane>:tenants     zset  waiting tenant -> virtual start of its next run
 --   g|<lane>:tenant:<t>  zset  waiting run -> -priority; equals stand by run id, which is by age
@@ -15,7 +17,7 @@
 -- A pool's lane has somebody waiting as long as its `tenants` exist; what else is left of a step that was cut off is
 -- dropped by the next one. What is indexed twice is there once; a run that is in its lane already is only dropped.
 
-local LANES = {'interactive', 'batch'}
+local BATCH_TURN = 10
 local PASSED_MS = 3600000 -- how long an idle pool remembers who was served beyond his share
 local FAR_MS = 600000 -- an announcement that ends later was made before the server's clock was set back
 
@@ -116,13 +118,22 @@ local function admit_one(p, pool, lane)
   end
 end
 
+-- The lane whose turn it is, nil when nobody waits.
+local function next_lane(g)
+  local batch = call('EXISTS', g .. '|batch:tenants') == 1
+  if call('EXISTS', g .. '|interactive:tenants') == 0 then return batch and 'batch' or nil end
+  return batch and call('HINCRBY', g, 'turns', 1) % BATCH_TURN == 0 and 'batch' or 'interactive'
+end
+
 -- Let in as many as there is room for, at most `most`; how many.
 local function pump(p, pool, most)
   local g, count = gate_of(p, pool), 0
   if call('EXISTS', g .. '|interactive:tenants', g .. '|batch:tenants') == 0 then return 0 end
   local free = math.min(most, room(p, pool, now()))
-  for _, lane in ipairs(LANES) do
-    while count < free and admit_one(p, pool, lane) do count = count + 1 end
+  while count < free do
+    local lane = next_lane(g)
+    if not lane then break end
+    if admit_one(p, pool, lane) then count = count + 1 end
   end
   return count
 end

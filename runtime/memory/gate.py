@@ -10,6 +10,7 @@ import msgspec
 from runtime.memory.server import MemoryServer
 
 LANES = ("interactive", "batch")
+_BATCH_TURN = 10  # while both lanes wait, one of so many that are let in is of batch
 _ADD_UP_MS = 1000
 FAR_MS = 600_000  # an announcement that ends later was made before the server's clock was set back
 
@@ -41,7 +42,16 @@ class PoolGate:
     slots: dict[str, tuple[int, int]] = field(default_factory=dict)
     cap: int = 0
     until: int = 0
+    turns: int = 0
     lanes: dict[str, LaneQueue] = field(default_factory=lambda: {lane: LaneQueue() for lane in LANES})
+
+    def next_lane(self) -> str:
+        """The lane whose turn it is, "" when nobody waits."""
+        interactive, batch = (bool(self.lanes[lane].tenants) for lane in LANES)
+        if not (interactive and batch):
+            return "interactive" if interactive else "batch" if batch else ""
+        self.turns += 1
+        return "interactive" if self.turns % _BATCH_TURN else "batch"
 
     def add_up(self, now: int) -> None:
         """The announced slots that still hold."""
@@ -87,9 +97,8 @@ class MemoryGates:
     def pump(self, p: str, pool: str, most: int) -> int:
         """Let in as many as there is room for, at most `most`; how many."""
         free, count = min(most, self._room(p, pool)), 0
-        for lane in LANES:
-            while count < free and self._admit_one(p, pool, lane):
-                count += 1
+        while count < free and (lane := self.of(p, pool).next_lane()):
+            count += self._admit_one(p, pool, lane)
         return count
 
     def leave(self, p: str, run_id: str, run: dict[str, bytes], tokens: int | None) -> None:

@@ -218,6 +218,19 @@ async def test_interactive_goes_before_batch_and_both_share_the_slots(world: Wor
     assert await inside(world, BATCH) == [waiting_batch.run]
 
 
+async def test_batch_keeps_one_turn_in_ten_while_interactive_waits(world: World) -> None:
+    await announce(world, 1)
+    await clear(world, "first")
+    owners = {(await clear(world, "b", "batch")).run: "batch" for _ in range(4)}
+    owners |= {(await clear(world, "i")).run: "interactive" for _ in range(30)}
+    order: list[str] = []
+    for _ in range(24):
+        lane = BATCH if await inside(world, BATCH) else INTERACTIVE
+        await end(world, (await inside(world, lane))[0])
+        order += [owners[run] for run in await inside(world) + await inside(world, BATCH)]
+    assert order == (["interactive"] * 9 + ["batch"]) * 2 + ["interactive"] * 4
+
+
 async def test_a_run_that_ends_while_it_waits_is_never_let_in(world: World) -> None:
     owners = await queue_up(world, [("a", 3)])
     gone, *_ = owners

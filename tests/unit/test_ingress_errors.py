@@ -82,6 +82,12 @@ def test_retry_after_is_rounded_up_to_whole_seconds() -> None:
     assert retry_headers(failure)[:2] == [(b"retry-after", b"2"), (b"retry-after-ms", b"1001")]
 
 
+def test_a_usual_wait_is_spread_and_a_computed_one_is_not() -> None:
+    usual, computed = (Failure(code=Code.draining.value, message="", retry_after_ms=wait) for wait in (None, 700))
+    assert [dict(retry_headers(usual, spread))[b"retry-after-ms"] for spread in (0.0, 0.5)] == [b"1000", b"1500"]
+    assert dict(retry_headers(computed, 0.5))[b"retry-after-ms"] == b"700"
+
+
 def test_where_a_wait_is_named_another_try_is_free_and_the_client_is_told() -> None:
     assert dict(retry_headers(Failure(code=Code.overloaded.value, message="")))[b"x-should-retry"] == b"true"
     assert retry_headers(Failure(code=Code.idempotency_key_reused.value, message="")) == []

@@ -1,0 +1,57 @@
+"""What scripts/faults --overload makes of what it saw: broken promises are told, and figures that were missed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from bench.faults import herd
+from bench.faults.overload import HEAD, Row
+from bench.faults.overload_play import Report
+from bench.faults.tenants import Waits
+from bench.tally import Refused, code_of
+
+AWAY = Refused(503, "overloaded", 700, 2_000_000)
+
+
+def row(**changes: Any) -> Row:
+    values: dict[str, Any] = {"sent": 110, "good": 100, "answered": 100, "refused": [AWAY] * 10, "stays_s": [1.0] * 100}
+    return Row(3.0, 10.0, 10.0, 10.0, **(values | changes))
+
+
+def test_a_level_that_kept_every_promise_has_nothing_to_tell() -> None:
+    assert row().broken() == row().missed() == []
+    assert len(row().cells()) == len(HEAD)
+    assert row().cells()[3:8] == ("100%", "10 x 503 overloaded", "2.0", "2.0", "0.7..0.7")
+
+
+def test_a_refusal_without_a_code_or_a_time_to_come_back_is_a_broken_promise() -> None:
+    for bad in (Refused(503, "", 700, 1), Refused(503, "overloaded", -1, 1), Refused(500, "internal_error", 700, 1)):
+        assert "no time to come back" in row(refused=[AWAY] * 9 + [bad]).broken()[0]
+
+
+def test_a_request_that_was_cut_or_never_ended_is_a_broken_promise() -> None:
+    assert "without an answer" in row(good=99, others=Counter(broken=1)).broken()[0]
+    assert "of 110 requests 109" in row(good=99).broken()[0]
+
+
+def test_deadlines_slow_refusals_and_idle_engines_are_figures_that_were_missed() -> None:
+    expired = Refused(504, "deadline_exceeded", -1, 1)
+    assert row(refused=[AWAY] * 9 + [expired]).missed() == ["1 of 101 admitted runs missed their deadline"]
+    assert row(refused=[AWAY] * 9 + [expired]).broken() == []
+    assert "1 of 100" in row(stays_s=[11.0]).missed()[0]
+    assert "80 ms" in row(refused=[Refused(503, "overloaded", 1, 80_000_000)] * 10).missed()[0]
+    assert "50%" in row(answered=50).missed()[0]
+
+
+def test_a_client_that_never_came_back_is_told_with_the_level_that_broke() -> None:
+    lost = herd.Row(10, whole=3, read_on=4, anew=2, lost=Counter({"reading on: 0, 3": 1}))
+    report = Report(10.0, [row(good=99)], lost, Waits((200.0, 220.0), (230.0, 300.0), 0))
+    assert len(report.broken()) == 2 and "1 of 10 clients" in report.broken()[1]
+    assert report.missed() == ["a tenant at 10x moved the others' p95 wait by 36%, promised is < 20%"]
+    assert "Capacity: 10 answers/s" in report.text() and report.plain()["broken"] == report.broken()
+
+
+def test_the_code_of_an_error_is_its_page() -> None:
+    assert code_of(b'{"error":{"code":"server_is_overloaded","doc_url":"/docs/errors/overloaded"}}') == "overloaded"
+    assert code_of(b"<html>") == code_of(b'{"error":{}}') == ""
