@@ -12,7 +12,7 @@ new entry, and the read for every group that has asked follows in the same write
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -25,6 +25,8 @@ from runtime.scripts import source
 from schemas.ports import Redis
 
 BLOCK_MS = 5000  # one wait
+_UNBLOCK_S = 0.02  # between two attempts to end a wait
+_ATTEMPTS = 20
 BODY_BYTES = 16 * 1024  # a longer body does not come along with its entry
 
 
@@ -103,10 +105,10 @@ def _pulled(stream: str, reply: Sequence[Any], *, rung: bool) -> Pulled:
 
 @dataclass(slots=True)
 class _Asking:
-    """A group that waits; None sends it to look for itself."""
+    """A group that waits for entries."""
 
     want: Want
-    rows: asyncio.Future[Sequence[Row] | None]
+    rows: asyncio.Future[Sequence[Row]]
 
 
 @dataclass(slots=True)
@@ -120,22 +122,32 @@ class Together:
     _drained: dict[str, int] = field(default_factory=dict)  # group -> the round after which it had nothing left
     _round: int = 0
     _last: str = ""  # as the last round saw it, "" = unknown: then nobody waits
+    _waiting: bool = False  # for an entry, now
     _turns: asyncio.Task[None] | None = None
 
     async def read(self, want: Want) -> Sequence[Row]:
         """New entries, waited for; nothing after some seconds or an `unblock`. GroupLost; Unavailable."""
-        while True:
-            if self._drained.get(want.group, 0) != self._round:
-                found: Sequence[Row] | None = await self._now(want)
-            else:
-                found = await self._wait(want)
-                if found is not None:
-                    return found
-            if found:
-                return found
+        while self._waiting and not self._is_drained(want):
+            if rows := await self._now(want):
+                return rows
+        return await self._join(want)
+
+    async def end(self, group: str, unblock: Callable[[], Awaitable[None]]) -> None:
+        """End the present read of a group with no entries; what was asked for in its name is read or given up then. A
+        wait that was only just sent may come after the first attempt."""
+        present = self._asking.get(group)
+        for _ in range(_ATTEMPTS):
+            if present is None or self._asking.get(group) is not present:
+                return
+            await unblock()
+            await self.clock.sleep(_UNBLOCK_S)
+
+    def _is_drained(self, want: Want) -> bool:
+        """Whether an entry for this group would ring."""
+        return self._drained.get(want.group) == self._round
 
     async def _now(self, want: Want) -> Sequence[Row]:
-        """What there is for one group. An entry that comes after this look rings for the present round."""
+        """What there is for one group, beside the others' wait: what comes after this look rings for them."""
         present = self._round
         (rows,) = (await self.puller.pull(self.stream, [want])).rows
         if isinstance(rows, str):
@@ -144,7 +156,7 @@ class Together:
             self._drained[want.group] = present
         return rows
 
-    async def _wait(self, want: Want) -> Sequence[Row] | None:
+    async def _join(self, want: Want) -> Sequence[Row]:
         mine = self._asking[want.group] = _Asking(want, asyncio.get_running_loop().create_future())
         if self._turns is None:
             self._turns = asyncio.create_task(self._take_turns(), name=f"{self.stream}:together")
@@ -164,23 +176,23 @@ class Together:
             self._turns = None
 
     async def _turn(self, asking: Sequence[_Asking]) -> None:
-        wants = [one.want for one in asking]
+        """Read for all that ask; first wait for an entry, when none of them can have more already."""
+        self._waiting = bool(self._last) and all(self._is_drained(one.want) for one in asking)
+        waited, wants = self._waiting, [one.want for one in asking]
         try:
-            waits = self._last
             seen = await (
-                self.puller.wait(self.stream, waits, wants) if waits else self.puller.pull(self.stream, wants)
+                self.puller.wait(self.stream, self._last, wants) if waited else self.puller.pull(self.stream, wants)
             )
         except Exception as error:
             self._last = ""
             for one in asking:
                 _fail(one, error)
             return
+        finally:
+            self._waiting = False
         self._round, self._last = self._round + 1, seen.last
         for one, rows in zip(asking, seen.rows, strict=True):
-            self._serve(one, rows, ended=bool(waits) and not seen.rung)
-        for late in self._asking.values():
-            if late not in asking and not late.rows.done():
-                late.rows.set_result(None)
+            self._serve(one, rows, ended=waited and not seen.rung)
 
     def _serve(self, one: _Asking, rows: Sequence[Row] | str, *, ended: bool) -> None:
         if isinstance(rows, str):
@@ -202,8 +214,13 @@ class SharedGroups(RedisGroups):
 
     def __init__(self, writer: Redis, reader: Client, together: Together) -> None:
         super().__init__(writer, reader)
-        self._together = together
+        self._together, self._group = together, ""
 
     async def read(self, streams: Sequence[str], group: str, consumer: str, count: int, block_ms: int) -> Sequence[Row]:
         """See Groups. The streams are the one that is read together."""
+        self._group = group
         return await self._together.read(Want(group, consumer, count))
+
+    async def unblock(self) -> None:
+        """See Groups. The others' reads end too, and they read again."""
+        await self._together.end(self._group, super().unblock)

@@ -146,13 +146,14 @@ class MemoryShared(MemoryGroups):
 
     def __init__(self, server: MemoryServer, reader: MemoryGroups, together: Together) -> None:
         super().__init__(server)
-        self._reader, self._together = reader, together
+        self._reader, self._together, self._name = reader, together, ""
 
     async def read(self, streams: Sequence[str], group: str, consumer: str, count: int, block_ms: int) -> Sequence[Row]:
+        self._name = group
         return await self._together.read(Want(group, consumer, count))
 
     async def unblock(self) -> None:
-        await self._reader.unblock()
+        await self._together.end(self._name, self._reader.unblock)
 
 
 class MemoryRuns:

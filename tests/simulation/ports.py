@@ -69,12 +69,14 @@ class RemoteGroups:
         self._wire, self._shared = wire, shared
         self._plain = cast(Groups, Remote(wire, "groups"))
         self._reader: JournaledGroups | None = None
+        self._group = ""
 
     async def ensure(self, stream: str, group: str) -> None:
         await self._plain.ensure(stream, group)
 
     async def read(self, streams: Sequence[str], group: str, consumer: str, count: int, block_ms: int) -> Sequence[Row]:
         if self._shared is not None:
+            self._group = group
             return await self._shared[1].read(Want(group, consumer, count))
         return await self._wire.read(lambda: self._begin().read(streams, group, consumer, count, block_ms), group)
 
@@ -84,7 +86,7 @@ class RemoteGroups:
 
     async def unblock(self) -> None:
         if self._shared is not None:
-            await self._shared[0].unblock()
+            await self._shared[1].end(self._group, self._shared[0].unblock)
         if self._reader is not None:
             await self._reader.unblock()
 
