@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from runtime.group_spec import Spec
 from runtime.groups import Row
+from runtime.jointly import Verdicts
 from runtime.runs import Runs, cut_short
 from runtime.scripts import Answer, DeadLetter, Ending, Scripts
 from runtime.seals import Seals
@@ -21,10 +22,11 @@ _GAVE_UP = Failure(
 
 
 class Acts:
-    """Implements runtime.consume.Acts for one publisher."""
+    """Implements runtime.consume.Acts for one publisher. verdicts: where they go, else to `scripts`."""
 
-    def __init__(self, scripts: Scripts, runs: Runs, seals: Seals) -> None:
+    def __init__(self, scripts: Scripts, runs: Runs, seals: Seals, verdicts: Verdicts | None = None) -> None:
         self._scripts, self._runs, self._seals = scripts, runs, seals
+        self._verdicts = verdicts or scripts
 
     async def decided(self, delivery: Delivery, outcome: Decided) -> None:
         """Sign and store the verdict; the script acknowledges and moves the run on."""
@@ -37,7 +39,7 @@ class Acts:
             frame, headers = shown.payload, shown.headers
             ending = self._seals.ending(fact, 0)
         grant = verdict.grant
-        await self._scripts.verdict(
+        await self._verdicts.verdict(
             Answer(
                 run=verdict.run,
                 family=verdict.family,

@@ -24,6 +24,7 @@ from runtime.disk import ALWAYS, WAITAOF, Disk, promise_of
 from runtime.door import Bounds
 from runtime.group_spec import Counters
 from runtime.groups import Groups, RedisGroups
+from runtime.jointly import Jointly
 from runtime.lease import Leases, RunHandler
 from runtime.names import lane_key, prefix, push_channel
 from runtime.places import Announcer, Capacities, Places
@@ -33,6 +34,7 @@ from runtime.runs import RedisRuns
 from runtime.scripts import RedisScripts
 from runtime.seals import Seals
 from runtime.sentinel import Sentinels
+from runtime.together import RedisPuller, SharedGroups, Together
 from runtime.topology import Topology, TopologyError, load
 from schemas.errors import HeadraceError
 
@@ -193,6 +195,7 @@ class Context:
     runs: RedisRuns
     sentinels: Sentinels | None = None
     _readers: list[Client] = field(default_factory=list)
+    _together: dict[str, tuple[Client, Together]] = field(default_factory=dict)
 
     @classmethod
     async def open(
@@ -271,11 +274,21 @@ class Context:
         await client.connect()
         return client
 
-    async def groups(self, name: str) -> Groups:
-        """What one engine asks of the server, over a connection of its own, which lives as long as this context."""
+    async def groups(self, name: str, together: str = "") -> Groups:
+        """What one engine asks of the server, over a connection that lives as long as this context: one of its own, or
+        that of all engines of this process that read the stream `together`."""
+        if not together:
+            return RedisGroups(self.redis, await self._kept_reader(name))
+        if together not in self._together:
+            reader = await self._kept_reader(f"{name}+")
+            puller = RedisPuller(self.redis, reader)
+            self._together[together] = reader, Together(together, puller, self.clock)
+        return SharedGroups(self.redis, *self._together[together])
+
+    async def _kept_reader(self, name: str) -> Client:
         reader = await self.reader(name)
         self._readers.append(reader)
-        return RedisGroups(self.redis, reader)
+        return reader
 
 
 class RunBodies:
@@ -284,10 +297,10 @@ class RunBodies:
     def __init__(self, runs: RedisRuns, seals: Seals) -> None:
         self._runs, self._seals = runs, seals
 
-    async def body(self, run: str) -> bytes | None:
+    async def body(self, run: str, sealed: bytes = b"") -> bytes | None:
         """The opened body, or None when the run has ended."""
-        sealed = await self._runs.checking_body(run)
-        return self._seals.open_body(run, sealed) if sealed is not None else None
+        found = sealed or await self._runs.checking_body(run)
+        return self._seals.open_body(run, found) if found is not None else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -318,6 +331,10 @@ class Workers:
     heir_of: str = ""
     engines: list[Engine] = field(default_factory=list)
     announcers: list[Announcer] = field(default_factory=list)
+    _jointly: Jointly = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._jointly = Jointly(self.context.scripts)
 
     async def start(self) -> None:
         """Connect readers, create groups, begin. Unavailable when the server is away."""
@@ -380,12 +397,13 @@ class Workers:
         leases = await self._leases(stage, seals, number) if stage.run_handler else None
         handler = leases.as_handler() if leases else stage.handler
         assert handler is not None, f"stage {stage.group} has no handler"
+        together = self._together(stage, stream, number)
         engine = Engine(
             spec=spec,
             streams=_streams(c.topology, stage, stream, number),
-            groups=await c.groups(f"{stage.group}:{number}"),
+            groups=await c.groups(f"{stage.group}:{number}", together),
             scripts=c.scripts,
-            acts=Acts(c.scripts, c.runs, seals),
+            acts=Acts(c.scripts, c.runs, seals, self._jointly if together else None),
             handler=handler,
             consumer=c.consumer,
             verifier=Verifier(c.ring),
@@ -397,6 +415,13 @@ class Workers:
         if leases is not None:
             leases.engine = engine
         return engine
+
+    def _together(self, stage: Stage, stream: str, number: int) -> str:
+        """The key that the stage and others of this process read, each entry as soon as it is there; "" = it alone."""
+        declared = self.context.topology.streams[stream]
+        served = {other.group for other in self.stages}
+        eager = {group for group, spec in declared.groups.items() if group in served and not spec.pace}
+        return declared.key.replace("{p}", prefix(number)) if stage.group in eager and len(eager) > 1 else ""
 
     async def _leases(self, stage: Stage, seals: Seals, number: int) -> Leases:
         c = self.context

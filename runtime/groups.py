@@ -21,11 +21,12 @@ COMMANDS = "xlen xrange xrevrange xinfo xpending xclaim xack xdel xtrim xgroup|c
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One entry as read: the stream's key, its id, its fields."""
+    """One entry as read: the stream's key, its id, its fields; the sealed body of its run where that came along."""
 
     stream: str
     entry: str
     fields: Mapping[bytes, bytes]
+    body: bytes = b""
 
 
 class GroupLost(Exception):

@@ -41,5 +41,11 @@ class Item:
 def delivery_of(row: Row, envelope: Envelope, event: object, starts: int) -> Delivery:
     """An entry as its handler gets it."""
     return Delivery(
-        stream=row.stream, entry=row.entry, envelope=envelope, event=event, starts=starts, fields=row.fields
+        stream=row.stream,
+        entry=row.entry,
+        envelope=envelope,
+        event=event,
+        starts=starts,
+        fields=row.fields,
+        body=row.body,
     )

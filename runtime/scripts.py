@@ -40,6 +40,7 @@ _ALLOW_OOM = frozenset(
         "archived",
         "forget",
         "places",
+        "pull",
     }
 )
 #: What `archived` says.
@@ -194,6 +195,10 @@ class Scripts(Protocol):
         """(moved the run, its state now: checking | queued | running | ended | gone)."""
         ...
 
+    async def verdicts(self, answers: Sequence[Answer]) -> tuple[bool, str]:
+        """The same for answers of several families about one run, in one step."""
+        ...
+
     async def claim(self, run: str, stream: str, entry: str, consumer: str, owner: str) -> Claim: ...
 
     async def flush(self, run: str, owner: str, last: int, frame: SealedFrame) -> str:
@@ -270,31 +275,15 @@ class RedisScripts:
         return bool(await self._redis.script(source("forget"), _kept_keys(run), ()))
 
     async def verdict(self, answer: Answer) -> tuple[bool, str]:
-        p = prefix_of(answer.run)
-        fact = answer.ending
-        reply = await self._redis.script(
-            source("verdict"),
-            (f"{p}:run:{answer.run}", f"{p}:requests"),
-            (
-                p,
-                answer.run,
-                answer.family,
-                answer.entry,
-                answer.outcome,
-                answer.stored,
-                answer.pool,
-                answer.lane,
-                answer.tenant,
-                answer.frame,
-                fact.kind if fact else "",
-                fact.signed.e if fact else "",
-                fact.signed.s if fact else "",
-                self.retention_ms,
-                answer.headers,
-                answer.policy,
-                *(answer.weight, answer.cost, answer.priority),
-            ),
-        )
+        return await self.verdicts([answer])
+
+    async def verdicts(self, answers: Sequence[Answer]) -> tuple[bool, str]:
+        run = answers[0].run
+        p = prefix_of(run)
+        args: list[str | bytes | int] = [p, run, self.retention_ms]
+        for answer in answers:
+            args += _answer_args(answer)
+        reply = await self._redis.script(source("verdict"), (f"{p}:run:{run}", f"{p}:requests"), args)
         return bool(reply[0]), reply[1].decode()
 
     async def claim(self, run: str, stream: str, entry: str, consumer: str, owner: str) -> Claim:
@@ -436,3 +425,15 @@ class RedisScripts:
 def _kept_keys(run: str) -> tuple[str, str, str]:
     p = prefix_of(run)
     return f"{p}:run:{run}", f"{p}:reply:{run}", kept_key(run)
+
+
+def _answer_args(answer: Answer) -> tuple[str | bytes | int, ...]:
+    """One family's part of the verdict script's ARGV."""
+    fact = answer.ending
+    return (
+        *(answer.family, answer.entry, answer.outcome, answer.stored),
+        *(answer.pool, answer.lane, answer.tenant),
+        *(answer.frame, answer.headers),
+        *((fact.kind, fact.signed.e, fact.signed.s) if fact else ("", "", "")),
+        *(answer.policy, answer.weight, answer.cost, answer.priority),
+    )

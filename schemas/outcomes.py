@@ -20,7 +20,8 @@ class Delivery:
     """One entry handed to a handler, signature checked.
 
     stream: the full key. entry: the stream id. starts: how often it was started before, 0 = fresh.
-    fields: the raw entry, for facts with their extra fields."""
+    fields: the raw entry, for facts with their extra fields. body: the run's body as it lies, where it was read along
+    with the entry, else empty."""
 
     stream: str
     entry: str
@@ -28,6 +29,7 @@ class Delivery:
     event: Any
     starts: int = 0
     fields: Mapping[bytes, bytes] = field(default_factory=dict)
+    body: bytes = b""
 
     @property
     def run(self) -> str:

@@ -285,6 +285,7 @@ class Publisher(Protocol):
 class Bodies(Protocol):
     """The sealed body of a run, opened, for those who judge it."""
 
-    async def body(self, run: str) -> bytes | None:
-        """The normalised JSON, or None when the run is no longer in `checking` (decided: just acknowledge)."""
+    async def body(self, run: str, sealed: bytes = b"") -> bytes | None:
+        """The normalised JSON, or None when the run is no longer in `checking` (decided: just acknowledge). sealed: the
+        body as it lies, for whoever has it already."""
         ...

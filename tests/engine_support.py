@@ -13,6 +13,7 @@ from runtime.acceptance import Acceptance
 from runtime.acts import Acts
 from runtime.consume import Engine
 from runtime.group_spec import Spec
+from runtime.groups import Groups
 from runtime.lease import Leases, RunHandler
 from runtime.names import prefix
 from runtime.places import Places
@@ -96,6 +97,7 @@ class House:
         start: bool = True,
         places: Places | None = None,
         heir_of: str = "",
+        groups: Groups | None = None,
         **spec: Any,
     ) -> Engine:
         """A consumer of a group; it runs unless told otherwise."""
@@ -104,7 +106,7 @@ class House:
         made = Engine(
             spec=Spec(**{**known, **spec}),
             streams=lambda: keys,
-            groups=await self.world.groups(),
+            groups=groups or await self.world.groups(),
             scripts=self.world.scripts,
             acts=Acts(self.world.scripts, self.world.runs, seals(group)),
             handler=handler,

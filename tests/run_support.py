@@ -14,12 +14,22 @@ from base.ids import SystemRandom, mint_run_id
 from runtime.acceptance import Acceptance
 from runtime.client import Address, Client
 from runtime.groups import Groups, RedisGroups
-from runtime.memory import MemoryCommands, MemoryGroups, MemoryPush, MemoryRuns, MemoryScripts, MemoryServer
+from runtime.memory import (
+    MemoryCommands,
+    MemoryGroups,
+    MemoryPuller,
+    MemoryPush,
+    MemoryRuns,
+    MemoryScripts,
+    MemoryServer,
+    MemoryShared,
+)
 from runtime.memory.server import text_of
 from runtime.names import kept_key, prefix, prefix_of, starts_key
 from runtime.push import Push, RedisPush
 from runtime.runs import RedisRuns, Runs
 from runtime.scripts import Answer, Ending, RedisScripts, Scripts, SealedFrame, Seat
+from runtime.together import RedisPuller, SharedGroups, Together
 from schemas.envelope import Signed
 from schemas.ports import Redis
 
@@ -44,6 +54,10 @@ class World(Protocol):
     def redis(self) -> Redis: ...
 
     async def groups(self) -> Groups: ...
+
+    async def together(self, stream: str, count: int) -> list[Groups]:
+        """So many groups that read the stream together."""
+        ...
 
     async def entries(self, stream: str) -> list[Entry]: ...
 
@@ -94,6 +108,11 @@ class MemoryWorld:
 
     async def groups(self) -> Groups:
         return MemoryGroups(self.server)
+
+    async def together(self, stream: str, count: int) -> list[Groups]:
+        reader = MemoryGroups(self.server)
+        shared = Together(stream, MemoryPuller(self.server, reader), CLOCK)
+        return [MemoryShared(self.server, reader, shared) for _ in range(count)]
 
     async def entries(self, stream: str) -> list[Entry]:
         found = self.server.streams.get(stream)
@@ -173,10 +192,18 @@ class RedisWorld:
         await self.redis.close()
 
     async def groups(self) -> Groups:
+        return RedisGroups(self.redis, await self._reader())
+
+    async def together(self, stream: str, count: int) -> list[Groups]:
+        reader = await self._reader()
+        shared = Together(stream, RedisPuller(self.redis, reader), CLOCK)
+        return [SharedGroups(self.redis, reader, shared) for _ in range(count)]
+
+    async def _reader(self) -> Client:
         reader = Client(self.address, CLOCK, CHANCE, name="test:reader", silence=12)
         await reader.connect()
         self._readers.append(reader)
-        return RedisGroups(self.redis, reader)
+        return reader
 
     async def entries(self, stream: str) -> list[Entry]:
         rows = await self.redis.execute("XRANGE", stream, "-", "+")

@@ -1,16 +1,19 @@
--- verdict: store one family's answer once; whoever completes the set moves the run on.
+-- verdict: store the answers of some families once; whoever completes the set moves the run on.
 -- KEYS  1 {p}:run:<run>   2 {p}:requests
--- ARGV  1 p  2 run  3 family  4 entry ('' = none to acknowledge)  5 outcome  6 stored verdict ('' when missing)
---       7 pool  8 lane  9 tenant  10 sealed frame  11 fact kind  12 fact e  13 fact s  14 retention ms  15 frame headers
---       16 what happens when the last watcher leaves ('' = as accepted)  17 weight  18 cost  19 priority at the gate
+-- ARGV  1 p  2 run  3 retention ms  then for each family:
+--       1 family  2 entry ('' = none to acknowledge)  3 outcome  4 stored verdict ('' when missing)
+--       5 pool  6 lane  7 tenant  8 sealed frame  9 frame headers  10 fact kind  11 fact e  12 fact s
+--       13 what happens when the last watcher leaves ('' = as accepted)  14 weight  15 cost  16 priority at the gate
 -- Returns {moved, state}: moved 1 when this call cleared or refused the run.
 -- A run that nobody watches any more follows its policy from here on, now that authorization has said it.
 -- Authorization outranks: nothing is decided before it has answered, and its refusal is the one that is shown.
-local p, run, family = ARGV[1], ARGV[2], ARGV[3]
+local p, run, EACH = ARGV[1], ARGV[2], 16
 local r = hash(KEYS[1])
 
 local function ack()
-  if ARGV[4] ~= '' then call('XACK', KEYS[2], family, ARGV[4]) end
+  for i = 4, #ARGV, EACH do
+    if ARGV[i + 1] ~= '' then call('XACK', KEYS[2], ARGV[i], ARGV[i + 1]) end
+  end
 end
 
 if r.state ~= 'checking' then
@@ -18,44 +21,48 @@ if r.state ~= 'checking' then
   return {0, r.state or 'gone'}
 end
 
-local due, wanted = words(r.families), false
-for _, name in ipairs(due) do wanted = wanted or name == family end
-if wanted and not r['o:' .. family] then
-  local fields = {'o:' .. family, ARGV[5]}
-  local function put(name, value)
-    if value ~= '' then
-      fields[#fields + 1] = name
-      fields[#fields + 1] = value
-      r[name] = value
-    end
+local due, wanted, fields = words(r.families), {}, {}
+for _, name in ipairs(due) do wanted[name] = true end
+
+local function put(name, value)
+  if value ~= '' then
+    fields[#fields + 1] = name
+    fields[#fields + 1] = value
+    r[name] = value
   end
-  put('v:' .. family, ARGV[6])
-  if ARGV[5] == 'refuse' then
-    put('rd:' .. family, ARGV[10])
-    put('re:' .. family, ARGV[12])
-    put('rs:' .. family, ARGV[13])
-    put('rh:' .. family, ARGV[15])
-  end
-  if family == 'authorization' then
-    put('pool', ARGV[7])
-    put('lanename', ARGV[8])
-    put('tenant', ARGV[9])
-    put('policy', ARGV[16])
-    put('weight', ARGV[17])
-    put('cost', ARGV[18])
-    put('priority', ARGV[19])
-    if (r.watchers or '') == '' and ARGV[5] ~= 'refuse' and depart(p, run, r.policy) == 'cancel' then
-      put('cancel', r.leaver or 'client')  -- whoever claims it before it is ended stops at once
-    end
-  end
-  call('HSET', KEYS[1], unpack(fields))
-  r['o:' .. family] = ARGV[5]
 end
+
+for i = 4, #ARGV, EACH do
+  local family, outcome = ARGV[i], ARGV[i + 2]
+  if wanted[family] and not r['o:' .. family] then
+    put('o:' .. family, outcome)
+    put('v:' .. family, ARGV[i + 3])
+    if outcome == 'refuse' then
+      put('rd:' .. family, ARGV[i + 7])
+      put('rh:' .. family, ARGV[i + 8])
+      put('re:' .. family, ARGV[i + 10])
+      put('rs:' .. family, ARGV[i + 11])
+    end
+    if family == 'authorization' then
+      put('pool', ARGV[i + 4])
+      put('lanename', ARGV[i + 5])
+      put('tenant', ARGV[i + 6])
+      put('policy', ARGV[i + 12])
+      put('weight', ARGV[i + 13])
+      put('cost', ARGV[i + 14])
+      put('priority', ARGV[i + 15])
+      if (r.watchers or '') == '' and outcome ~= 'refuse' and depart(p, run, r.policy) == 'cancel' then
+        put('cancel', r.leaver or 'client')  -- whoever claims it before it is ended stops at once
+      end
+    end
+  end
+end
+if #fields > 0 then call('HSET', KEYS[1], unpack(fields)) end
 
 local function refuse(by)
   local frame = {kind = 'error', n = 1, d = r['rd:' .. by], h = r['rh:' .. by] or ''}
   local fact = {kind = 'RequestRefused', e = r['re:' .. by], s = r['rs:' .. by], outcome = 'refused'}
-  finish(p, run, r, frame, fact, ARGV[14])
+  finish(p, run, r, frame, fact, ARGV[3])
 end
 
 local function clear()

@@ -8,8 +8,17 @@ one MemoryServer; its time is the clock's, so a bent clock bends deadlines and i
 """
 
 from runtime.memory.commands import MemoryCommands
-from runtime.memory.readers import MemoryGroups, MemoryPush, MemoryRuns
+from runtime.memory.readers import MemoryGroups, MemoryPuller, MemoryPush, MemoryRuns, MemoryShared
 from runtime.memory.scripts import MemoryScripts
 from runtime.memory.server import MemoryServer
 
-__all__ = ["MemoryCommands", "MemoryGroups", "MemoryPush", "MemoryRuns", "MemoryScripts", "MemoryServer"]
+__all__ = [
+    "MemoryCommands",
+    "MemoryGroups",
+    "MemoryPuller",
+    "MemoryPush",
+    "MemoryRuns",
+    "MemoryScripts",
+    "MemoryServer",
+    "MemoryShared",
+]

@@ -1,16 +1,21 @@
-"""MemoryGroups, MemoryRuns, MemoryPush: reading from a MemoryServer as from a server."""
+"""MemoryGroups, MemoryPuller, MemoryRuns, MemoryPush: reading from a MemoryServer as from a server."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from base.ids import is_run_id
 from runtime.groups import GroupLost, Row
-from runtime.memory.server import Group, Held, MemoryServer, text_of
-from runtime.names import kept_key, once_key, prefix_of, starts_key
+from runtime.memory.server import Group, Held, MemoryServer, id_of, text_of
+from runtime.names import kept_key, once_key, prefix_of, starts_key, stream_prefix
 from runtime.push import Listener
+from runtime.together import BLOCK_MS, BODY_BYTES, Pulled, Together, Want
 from schemas.frames import StoredFrame
+
+_RUN = re.compile(rb'"run":"([0-9A-Za-z-]+)"')
 
 
 class MemoryGroups:
@@ -18,7 +23,7 @@ class MemoryGroups:
 
     def __init__(self, server: MemoryServer) -> None:
         self._server = server
-        self._interrupted = False
+        self.interrupted = False
 
     async def ensure(self, stream: str, group: str) -> None:
         await self._server.turn()
@@ -26,7 +31,7 @@ class MemoryGroups:
 
     async def read(self, streams: Sequence[str], group: str, consumer: str, count: int, block_ms: int) -> Sequence[Row]:
         """Waiting ends by an entry, by `unblock`, by the loss of a group, or by the time."""
-        self._interrupted = False
+        self.interrupted = False
         timer = asyncio.ensure_future(self._server.clock.sleep(block_ms / 1000))
         try:
             with self._server.waiting(streams) as bell:
@@ -34,14 +39,14 @@ class MemoryGroups:
                 while True:
                     await self._server.turn()
                     bell.clear()
-                    rows = self._give(streams, group, consumer, count)
-                    if rows or timer.done() or self._interrupted:
+                    rows = self.give(streams, group, consumer, count)
+                    if rows or timer.done() or self.interrupted:
                         return rows
                     await bell.wait()
         finally:
             timer.cancel()
 
-    def _give(self, streams: Sequence[str], name: str, consumer: str, count: int) -> list[Row]:
+    def give(self, streams: Sequence[str], name: str, consumer: str, count: int) -> list[Row]:
         rows: list[Row] = []
         for key in streams:
             group = self._group(key, name)
@@ -61,7 +66,7 @@ class MemoryGroups:
 
     async def unblock(self) -> None:
         await self._server.turn()
-        self._interrupted = True
+        self.interrupted = True
         self._server.wake()
 
     async def ack(self, stream: str, group: str, entries: Sequence[tuple[str, bool]]) -> None:
@@ -85,6 +90,70 @@ class MemoryGroups:
     async def losses(self) -> int:
         await self._server.turn()
         return 0
+
+
+class MemoryPuller:
+    """Twin of runtime.together.RedisPuller; `groups` are whose entries it hands out."""
+
+    def __init__(self, server: MemoryServer, groups: MemoryGroups) -> None:
+        self._server, self._groups = server, groups
+
+    async def pull(self, stream: str, wants: Sequence[Want]) -> Pulled:
+        await self._server.turn()
+        return self._pull(stream, wants, rung=False)
+
+    async def wait(self, stream: str, last: str, wants: Sequence[Want]) -> Pulled:
+        self._groups.interrupted = False
+        timer = asyncio.ensure_future(self._server.clock.sleep(BLOCK_MS / 1000))
+        try:
+            with self._server.waiting((stream,)) as bell:
+                timer.add_done_callback(lambda _: bell.set())
+                while True:
+                    await self._server.turn()
+                    bell.clear()
+                    rung = self._has(stream, last)
+                    if rung or timer.done() or self._groups.interrupted:
+                        return self._pull(stream, wants, rung=rung)
+                    await bell.wait()
+        finally:
+            timer.cancel()
+
+    def _has(self, stream: str, last: str) -> bool:
+        found = self._server.streams.get(stream)
+        return found is not None and any(True for _ in found.after(id_of(last)))
+
+    def _pull(self, stream: str, wants: Sequence[Want], *, rung: bool) -> Pulled:
+        said = [self._said(stream, want) for want in wants]
+        found = self._server.streams.get(stream)
+        return Pulled(text_of(max(found.entries, default=(0, 0))) if found else "0-0", said, rung)
+
+    def _said(self, stream: str, want: Want) -> Sequence[Row] | str:
+        try:
+            rows = self._groups.give((stream,), want.group, want.consumer, want.count)
+        except GroupLost as lost:
+            return str(lost)
+        return [replace(row, body=self._body(row)) for row in rows]
+
+    def _body(self, row: Row) -> bytes:
+        run = _RUN.search(row.fields.get(b"e", b""))
+        p = stream_prefix(row.stream)
+        body = self._server.bodies.get(f"{p}body:{run.group(1).decode()}", b"") if run else b""
+        return body if len(body) <= BODY_BYTES else b""
+
+
+class MemoryShared(MemoryGroups):
+    """Twin of runtime.together.SharedGroups. reader: the groups of the puller, shared by all that read together."""
+
+    def __init__(self, server: MemoryServer, reader: MemoryGroups, together: Together) -> None:
+        super().__init__(server)
+        self._reader, self._together, self._name = reader, together, ""
+
+    async def read(self, streams: Sequence[str], group: str, consumer: str, count: int, block_ms: int) -> Sequence[Row]:
+        self._name = group
+        return await self._together.read(Want(group, consumer, count))
+
+    async def unblock(self) -> None:
+        await self._together.end(self._name, self._reader.unblock)
 
 
 class MemoryRuns:

@@ -107,18 +107,28 @@ class MemoryScripts(MemoryEntries):
         return True
 
     async def verdict(self, answer: Answer) -> tuple[bool, str]:
+        return await self.verdicts([answer])
+
+    async def verdicts(self, answers: Sequence[Answer]) -> tuple[bool, str]:
         await self._server.turn()
-        p, run = prefix_of(answer.run), self._hash(answer.run)
+        name = answers[0].run
+        p, run = prefix_of(name), self._hash(name)
         moved = False
         if run is not None and run["state"] == b"checking":
             due = words(run, "families")
-            if answer.family in due and f"o:{answer.family}" not in run:
-                _store_answer(run, answer)
-                self._follow_policy(p, answer, run)
-            moved = self._decide(p, answer.run, run, due)
-        if answer.entry:
-            self._server.ack(f"{p}:requests", answer.family, answer.entry)
+            for answer in answers:
+                self._take_answer(p, answer, run, due)
+            moved = self._decide(p, name, run, due)
+        for answer in answers:
+            if answer.entry:
+                self._server.ack(f"{p}:requests", answer.family, answer.entry)
         return moved, run["state"].decode() if run is not None else "gone"
+
+    def _take_answer(self, p: str, answer: Answer, run: dict[str, bytes], due: Sequence[str]) -> None:
+        """The first answer of a family that must give one."""
+        if answer.family in due and f"o:{answer.family}" not in run:
+            _store_answer(run, answer)
+            self._follow_policy(p, answer, run)
 
     def _follow_policy(self, p: str, answer: Answer, run: dict[str, bytes]) -> None:
         """A run that nobody watches follows its policy once authorization has said it."""

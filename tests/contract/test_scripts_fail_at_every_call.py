@@ -20,6 +20,7 @@ from runtime.acceptance import Repeat
 from runtime.client import Client, ServerError
 from runtime.names import prefix_of
 from runtime.scripts import HEADS, DeadLetter, Held, RedisScripts, Scripts
+from runtime.together import RedisPuller, Want
 from schemas.ports import Mark
 from tests.run_support import (
     FAMILIES,
@@ -84,6 +85,7 @@ class Stage:
 
 
 _READING = {"places"}  # these write nothing
+_DELIVERING = {"pull"}  # asked again it delivers what is next; what it has delivered is pending, see below
 
 Prepare = Callable[[RedisWorld], Awaitable[Stage]]
 _STAGES: dict[str, Prepare] = {}
@@ -173,6 +175,15 @@ async def _verdicts(world: RedisWorld, before: Sequence[str], family: str, outco
 @stage
 async def _verdict_that_is_not_the_last(world: RedisWorld) -> Stage:
     return await _verdicts(world, (), "rules", "refuse", first=True)
+
+
+@stage
+async def _verdict_of_all_families_at_once(world: RedisWorld) -> Stage:
+    hands = Hands(world)
+    await hands.accept()
+    (entry,) = await hands.read(hands.requests, "rules", "c1")
+    said = [answer(hands.run, family, "pass", entry if family == "rules" else "") for family in FAMILIES]
+    return Stage(hands, lambda s: s.verdicts(said), hands.requests, "rules", entry)
 
 
 @stage
@@ -488,10 +499,35 @@ async def test_take_that_fails_counts_no_start_that_did_not_happen(valkey_cluste
     raise AssertionError("the script never ran through")
 
 
+async def test_pull_that_fails_leaves_each_entry_unread_or_pending(valkey_cluster: str) -> None:
+    async with open_world("valkey", lambda: valkey_cluster) as world:
+        assert isinstance(world, RedisWorld)
+        for nth in range(1, _MOST_CALLS):
+            await world.flush_all()
+            hands = Hands(world)
+            await hands.accept()
+            groups = await world.groups()
+            for family in FAMILIES:
+                await groups.ensure(hands.requests, family)
+            wants = [Want(family, "c1", 10) for family in FAMILIES]
+            puller = RedisPuller(Breaking(world.redis, nth), world.redis)
+            failed = False
+            try:
+                said = (await puller.pull(hands.requests, wants)).rows
+            except ServerError:
+                failed, said = True, []
+            for family in FAMILIES:
+                pending = len(await world.pending(hands.requests, family))
+                assert pending + await world.unread(hands.requests, family) == 1
+            if not failed and all(isinstance(rows, list) and len(rows) == 1 for rows in said):
+                return
+    raise AssertionError("the script never ran through")
+
+
 def test_every_script_is_prepared_here() -> None:
     scripts = {path.stem for path in Path(runtime.__file__).parent.glob("lua/*.lua")} - set(HEADS)
     here = {name.split("_")[0] for name in _STAGES}
-    assert here == scripts - _READING
+    assert here == scripts - _READING - _DELIVERING
 
 
 async def _prepared(world: RedisWorld, name: str) -> Stage:

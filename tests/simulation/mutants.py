@@ -18,7 +18,7 @@ from schemas.records import FactRecord, RequestRecord
 from storage.memory import MemoryRequests
 from tests.simulation.fleet import Engine
 from tests.simulation.processes import Worker
-from tests.simulation.wire import Wire
+from tests.simulation.wire import Wire, rows_of
 from tests.simulation.world import Bugs, P
 
 
@@ -104,21 +104,22 @@ class AckFirst(Wire):
     """A verdict's entry is acknowledged before the verdict is stored."""
 
     async def call(self, part: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if name == "verdict" and isinstance(args[0], Answer) and args[0].entry:
-            said = args[0]
-            await super().call("groups", "ack", (f"{P}:requests", said.family, [(said.entry, False)]), {})
+        answers: Sequence[Answer] = args[0] if name == "verdicts" else ()
+        for said in answers:
+            if said.entry:
+                await super().call("groups", "ack", (f"{P}:requests", said.family, [(said.entry, False)]), {})
         return await super().call(part, name, args, kwargs)
 
 
 class AckOnRead(Wire):
     """Facts are acknowledged when they are read (what a library calls at most once)."""
 
-    async def read(self, groups: Any, *args: Any) -> Any:
-        rows = await super().read(groups, *args)
-        for row in rows:
+    async def read(self, begin: Any, *groups: str) -> Any:
+        found = await super().read(begin, *groups)
+        for row in rows_of(found):
             if row.stream.endswith(":facts"):
-                await self.call("groups", "ack", (row.stream, args[1], [(row.entry, False)]), {})
-        return rows
+                await self.call("groups", "ack", (row.stream, groups[0], [(row.entry, False)]), {})
+        return found
 
 
 class NeverSettles(Wire):

@@ -27,6 +27,7 @@ from runtime.push import RedisPush
 from runtime.runs import RedisRuns
 from runtime.scripts import RedisScripts
 from runtime.sweeper import Sweeper
+from runtime.together import Together
 from schemas.errors import Unavailable
 from schemas.ports import Archive, Limits, Redis
 from schemas.routes import CHAT, MODERATIONS_POOL
@@ -36,7 +37,7 @@ from tests.simulation import settings
 from tests.simulation.chance import SimClock, SimRandom
 from tests.simulation.fleet import Engine, Ledger
 from tests.simulation.loop import HOME, Home, VirtualLoop
-from tests.simulation.ports import Remote, RemoteGroups, RemotePush
+from tests.simulation.ports import Remote, RemoteGroups, RemotePuller, RemotePush
 from tests.simulation.wire import Wire
 from workers.audit.app import build as build_audit
 from workers.audit.ports import Kept, Record
@@ -57,9 +58,15 @@ class SimContext(Context):
     """A process's Context whose connections are a wire."""
 
     wire: Wire
+    shared: dict[str, tuple[RemotePuller, Together]]
 
-    async def groups(self, name: str) -> Groups:
-        return RemoteGroups(self.wire)
+    async def groups(self, name: str, together: str = "") -> Groups:
+        if not together:
+            return RemoteGroups(self.wire)
+        if together not in self.shared:
+            puller = RemotePuller(self.wire)
+            self.shared[together] = puller, Together(together, puller, self.clock)
+        return RemoteGroups(self.wire, self.shared[together])
 
 
 class Process:
@@ -93,7 +100,7 @@ class Process:
             scripts=cast(RedisScripts, Remote(self.wire, "scripts")),
             runs=cast(RedisRuns, Remote(self.wire, "runs")),
         )
-        made.wire = self.wire
+        made.wire, made.shared = self.wire, {}
         return made
 
     @property

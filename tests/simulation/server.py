@@ -128,8 +128,8 @@ class JournaledGroups(MemoryGroups):
         super().__init__(redis.twins.memory)
         self._redis = redis
 
-    def _give(self, streams: Sequence[str], name: str, consumer: str, count: int) -> list[Row]:
-        rows = super()._give(streams, name, consumer, count)
+    def give(self, streams: Sequence[str], name: str, consumer: str, count: int) -> list[Row]:
+        rows = super().give(streams, name, consumer, count)
         if rows:
             self._redis.note("groups", "give", (streams, name, consumer, count), {})
         return rows
@@ -138,7 +138,7 @@ class JournaledGroups(MemoryGroups):
 def give(groups: MemoryGroups, streams: Sequence[str], name: str, consumer: str, count: int) -> None:
     """Hand out again what was handed out then."""
     try:
-        groups._give(streams, name, consumer, count)
+        groups.give(streams, name, consumer, count)
     except Exception:  # the stream is among what was lost
         return
 

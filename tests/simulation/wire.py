@@ -7,16 +7,19 @@ stops after sending does not stop the server; one that is cut off hears Unavaila
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 from runtime.groups import Row
+from runtime.together import Pulled
 from schemas.errors import Unavailable
 from tests.simulation.chance import SimRandom
 from tests.simulation.loop import Home, VirtualLoop
-from tests.simulation.server import JournaledGroups, Postgres, Redis, at_once, later
+from tests.simulation.server import Postgres, Redis, at_once, later
+
+T = TypeVar("T")
 
 _TRAVEL = (0.0001, 0.002)  # seconds one way
 _ROUTINE = frozenset({"tenure", "idle"})  # not worth a line when they find nothing
@@ -115,8 +118,8 @@ class Wire:
         self._heard = max(self._loop.time() + self._chance.uniform(*_TRAVEL), self._heard + _APART)
         self._loop.call_at(self._heard, later, self._loop, reply, result, error, context=self.context)
 
-    async def read(self, groups: Callable[[], JournaledGroups], *args: Any) -> Sequence[Row]:
-        """A read that waits on the server's side, whatever becomes of the reader meanwhile."""
+    async def read(self, begin: Callable[[], Coroutine[Any, Any, T]], *groups: str) -> T:
+        """A read for these groups that waits on the server's side, whatever becomes of the reader meanwhile."""
         if self.over:
             raise asyncio.CancelledError
         trap = self._trap("read")
@@ -126,12 +129,12 @@ class Wire:
             await asyncio.sleep(self._chance.uniform(*_TRAVEL))
             raise Unavailable("the server is away")
         reply = self._loop.create_future()
-        task = self._loop.create_task(groups().read(*args), context=self.redis.context)
+        task = self._loop.create_task(begin(), context=self.redis.context)
         self._open[reply] = task
         task.add_done_callback(lambda done: self._delivered(done, reply, trap), context=self.redis.context)
         try:
-            rows: Sequence[Row] = await reply
-            return rows
+            found: T = await reply
+            return found
         finally:
             task.cancel()
 
@@ -140,12 +143,13 @@ class Wire:
             self._open.pop(reply, None)
             return
         error = done.exception()
-        rows = None if error else done.result()
+        found = None if error else done.result()
+        rows = rows_of(found)
         if rows:
             self._tell(self.home.name, f"read {[row.entry for row in rows]}")
         if trap is not None and trap.after and rows:
             self._strike(trap.what if trap.what != "lose_reply" else "crash")
-        self._answer(reply, rows, error if isinstance(error, Exception) else None)
+        self._answer(reply, found, error if isinstance(error, Exception) else None)
 
     # --- pushes ---------------------------------------------------------------------------------------------------
 
@@ -208,3 +212,10 @@ def brief(result: Any, error: Exception | None) -> str:
     if state is not None:
         return str(state)
     return f"{len(result)}" if isinstance(result, list | dict | tuple | bytes | frozenset) else str(result)
+
+
+def rows_of(found: object) -> Sequence[Row]:
+    """The entries of a read, of whichever kind."""
+    if isinstance(found, Pulled):
+        return [row for rows in found.rows if not isinstance(rows, str) for row in rows]
+    return cast(Sequence[Row], found or ())

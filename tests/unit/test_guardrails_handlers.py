@@ -32,13 +32,13 @@ class Shelf:
         self.bodies = bodies
         self.asked: list[str] = []
 
-    async def body(self, run: str) -> bytes | None:
+    async def body(self, run: str, sealed: bytes = b"") -> bytes | None:
         self.asked.append(run)
         return self.bodies.get(run)
 
 
 class AwayShelf:
-    async def body(self, run: str) -> bytes | None:
+    async def body(self, run: str, sealed: bytes = b"") -> bytes | None:
         raise Unavailable("no store")
 
 

@@ -1,0 +1,64 @@
+"""Verdicts of several families about one run, given in one moment by one process, as one step of the server.
+
+The families of a process that read together answer together, but for a few turns of the loop. Each answer waits until
+none has come for some turns; a turn is microseconds, a script tens of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from runtime.scripts import Answer, Scripts
+
+_QUIET = 3  # turns of the loop without a further answer
+
+
+class Verdicts(Protocol):
+    """Where a family's answer goes: Scripts, or Jointly."""
+
+    async def verdict(self, answer: Answer) -> tuple[bool, str]: ...
+
+
+@dataclass(slots=True)
+class Jointly:
+    """Implements Verdicts over Scripts; one per process."""
+
+    scripts: Scripts
+    _waiting: dict[str, list[tuple[Answer, asyncio.Future[tuple[bool, str]]]]] = field(default_factory=dict)
+    _quiet: int = 0
+    _steps: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def verdict(self, answer: Answer) -> tuple[bool, str]:
+        """See Scripts.verdict; `moved` is true for all answers that went with the one that moved the run."""
+        loop = asyncio.get_running_loop()
+        mine: asyncio.Future[tuple[bool, str]] = loop.create_future()
+        if not self._waiting:
+            loop.call_soon(self._look, loop)
+        self._waiting.setdefault(answer.run, []).append((answer, mine))
+        self._quiet = 0
+        return await mine
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._quiet += 1
+        if self._quiet <= _QUIET:
+            loop.call_soon(self._look, loop)
+            return
+        runs, self._waiting = self._waiting, {}
+        for said in runs.values():
+            step = loop.create_task(self._tell(said), name="verdicts")
+            self._steps.add(step)
+            step.add_done_callback(self._steps.discard)
+
+    async def _tell(self, said: list[tuple[Answer, asyncio.Future[tuple[bool, str]]]]) -> None:
+        try:
+            seen = await self.scripts.verdicts([answer for answer, _ in said])
+        except Exception as error:
+            for _, future in said:
+                if not future.done():
+                    future.set_exception(error)
+        else:
+            for _, future in said:
+                if not future.done():
+                    future.set_result(seen)
