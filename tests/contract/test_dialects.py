@@ -8,6 +8,7 @@ import pytest
 from providers.errors import Broken, ConnectFailed, FirstByteTimeout, IdleTimeout, TotalTimeout, UpstreamFault
 from providers.fake import JSON, Cut, Delay, FakeTransport, Hang, Head, Piece, Refuse, Script
 from providers.http import HttpTransport
+from providers.httptools_transport import HttptoolsTransport
 from providers.openai_openai import DONE, ChatStream
 from providers.ports import Timeouts, Transport
 from providers.sse import Splitter
@@ -26,9 +27,16 @@ async def scripted(scripts: Sequence[Script]) -> AsyncIterator[Opened]:
     assert transport.open_now == 0, "an answer was left open"
 
 
+def over_http(scripts: Sequence[Script]) -> AbstractAsyncContextManager[Opened]:
+    return over(HttpTransport(CLOCK), scripts)
+
+
+def over_httptools(scripts: Sequence[Script]) -> AbstractAsyncContextManager[Opened]:
+    return over(HttptoolsTransport(CLOCK), scripts)
+
+
 @asynccontextmanager
-async def over_http(scripts: Sequence[Script]) -> AsyncIterator[Opened]:
-    transport = HttpTransport(CLOCK)
+async def over(transport: Transport, scripts: Sequence[Script]) -> AsyncIterator[Opened]:
     async with script_server(scripts) as server:
         refused = isinstance(scripts[0][0], Refuse)
         try:
@@ -37,7 +45,7 @@ async def over_http(scripts: Sequence[Script]) -> AsyncIterator[Opened]:
             await transport.close()
 
 
-@pytest.fixture(params=[scripted, over_http], ids=["fake", "http"])
+@pytest.fixture(params=[scripted, over_http, over_httptools], ids=["fake", "http", "httptools"])
 def stage(request: pytest.FixtureRequest) -> Stage:
     chosen: Stage = request.param
     return chosen
