@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 
 from base import logs, metrics
 from base.clock import Clock
@@ -137,8 +136,11 @@ class StreamWatch:
     async def _wait(self, seconds: float) -> None:
         """Until something arrives, or the time is over."""
         self._ring.clear()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._ring.wait(), seconds)
+        timer = asyncio.get_running_loop().call_later(seconds, self._ring.set)
+        try:
+            await self._ring.wait()
+        finally:
+            timer.cancel()
 
     async def _catch_up(self, until: float) -> None:
         """Read one page from the last place; caught up when it is empty, the run is still there, and no push came
