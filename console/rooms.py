@@ -308,6 +308,7 @@ def _redis_check(context: Context) -> Callable[[], Awaitable[str]]:
 def _ready(house: House, rooms: Sequence[str]) -> Message:
     gc.collect()
     gc.freeze()  # what stands now stands till the end: the collector need not look at it again
+    gc.set_threshold(10_000, 20, 20)  # a run makes thousands of objects and few cycles
     consumer, port = house.context.consumer, house.health.port
     log.info("ready", rooms=list(rooms), consumer=consumer, health_port=port, **house.addresses)
     return {

@@ -24,7 +24,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, ended: Callable[[Connection], None]) -> None:
         self.answer: Answer | None = None
         self.fault: UpstreamFault | None = None
-        self._ended = ended
+        self._ended, self._loop = ended, asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._paused = False
@@ -39,11 +39,17 @@ class Connection(asyncio.Protocol):
         return self.answer
 
     async def arrival(self) -> None:
-        """Until something has arrived, or nothing more will. One waits at a time; cancelling it loses nothing."""
+        """Until something has arrived, nothing more will, or `nudge`. One waits at a time; cancelling it loses
+        nothing."""
         if self._paused:
             self._resume()
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._waiter = self._loop.create_future()
         await self._waiter
+
+    def nudge(self) -> None:
+        """End the present wait."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     @property
     def idle(self) -> bool:
@@ -69,7 +75,7 @@ class Connection(asyncio.Protocol):
         self.fault = self.fault or fault or Broken("the call was closed")
         if self._transport is not None:
             self._transport.abort()
-        self._wake()
+        self.nudge()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by isinstance
@@ -86,16 +92,14 @@ class Connection(asyncio.Protocol):
             return
         if answer.size > READ_AHEAD and not answer.complete:
             self._pause()
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        self.nudge()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         answer = self.answer
         if answer is not None and self.fault is None and not answer.end():
             self.fault = Broken(_SHORT if answer.has_head else _SILENT)
-        self._wake()
+        self.nudge()
         self._ended(self)
 
     def _pause(self) -> None:
@@ -107,7 +111,3 @@ class Connection(asyncio.Protocol):
         self._paused = False
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)

@@ -187,6 +187,14 @@ class HttpResponse:
             self.close()
         return piece
 
+    async def read_within(self, seconds: float) -> bytes | None:
+        """See providers.ports.UpstreamResponse."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self.read()
+        except TimeoutError:
+            return None
+
     def _unread(self) -> bytes:
         """What had arrived before the connection broke, which aiohttp would drop by raising first; then b""."""
         content = self._answer.content

@@ -145,6 +145,19 @@ class Response:
             self._rearm()
         return answer.take()
 
+    async def read_within(self, seconds: float) -> bytes | None:
+        """See providers.ports.UpstreamResponse."""
+        answer = self._answer
+        if not answer.pieces and not answer.complete:
+            timer = asyncio.get_running_loop().call_later(seconds, self._connection.nudge)
+            try:
+                await self._arrival()
+            finally:
+                timer.cancel()
+            if not answer.pieces and not answer.complete and self._connection.fault is None:
+                return None
+        return await self.read()
+
     async def drain(self, seconds: float) -> None:
         """See providers.ports.UpstreamResponse."""
         if not self._answer.complete:

@@ -37,6 +37,10 @@ class UpstreamResponse(Protocol):
         A cancelled read loses nothing: the next one goes on. FirstByteTimeout, IdleTimeout, TotalTimeout, Broken."""
         ...
 
+    async def read_within(self, seconds: float) -> bytes | None:
+        """The same, or None when nothing came in that time."""
+        ...
+
     async def drain(self, seconds: float) -> None:
         """Wait at most `seconds` for the end of the body, so that the connection can be used again; then close."""
         ...

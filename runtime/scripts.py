@@ -15,6 +15,8 @@ from functools import lru_cache
 from importlib import resources
 from typing import Protocol
 
+import msgspec
+
 from base.replies import pairs
 from runtime.acceptance import Acceptance, Accepted, Repeat, args_of, keys_of, read
 from runtime.names import prefix_of, starts_key, stream_prefix
@@ -53,8 +55,7 @@ def source(name: str) -> str:
     return head + "".join((folder / f"{part}.lua").read_text() for part in (*HEADS, name))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SealedFrame:
+class SealedFrame(msgspec.Struct, frozen=True, kw_only=True):
     """A frame as it is stored: payload sealed for its place, headers as JSON. said: how many events of the run carried
     what was generated, this frame's too."""
 
