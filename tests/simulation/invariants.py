@@ -153,7 +153,7 @@ def _graced(world: World, known: Accepted, row: RequestRecord) -> Iterator[str]:
     ended, asker = (row.ended_ms - EPOCH_MS) / 1000, world.askers[known.number]
     spared, (since, until) = patience(world, asker), known.alone[-1] if known.alone else (inf, 0.0)
     longest = max((min(end, ended) - begun for begun, end in known.alone), default=-1.0)
-    ours = known.run not in world.cancelled and asker.status != 503 and not world.redis.lost
+    ours = known.run not in world.cancelled and not _taken_back(world, asker) and not world.redis.lost
     if row.outcome == "cancelled" and ours and longest < spared - _NEARLY_S:
         yield f"I7 run {known.tag} was cancelled after {longest:.2f} of {spared:.1f} s for nobody"
     if until < inf or not row.cleared_ms or world.happened.workers or _hindered(world):
@@ -161,6 +161,13 @@ def _graced(world: World, known: Accepted, row: RequestRecord) -> Iterator[str]:
     due = max(max(since, (row.cleared_ms - EPOCH_MS) / 1000) + spared, _CALM_S)
     if ended > due + _SWEEP_S:
         yield f"I7 run {known.tag} went on for nobody until {ended:.2f}, its policy ended it at {due:.2f}"
+
+
+def _taken_back(world: World, asker: Asker) -> bool:
+    """Whether the door may have ended the run of a client that it could not tell of its acceptance. One that left
+    meanwhile did not even hear that."""
+    unheard = bool(asker.once and not asker.status and world.happened.counts["lost replies"])
+    return asker.status == 503 or unheard
 
 
 def patience(world: World, asker: Asker) -> float:

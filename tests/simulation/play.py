@@ -54,5 +54,7 @@ def quiet(world: World) -> None:
     until = world.loop.time() + _PATIENCE_S
     while world.loop.time() < until:
         world.advance(_LOOK_S)
-        if world.redis.up and world.postgres.up and not unsettled(world):
+        if not (world.redis.up and world.postgres.up):
+            world.quiet_at = world.loop.time()
+        elif not unsettled(world):
             return

@@ -111,7 +111,7 @@ class World:
         self.resumers: list[Resumer] = []
         self.orders: list[Order] = []
         self.cancelled: set[str] = set()  # runs that the operator ended
-        self.quiet_at = 0.0  # since when nothing is done to it any more
+        self.quiet_at = 0.0  # since when nothing is done to it any more, and its servers are there
         self._births = 0
         self.everybody: list[Process] = []
         self.doors: list[Process] = [self._make(Door, n) for n in range(2)]
