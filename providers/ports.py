@@ -1,4 +1,5 @@
-"""What a transport promises to those who call engines. Implemented by http.HttpTransport and fake.FakeTransport."""
+"""What a transport promises to those who call engines. Implementations:
+httptools_transport.HttptoolsTransport and fake.FakeTransport."""
 
 from __future__ import annotations
 

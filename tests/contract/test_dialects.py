@@ -7,7 +7,6 @@ import pytest
 
 from providers.errors import Broken, ConnectFailed, FirstByteTimeout, IdleTimeout, TotalTimeout, UpstreamFault
 from providers.fake import JSON, Cut, Delay, FakeTransport, Hang, Head, Piece, Refuse, Script
-from providers.http import HttpTransport
 from providers.httptools_transport import HttptoolsTransport
 from providers.openai_openai import DONE, ChatStream
 from providers.ports import Timeouts, Transport
@@ -27,16 +26,9 @@ async def scripted(scripts: Sequence[Script]) -> AsyncIterator[Opened]:
     assert transport.open_now == 0, "an answer was left open"
 
 
-def over_http(scripts: Sequence[Script]) -> AbstractAsyncContextManager[Opened]:
-    return over(HttpTransport(CLOCK), scripts)
-
-
-def over_httptools(scripts: Sequence[Script]) -> AbstractAsyncContextManager[Opened]:
-    return over(HttptoolsTransport(CLOCK), scripts)
-
-
 @asynccontextmanager
-async def over(transport: Transport, scripts: Sequence[Script]) -> AsyncIterator[Opened]:
+async def over_http(scripts: Sequence[Script]) -> AsyncIterator[Opened]:
+    transport = HttptoolsTransport(CLOCK)
     async with script_server(scripts) as server:
         refused = isinstance(scripts[0][0], Refuse)
         try:
@@ -45,7 +37,7 @@ async def over(transport: Transport, scripts: Sequence[Script]) -> AsyncIterator
             await transport.close()
 
 
-@pytest.fixture(params=[scripted, over_http, over_httptools], ids=["fake", "http", "httptools"])
+@pytest.fixture(params=[scripted, over_http], ids=["fake", "http"])
 def stage(request: pytest.FixtureRequest) -> Stage:
     chosen: Stage = request.param
     return chosen
