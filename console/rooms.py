@@ -309,6 +309,7 @@ def _ready(house: House, rooms: Sequence[str]) -> Message:
     gc.collect()
     gc.set_threshold(5_000, 20, 20)  # a request makes hundreds of objects and no cycles
     gc.freeze()  # what stands now stands till the end: the collector need not look at it again
+    gc.set_threshold(10_000, 20, 20)  # a run makes thousands of objects and few cycles
     consumer, port = house.context.consumer, house.health.port
     log.info("ready", rooms=list(rooms), consumer=consumer, health_port=port, **house.addresses)
     return {

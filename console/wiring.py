@@ -22,7 +22,7 @@ from ingress.app import Ingress
 from ingress.parts import Parts
 from ingress.serve import IngressServer
 from ingress.stalls import Stalls
-from providers.http import HttpTransport
+from providers.httptools_transport import HttptoolsTransport
 from runtime.asyncapi import document
 from runtime.disk import Later, Strict
 from runtime.door import StreamDoor
@@ -83,7 +83,7 @@ class RingCredentials:
 
 async def _router(house: House) -> None:
     c = house.context
-    transport = HttpTransport(c.clock)
+    transport = HttptoolsTransport(c.clock)
     house.stops.add("upstream connections", transport.close, 5.0)
     credentials = RingCredentials(Sealer(c.ring, c.chance))
     router = make_router(
@@ -194,7 +194,7 @@ async def _audit(house: House) -> None:
 
 
 async def _provisioner(house: House) -> None:
-    transport = HttpTransport(house.context.clock)
+    transport = HttptoolsTransport(house.context.clock)
     house.stops.add("probes", transport.close, 5.0)
     room = build_provisioner(
         house.context,

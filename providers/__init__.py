@@ -3,7 +3,7 @@
     ports          what a transport and a dialect promise; the four timeouts
     errors         every way a call of an engine can fail
     addresses      which addresses and URLs may be called at all
-    http           the transport (aiohttp, for now; nothing else knows it)
+    httptools_transport   the transport, with places, pool, connection and http_answer under it
     sse            a byte stream into whole server-sent events
     openai_openai  an OpenAI chat request to an OpenAI-compatible engine
     openai_continue  the same for the rest of an answer that broke off

@@ -159,6 +159,14 @@ class FakeResponse:
             raise Broken("the call was closed")
         return b""
 
+    async def read_within(self, seconds: float) -> bytes | None:
+        """See providers.ports.UpstreamResponse."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self.read()
+        except TimeoutError:
+            return None
+
     async def drain(self, seconds: float) -> None:
         """See providers.ports.UpstreamResponse."""
         self.close()

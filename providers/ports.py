@@ -1,6 +1,7 @@
 """What a transport and a dialect promise to those who call engines.
 
-Transports: http.HttpTransport, fake.FakeTransport. Dialects: dialects.dialect_of says which one a run needs.
+Transports: httptools_transport.HttptoolsTransport, fake.FakeTransport. Dialects: dialects.dialect_of says which one a run
+needs.
 """
 
 from __future__ import annotations
@@ -40,6 +41,10 @@ class UpstreamResponse(Protocol):
         """The next bytes of the body as they arrived, b"" after the last.
 
         A cancelled read loses nothing: the next one goes on. FirstByteTimeout, IdleTimeout, TotalTimeout, Broken."""
+        ...
+
+    async def read_within(self, seconds: float) -> bytes | None:
+        """The same, or None when nothing came in that time."""
         ...
 
     async def drain(self, seconds: float) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -20,7 +19,7 @@ from runtime import faults
 from runtime.consume import Engine, Handler
 from runtime.runs import Runs, cut_short
 from runtime.scripts import Claim, Scripts, SealedFrame
-from runtime.seals import Seals
+from runtime.seals import Seals, encode_headers
 from schemas import envelope as wire
 from schemas.errors import Code, DecodeError, Failure, OwnerLost, SignatureError, Unavailable
 from schemas.events import RequestAccepted, Terminal
@@ -67,6 +66,8 @@ class Lease:
         self.ended = False
         self._lost = False
         self._owner, self._scripts, self._runs, self._seals = owner, scripts, runs, seals
+        self._named = {OWNER: owner.rpartition(":")[2]}
+        self._only_named = encode_headers(self._named)
         self._clock, self._chance = clock, chance
         if "cancel" in fields:
             self.hear("cancel")
@@ -83,7 +84,7 @@ class Lease:
         """Store one data frame and push it to the watchers. OwnerLost when the run is another's."""
         self._refuse_if_lost()
         last = self.sequence + events
-        frame = replace(self._frame(last, DATA, events, payload, headers), said=said)
+        frame = self._frame(last, DATA, events, payload, headers, said)
         state = await self._insist(lambda: self._scripts.flush(self.run, self._owner, last, frame))
         if state in ("lost", "gap", "expired"):
             self.hear("lost")
@@ -126,11 +127,11 @@ class Lease:
         faults.hit("router", "P4")
 
     def _frame(
-        self, last: int, kind: str, events: int, payload: bytes, headers: Mapping[str, str] | None
+        self, last: int, kind: str, events: int, payload: bytes, headers: Mapping[str, str] | None, said: int = 0
     ) -> SealedFrame:
         """A frame of this owner's, who is named in it: see schemas.frames.OWNER."""
-        named = {**(headers or {}), OWNER: self._owner.rpartition(":")[2]}
-        return self._seals.frame(self.run, self.epoch, last, kind, events, payload, named)
+        public = encode_headers({**headers, **self._named}) if headers else self._only_named
+        return self._seals.frame_of(self.run, self.epoch, last, kind, events, payload, public, said)
 
     async def _break_off(self) -> None:
         """The server may have lost frames that were sent: nothing can be added to them. A run that is still ours ends

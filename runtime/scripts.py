@@ -15,6 +15,8 @@ from functools import lru_cache
 from importlib import resources
 from typing import Protocol
 
+import msgspec
+
 from base.replies import pairs
 from runtime.acceptance import Acceptance, Accepted, Repeat, args_of, keys_of, read
 from runtime.names import kept_key, prefix_of, starts_key, stream_prefix
@@ -57,8 +59,7 @@ def source(name: str) -> str:
     return head + "".join((folder / f"{part}.lua").read_text() for part in (*HEADS, name))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SealedFrame:
+class SealedFrame(msgspec.Struct, frozen=True, kw_only=True):
     """A frame as it is stored: payload sealed for its place, headers as JSON. said: how many events of the run carried
     what was generated, this frame's too."""
 
@@ -254,10 +255,11 @@ class Scripts(Protocol):
 
 
 class RedisScripts:
-    """The scripts on a server. retention_ms: how long frames and state of an ended run stay readable."""
+    """The scripts on a server. retention_ms: how long frames and state of an ended run stay readable. patient: the same
+    server for frames that may wait a moment for others, as all may once a run has shown its first words."""
 
-    def __init__(self, redis: Redis, retention_ms: int) -> None:
-        self._redis = redis
+    def __init__(self, redis: Redis, retention_ms: int, patient: Redis | None = None) -> None:
+        self._redis, self._patient = redis, patient or redis
         self.retention_ms = retention_ms
 
     async def accept(self, new: Acceptance) -> tuple[bool, int]:
@@ -307,7 +309,8 @@ class RedisScripts:
         p = prefix_of(run)
         keys = (f"{p}:run:{run}", f"{p}:reply:{run}")
         args = (p, run, owner, last, frame.events, frame.payload, frame.headers, frame.said)
-        reply: bytes = await self._redis.script(source("flush"), keys, args)
+        redis = self._redis if frame.said <= frame.events else self._patient
+        reply: bytes = await redis.script(source("flush"), keys, args)
         return reply.decode()
 
     async def end(self, run: str, guard: str, value: str, place: str, frame: SealedFrame, ending: Ending) -> str:

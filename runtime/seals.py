@@ -25,6 +25,7 @@ _OUTCOME = {
     RequestCancelled: "cancelled",
 }
 _headers = msgspec.json.Decoder(dict[str, str])  # made once: a frame of a router always has some
+encode_headers = msgspec.json.Encoder().encode
 
 
 class Seals:
@@ -49,9 +50,15 @@ class Seals:
         self, run: str, epoch: int, last: int, kind: str, events: int, payload: bytes, headers: Mapping[str, str] | None
     ) -> SealedFrame:
         """A frame sealed for the place `<epoch>-<last>`."""
-        public = msgspec.json.encode(headers) if headers else b""
+        public = encode_headers(headers) if headers else b""
+        return self.frame_of(run, epoch, last, kind, events, payload, public)
+
+    def frame_of(
+        self, run: str, epoch: int, last: int, kind: str, events: int, payload: bytes, public: bytes, said: int = 0
+    ) -> SealedFrame:
+        """The same with headers as `encode_headers` gave them. said: see SealedFrame."""
         sealed = self._sealer.seal(payload, run=run, place=place(epoch, last, kind, events, public))
-        return SealedFrame(kind=kind, events=events, payload=sealed, headers=public)
+        return SealedFrame(kind=kind, events=events, payload=sealed, headers=public, said=said)
 
     def error(
         self, run: str, epoch: int, last: int, failure: Failure, headers: Mapping[str, str] | None = None

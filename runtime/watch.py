@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 
 from base import logs, metrics
 from base.clock import Clock
@@ -57,7 +56,9 @@ class StreamWatch:
         self._behind, self._ours = behind, ours
         self._finished = self._left = False
         self._leaving: asyncio.Future[None] | None = None
-        self._ring = asyncio.Event()
+        self._rung = False  # whether anything was heard since the last wait began
+        self._bell: asyncio.Future[None] | None = None
+        self._loop = asyncio.get_running_loop()
 
     def stands(self, place: tuple[int, int] | None) -> None:
         """Where its run is. One that is further, fell back or is gone is read; a new owner alone is no new frame."""
@@ -67,7 +68,7 @@ class StreamWatch:
 
     def offer(self, frame: StoredFrame) -> None:
         """A push came. Anything that doesn't continue what is queued sends the reader to the stream."""
-        self._ring.set()
+        self._ring()
         if self._behind:
             return
         epoch, sequence = self._tail()
@@ -87,7 +88,12 @@ class StreamWatch:
         self._queue.clear()
         self._queued = 0
         self._behind = True
-        self._ring.set()
+        self._ring()
+
+    def _ring(self) -> None:
+        self._rung = True
+        if self._bell is not None and not self._bell.done():
+            self._bell.set_result(None)
 
     def _tail(self) -> tuple[int, int]:
         last = self._queue[-1] if self._queue else None
@@ -95,8 +101,7 @@ class StreamWatch:
 
     async def next(self, timeout: float) -> Frame | None:
         """See schemas.ports.Watch.next."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + timeout
+        until = self._loop.time() + timeout
         while not self._finished:
             if self._behind and not self._queue:
                 await self._catch_up(until)
@@ -107,7 +112,7 @@ class StreamWatch:
                 if frame is not None:
                     return frame
                 continue
-            left = until - loop.time()
+            left = until - self._loop.time()
             if left <= 0:
                 return None
             await self._wait(left)
@@ -139,25 +144,28 @@ class StreamWatch:
 
     async def _wait(self, seconds: float) -> None:
         """Until something arrives, or the time is over."""
-        self._ring.clear()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._ring.wait(), seconds)
+        self._rung, self._bell = False, self._loop.create_future()
+        timer = self._loop.call_later(seconds, self._ring)
+        try:
+            await self._bell
+        finally:
+            timer.cancel()
 
     async def _catch_up(self, until: float) -> None:
         """Read one page from the last place; caught up when it is empty, the run is still there, and no push came
         while it was read (its frame may be younger than the page)."""
-        self._ring.clear()
+        self._rung = False
         try:
             page = await self._hub.runs.frames(self.run, self._epoch, self._sequence, _PAGE)
             if not page:
                 self._check(await self._hub.runs.fields(self.run))
         except Unavailable:
-            if asyncio.get_running_loop().time() >= until:
+            if self._loop.time() >= until:
                 raise
             await self._wait(_AWAY_S)
             return
         if not page:
-            self._behind = self._ring.is_set()
+            self._behind = self._rung
             return
         self._queue.extend(page)
         self._queued += sum(len(frame.payload) for frame in page)
@@ -191,7 +199,7 @@ class StreamWatch:
         """See schemas.ports.Watch.leave. Whoever is cut off while it waits has left all the same."""
         if not self._finished:
             self._finished = self._left = True
-            self._ring.set()
+            self._ring()
             self.close()
             self._leaving = asyncio.ensure_future(self._hub.leave(self.run, self.watcher, reason))
         if self._leaving is not None:

@@ -15,7 +15,6 @@ ingress, behind a line that names run, epoch, sequence.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -27,8 +26,7 @@ DATA, END, ERROR = "data", "end", "error"
 OWNER = "owner"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredFrame:
+class StoredFrame(msgspec.Struct, frozen=True, kw_only=True):
     """A frame as it lies in a reply stream or in the archive: payload sealed, headers as JSON."""
 
     epoch: int
@@ -39,8 +37,7 @@ class StoredFrame:
     headers: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Frame:
+class Frame(msgspec.Struct, frozen=True, kw_only=True):
     """One entry of a reply stream, opened. `first` is the sequence of its first event."""
 
     epoch: int
@@ -48,7 +45,7 @@ class Frame:
     kind: str
     events: int
     payload: bytes
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     @property
     def first(self) -> int:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import msgspec
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -224,8 +225,9 @@ def _dataclasses(module: Any) -> list[type[Any]]:
 def _class(kind: type[Any], note: str) -> str:
     hints = get_type_hints(kind)
     rows = []
-    for field in dataclasses.fields(kind):
-        shown = f"`{field.default!r}`" if field.default is not dataclasses.MISSING else ""
+    struct = issubclass(kind, msgspec.Struct)
+    for field in msgspec.structs.fields(kind) if struct else dataclasses.fields(kind):
+        shown = "" if field.default in (dataclasses.MISSING, msgspec.NODEFAULT) else f"`{field.default!r}`"
         rows.append([f"`{field.name}`", f"`{_type(hints[field.name])}`", shown])
     return f"### `{kind.__name__}`\n\n{prose(kind.__doc__)}{note}" + table(("field", "type", "default"), rows)
 

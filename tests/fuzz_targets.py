@@ -21,6 +21,7 @@ from ingress.protocol import without_offer
 from ingress.responses.asked import parse_response
 from providers import openai_openai, responses_chunks, responses_openai
 from providers.errors import BadResponse, Broken, EngineError, Untranslatable
+from providers.http_answer import Answer
 from providers.openai_errors import engine_error
 from providers.ports import Question
 from providers.sse import Splitter
@@ -92,6 +93,25 @@ def answers(data: bytes) -> None:
     engine_error(500, {"retry-after": data.decode("latin1")}, data)
 
 
+def upstream(data: bytes) -> None:
+    """What a server sends in answer to a request means the same in one piece and cut anywhere."""
+    cut = sum(data) % (len(data) + 1)  # the first byte of an answer is always the same
+    whole, parts = _answer(data), _answer(data[:cut], data[cut:])
+    assert whole == parts
+
+
+def _answer(*pieces: bytes) -> tuple[object, ...]:
+    """Status, headers, body and whether it is all; of what cannot be read only that."""
+    answer = Answer()
+    try:
+        for piece in pieces:
+            answer.feed(piece)
+    except BadResponse:
+        return ("unreadable",)
+    answer.end()
+    return answer.status, answer.headers, answer.take(), answer.has_head, answer.complete
+
+
 def entries(data: bytes) -> None:
     """An entry of every stream, as nobody signed it."""
     for name, stream in TOPOLOGY.streams.items():
@@ -117,7 +137,7 @@ def stored(data: bytes) -> None:
 
 
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
-    target.__name__: target for target in (events, bodies, headers, answers, entries, stored)
+    target.__name__: target for target in (events, bodies, headers, answers, upstream, entries, stored)
 }
 #: Where chance begins.
 SEEDS = (
@@ -127,6 +147,8 @@ SEEDS = (
     b'[{"type":"input_image","image_url":"u"}]}],"tools":[{"type":"function","name":"f"}],"tool_choice":{"type":"x"}}',
     b'{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"c","function":{"name":"f","arguments":"{"}}]}}]}',
     b'{"model":"m","input":["x",[1,2]],"prompt":"p","temperature":0.5,"usage":{"prompt_tokens":1}}',
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nhi\r\n0\r\nt:\r\n\r\n",
+    b"HTTP/1.0 404 Not Found\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\n{}HTTP/1.1 200 OK\r\n\r\nrest",
     b'{"error":{"message":"m","type":"t","param":null,"code":"c"},"choices":[{"message":{"content":"\\ud83d"}}]}',
     *(envelope_of(event, by) for (_, by), said in MESSAGES.items() for event in said),
 )

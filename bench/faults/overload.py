@@ -11,6 +11,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 
 from bench.client import Plan
 from bench.load import Load, Pace, chat_request
@@ -140,7 +141,7 @@ def plan(url: str, key: str, deadline_s: float, tokens: int = 1, *, stream: bool
     host, port, request = chat_request(
         url, model, key, patience, stream=stream, usage=False, tokens=tokens, prompt_chars=100
     )
-    return Plan(host, port, request, stream, tokens if stream else 0)
+    return Plan(host, port, repeat(request), stream, tokens if stream else 0)
 
 
 async def capacity(asked: Plan, size: Size) -> float:

@@ -8,7 +8,7 @@ import pytest
 from providers.dialects import dialect_of
 from providers.errors import Broken, ConnectFailed, FirstByteTimeout, IdleTimeout, TotalTimeout, UpstreamFault
 from providers.fake import JSON, Cut, Delay, FakeTransport, Hang, Head, Piece, Refuse, Script
-from providers.http import HttpTransport
+from providers.httptools_transport import HttptoolsTransport
 from providers.openai_openai import DONE
 from providers.ports import EngineStream, Question, Timeouts, Transport
 from providers.sse import Splitter
@@ -31,7 +31,7 @@ async def scripted(scripts: Sequence[Script]) -> AsyncIterator[Opened]:
 
 @asynccontextmanager
 async def over_http(scripts: Sequence[Script]) -> AsyncIterator[Opened]:
-    transport = HttpTransport(CLOCK)
+    transport = HttptoolsTransport(CLOCK)
     async with script_server(scripts) as server:
         refused = isinstance(scripts[0][0], Refuse)
         try:

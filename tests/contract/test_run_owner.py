@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from runtime.scripts import DeadLetter, Held
 from tests.run_support import FAMILIES, POOL, Hands, World, answer, ending, frame, until
@@ -34,7 +34,7 @@ async def test_claiming_twice_with_one_nonce_is_one_claim(world: World, hands: H
 async def test_flush_leaves_how_many_events_carried_what_was_generated(world: World, hands: Hands) -> None:
     await hands.own()
     for last, said in ((3, 2), (4, 2)):
-        stored = replace(frame(f"f{last}", 3 if last == 3 else 1), said=said)
+        stored = structs.replace(frame(f"f{last}", 3 if last == 3 else 1), said=said)
         assert await world.scripts.flush(hands.run, "r1:a", last, stored) == "ok"
     assert (await hands.field("seq"), await hands.field("said")) == ("4", "2")
 

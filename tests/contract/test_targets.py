@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from base.clock import SystemClock
-from providers.http import HttpTransport
+from providers.httptools_transport import HttptoolsTransport
 from tests.console_support import engine_command, until
 from workers.provisioner.fetch import TransportFetch
 from workers.provisioner.ports import Exit, Handle, Health, Spec, StartFailed, Target
@@ -37,7 +37,7 @@ class Place:
 @pytest.fixture(params=KINDS)
 async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
     async with AsyncExitStack() as stack:
-        transport = HttpTransport(SystemClock())
+        transport = HttptoolsTransport(SystemClock())
         stack.push_async_callback(transport.close)
         fetch = TransportFetch(transport, 5.0)
         local = LocalTarget(tmp_path / "engines", fetch, SystemClock(), stop_grace_s=5.0)
@@ -172,7 +172,7 @@ async def test_a_named_upstream_model_is_kept(place: Place) -> None:
     ],
 )
 async def test_a_local_engine_that_cannot_start_says_why(tmp_path: Path, command: tuple[str, ...], said: str) -> None:
-    transport = HttpTransport(SystemClock())
+    transport = HttptoolsTransport(SystemClock())
     target = LocalTarget(tmp_path, TransportFetch(transport, 1.0), SystemClock())
     with pytest.raises(StartFailed, match=said):
         await target.start(Spec(deployment="small", name="small", digest="d", command=command))
@@ -186,7 +186,7 @@ async def test_a_local_engine_that_cannot_start_says_why(tmp_path: Path, command
     [("ftp://x/v1", "", False), ("http://user@x/v1", "", False), ("http://x/v1", "canary", False), ("", "", True)],
 )
 async def test_a_url_that_may_not_be_called_is_refused(url: str, credential: str, private: bool) -> None:
-    transport = HttpTransport(SystemClock())
+    transport = HttptoolsTransport(SystemClock())
     target = ExternalTarget(TransportFetch(transport, 1.0))
     with pytest.raises(StartFailed) as refused:
         await target.start(Spec(deployment="d", name="n", digest="x", url=url, credential=credential, private=private))
@@ -195,7 +195,7 @@ async def test_a_url_that_may_not_be_called_is_refused(url: str, credential: str
 
 
 async def test_a_private_address_must_be_meant() -> None:
-    transport = HttpTransport(SystemClock())
+    transport = HttptoolsTransport(SystemClock())
     target = ExternalTarget(TransportFetch(transport, 2.0))
     spec = Spec(deployment="d", name="n", digest="x", url="http://localhost:9/v1")
     health = await target.probe(spec, await target.start(spec))

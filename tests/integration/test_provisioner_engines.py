@@ -14,7 +14,7 @@ import pytest
 
 from base.clock import SystemClock
 from base.pids import alive
-from providers.http import HttpTransport
+from providers.httptools_transport import HttptoolsTransport
 from schemas.commands import ScaleDeployment, StopDeployment
 from state.memory import MemoryCatalog, MemoryInflight
 from storage.memory import memory_store
@@ -35,7 +35,7 @@ SPEC = Spec(deployment="small", name="small", digest="d1", command=engine_comman
 class Machine:
     """A provisioner over memory twins that runs real engines."""
 
-    def __init__(self, folder: Path, transport: HttpTransport) -> None:
+    def __init__(self, folder: Path, transport: HttptoolsTransport) -> None:
         self.clock, self.said = SystemClock(), Said()
         self.deployments, self.catalog = memory_store().deployments, MemoryCatalog()
         self.local = LocalTarget(folder / "engines", TransportFetch(transport, 5.0), self.clock, stop_grace_s=2.0)
@@ -106,7 +106,7 @@ class Machine:
 
 @pytest.fixture
 async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
-    transport = HttpTransport(SystemClock())
+    transport = HttptoolsTransport(SystemClock())
     made = Machine(tmp_path, transport)
     await made.begin()
     yield made

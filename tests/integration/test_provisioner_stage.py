@@ -15,7 +15,7 @@ from base.crypto import CryptoError, KeyRing, Sealer
 from base.ids import SystemRandom
 from console.desks import ModelDesk
 from console.entries import ModelEntry
-from providers.http import HttpTransport
+from providers.httptools_transport import HttptoolsTransport
 from runtime.app import Context, RedisSettings, Workers
 from runtime.topology import apply, load
 from schemas.records import DeploymentRecord
@@ -61,7 +61,7 @@ async def process(redis: str, dsn: str, data: Path, keys: KeyRing, name: str = "
     context = await Context.open(RedisSettings(url=redis, allow_no_aof=True), name, clock, chance, keys, topology, 1)
     await apply(topology, 1, context.redis)
     pool = await migrated_pool(dsn)
-    store, transport = postgres_store(pool), HttpTransport(clock)
+    store, transport = postgres_store(pool), HttptoolsTransport(clock)
     catalog = RedisCatalog(context.redis, clock, fresh_s=0.0)
     room = build(context, store.deployments, catalog, RedisInflight(context.redis), transport, data, FAST)
     workers = Workers(context=context, stages=room.stages, grace_s=2.0)

@@ -12,7 +12,7 @@ import pytest
 
 from base.ids import SystemRandom
 from providers.fake import JSON, Cut, Delay, Head, Piece, Script
-from providers.http import HttpTransport
+from providers.httptools_transport import HttptoolsTransport
 from schemas.events import RequestCancelled, RequestCompleted, RequestFailed
 from schemas.frames import DATA
 from schemas.records import EndpointRecord
@@ -71,7 +71,7 @@ async def engine() -> AsyncIterator[Engine]:
 
 @asynccontextmanager
 async def routing(*urls: str, settings: RouterSettings | None = None, slots: int = 64) -> AsyncIterator[Router]:
-    transport = HttpTransport(CLOCK)
+    transport = HttptoolsTransport(CLOCK)
     endpoints = [endpoint(f"e{n}", url, slots=slots, upstream_model="mock") for n, url in enumerate(urls)]
     catalog = MemoryCatalog(endpoints=endpoints)
     try:

@@ -14,7 +14,7 @@ import pytest
 from base.crypto import digest
 from base.ids import SystemRandom, partition_of
 from providers.fake import JSON, Cut, Delay, Hang, Head, Piece, Script
-from providers.http import HttpTransport
+from providers.httptools_transport import HttptoolsTransport
 from runtime.app import Context, RedisSettings, Stage, Workers
 from runtime.door import Bounds, StreamDoor
 from runtime.names import prefix, push_channel
@@ -81,7 +81,7 @@ async def house(valkey_url: str, engine_url: str) -> AsyncIterator[House]:
     settings = RedisSettings(url=valkey_url, allow_no_aof=True)
     context = await Context.open(settings, "one", CLOCK, SystemRandom(), RING, topology, PARTITIONS)
     await apply(topology, PARTITIONS, context.redis)
-    transport = HttpTransport(CLOCK)
+    transport = HttptoolsTransport(CLOCK)
     catalog = MemoryCatalog(endpoints=[endpoint(url=engine_url, slots=100)])
     router = make_router(
         RouterSettings(), transport, catalog, NoCredentials(), VERIFIER, CLOCK, SystemRandom(), alone()

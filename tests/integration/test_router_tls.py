@@ -11,7 +11,7 @@ import pytest
 from cryptography import x509
 
 from providers.errors import ConnectFailed
-from providers.http import HttpTransport
+from providers.httptools_transport import HttptoolsTransport
 from providers.ports import Timeouts
 from tests.certificates import certificate
 from tests.router_support import CLOCK
@@ -39,7 +39,7 @@ async def https_server(cert: Path, key: Path) -> AsyncIterator[tuple[str, list[b
 
 
 async def answer_of(url: str, trust: ssl.SSLContext | None) -> bytes:
-    transport = HttpTransport(CLOCK, tls=trust)
+    transport = HttptoolsTransport(CLOCK, tls=trust)
     try:
         response = await transport.open(url, {"authorization": "Bearer x"}, b"{}", Timeouts(), private=True)
         body = await response.read()

@@ -124,7 +124,13 @@ class Metered:
         self.status, self.headers = response.status, response.headers
 
     async def read(self) -> bytes:
-        data = await self._response.read()
+        return self._told(await self._response.read())
+
+    async def read_within(self, seconds: float) -> bytes | None:
+        data = await self._response.read_within(seconds)
+        return None if data is None else self._told(data)
+
+    def _told(self, data: bytes) -> bytes:
         self._sent.words += len(_WORD.findall(data))
         self._sent.stops += data.count(b'"finish_reason":"stop"')
         return data

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from base.clock import SystemClock
 from schemas.errors import Unavailable
@@ -72,7 +73,7 @@ async def test_the_frames_are_kept_as_they_lie_and_let_go_afterwards() -> None:
 async def test_the_same_end_again_keeps_nothing_twice_and_changes_nothing() -> None:
     shelf, kept = Shelf(), MemoryArchive(MemoryRequests())
     await room(shelf, kept).handle([delivery()])
-    shelf.found = [replace(LAST, payload=b"other")]
+    shelf.found = [structs.replace(LAST, payload=b"other")]
     assert list(await room(shelf, kept).handle([delivery(), delivery()])) == [Done(), Done()]
     found = await kept.find("acme", run_id(1), TIMES.ended)
     assert found is not None and unpack(found.frames) == (LAST,)
@@ -110,7 +111,7 @@ async def test_without_the_record_nothing_is_let_go() -> None:
     assert shelf.gone == []
 
 
-@pytest.mark.parametrize("frames", [[], [replace(LAST, kind=DATA)]])
+@pytest.mark.parametrize("frames", [[], [structs.replace(LAST, kind=DATA)]])
 async def test_half_an_answer_is_not_kept(frames: list[StoredFrame]) -> None:
     shelf, kept = Shelf(found=frames), MemoryArchive(MemoryRequests())
     assert list(await room(shelf, kept).handle([delivery()])) == [Done()]

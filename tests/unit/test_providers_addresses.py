@@ -5,7 +5,7 @@ import pytest
 from base.clock import SystemClock
 from providers.addresses import refuse_address, refuse_url
 from providers.errors import ConnectFailed
-from providers.http import HttpTransport
+from providers.httptools_transport import HttptoolsTransport
 from providers.ports import Timeouts
 
 PRIVATE = [
@@ -95,7 +95,7 @@ def test_a_credential_is_sent_over_https_or_to_a_private_endpoint_only() -> None
     ["127.0.0.1", "localhost", "0x7f000001", "2130706433", "0177.0.0.1", "127.1", "[::1]", "[::ffff:127.0.0.1]"],
 )
 async def test_the_socket_itself_refuses_every_spelling_of_this_machine(host: str) -> None:
-    transport = HttpTransport(SystemClock())
+    transport = HttptoolsTransport(SystemClock())
     try:
         with pytest.raises(ConnectFailed, match=r"not a public address|cannot be called|not the address"):
             await transport.open(f"http://{host}:9/v1/x", {}, b"{}", Timeouts(connect_s=2, first_byte_s=2))

@@ -6,7 +6,6 @@ slow store slows the engine down instead of filling memory. An event is held onl
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 
 from base.clock import Clock
@@ -103,11 +102,7 @@ class Relay:
         """The next piece, or None when what is pending has been held long enough."""
         if not self._pending:
             return await response.read()
-        try:
-            async with asyncio.timeout(self._next_flush - self._clock.monotonic()):
-                return await response.read()
-        except TimeoutError:
-            return None
+        return await response.read_within(max(0.0, self._next_flush - self._clock.monotonic()))
 
     def _take(self, events: list[bytes]) -> None:
         for data in events:

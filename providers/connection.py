@@ -1,0 +1,113 @@
+"""One connection to an engine: one request at a time, its answer parsed as it arrives, never more than a little ahead.
+
+When the reader is behind by READ_AHEAD bytes the socket is read no further, so TCP slows the engine down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+from providers.errors import BadResponse, Broken, UpstreamFault
+from providers.http_answer import Answer
+
+#: Bytes read ahead of the reader before the socket is paused.
+READ_AHEAD = 64 * 1024
+_SILENT = "the engine closed the connection without an answer"
+_SHORT = "the engine's answer ended before it was complete"
+
+
+class Connection(asyncio.Protocol):
+    """ended: called once when it is gone, with the connection. fault: why the present answer will never be whole."""
+
+    def __init__(self, ended: Callable[[Connection], None]) -> None:
+        self.answer: Answer | None = None
+        self.fault: UpstreamFault | None = None
+        self._ended, self._loop = ended, asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._paused = False
+
+    def send(self, head: bytes, body: bytes) -> Answer:
+        """Begin a call on a connection that was lent; what comes is put into the answer."""
+        self.answer = Answer()
+        if self._transport is None:
+            self.fault = Broken(_SILENT)
+        else:
+            self._transport.writelines((head, body) if body else (head,))
+        return self.answer
+
+    async def arrival(self) -> None:
+        """Until something has arrived, nothing more will, or `nudge`. One waits at a time; cancelling it loses
+        nothing."""
+        if self._paused:
+            self._resume()
+        self._waiter = self._loop.create_future()
+        await self._waiter
+
+    def nudge(self) -> None:
+        """End the present wait."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    @property
+    def idle(self) -> bool:
+        """Whether a request may be sent: no call uses it, and the last one left nothing behind."""
+        return self.answer is None and self._transport is not None and not self._transport.is_closing()
+
+    def free(self) -> bool:
+        """The call is over: whether the connection can carry another one; if not, it is cut."""
+        answer, transport = self.answer, self._transport
+        self.answer = None
+        if answer is None or transport is None or not answer.reusable or transport.is_closing():
+            self.cut()
+            return False
+        if transport.get_write_buffer_size():  # answered before the request was sent
+            self.cut()
+            return False
+        if self._paused:
+            self._resume()
+        return True
+
+    def cut(self, fault: UpstreamFault | None = None) -> None:
+        """End it at once; whoever waits for the answer gets `fault`."""
+        self.fault = self.fault or fault or Broken("the call was closed")
+        if self._transport is not None:
+            self._transport.abort()
+        self.nudge()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by isinstance
+
+    def data_received(self, data: bytes) -> None:
+        answer = self.answer
+        if answer is None:
+            self.cut()  # nobody asked: the answer to nothing must not become that of the next request
+            return
+        try:
+            answer.feed(data)
+        except BadResponse as fault:
+            self.cut(fault)
+            return
+        if answer.size > READ_AHEAD and not answer.complete:
+            self._pause()
+        self.nudge()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        answer = self.answer
+        if answer is not None and self.fault is None and not answer.end():
+            self.fault = Broken(_SHORT if answer.has_head else _SILENT)
+        self.nudge()
+        self._ended(self)
+
+    def _pause(self) -> None:
+        if self._transport is not None and not self._paused and not self._transport.is_closing():
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _resume(self) -> None:
+        self._paused = False
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()

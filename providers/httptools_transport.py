@@ -1,0 +1,235 @@
+"""The HTTP transport to engines: pooled, TLS verified, no redirect, no proxy, no decompression; httptools on the loop.
+
+    HttptoolsTransport.open   one call -> Response once its head is here
+    Response.read             pieces as they arrive; one timer watches them, re-armed only when it fires
+
+places.py knows where a URL leads, pool.py keeps connections, connection.py is one of them, http_answer.py reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from contextlib import suppress
+
+from base.clock import Clock
+from providers.connection import Connection
+from providers.errors import (
+    BadResponse,
+    Broken,
+    ConnectFailed,
+    FirstByteTimeout,
+    IdleTimeout,
+    TotalTimeout,
+    UpstreamFault,
+)
+from providers.http_answer import Answer
+from providers.places import Place, Target, target_of
+from providers.pool import Pool, PoolLimits
+from providers.ports import Timeouts
+
+#: Kept connections that may turn out to be dead before a call gives up.
+_STALE = 5
+#: Seconds within which a dead connection shows; later the engine has worked on the request, which is an attempt.
+_STALE_S = 1.0
+_OWN = {"accept": "*/*", "accept-encoding": "identity", "user-agent": "headrace"}
+
+
+class HttptoolsTransport:
+    """Opens calls to engines. `tls` replaces the system's trust (tests, own CA)."""
+
+    def __init__(self, clock: Clock, limits: PoolLimits | None = None, tls: ssl.SSLContext | None = None) -> None:
+        self._clock = clock
+        self._pool = Pool(clock, limits or PoolLimits(), tls)
+
+    async def open(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        timeouts: Timeouts,
+        *,
+        private: bool = False,
+        method: str = "POST",
+    ) -> Response:
+        """See providers.ports.Transport."""
+        started = self._clock.monotonic()
+        target = target_of(url, private)
+        head = _head(method, target, headers, len(body))
+        response = await self._answered(target.place, head, body, timeouts, started)
+        if response.headers.get("content-encoding", "identity").lower() not in ("identity", ""):
+            response.close()
+            raise BadResponse("the engine compressed its answer although it was asked not to")
+        return response
+
+    async def close(self) -> None:
+        """See providers.ports.Transport."""
+        await self._pool.close()
+
+    async def _answered(self, place: Place, head: bytes, body: bytes, timeouts: Timeouts, started: float) -> Response:
+        """Some engines close a kept connection without saying so (llama.cpp after each stream), just as the next
+        request goes out. A kept connection that ends before any byte of an answer is such a one: try another."""
+        for _ in range(_STALE):
+            connection, kept = await self._lend(place, timeouts, started)
+            begun = self._clock.monotonic()
+            response = Response(self._pool, place, connection, timeouts, self._clock, started)
+            try:
+                await response.begin(head, body)
+                return response
+            except BaseException as error:
+                response.close()
+                stale = kept and isinstance(error, Broken) and not response.touched
+                if not stale or self._clock.monotonic() - begun > _STALE_S:
+                    raise
+        raise Broken("the engine closed every connection that was kept")
+
+    async def _lend(self, place: Place, timeouts: Timeouts, started: float) -> tuple[Connection, bool]:
+        """A connection within its limit, or the whole call's where that is shorter."""
+        left = started + timeouts.total_s - self._clock.monotonic()
+        try:
+            return await self._pool.lend(place, min(timeouts.connect_s, left))
+        except TimeoutError:
+            if left < timeouts.connect_s:
+                raise _overdue(timeouts) from None
+            raise ConnectFailed("no connection in time") from None
+
+
+class Response:
+    """One answer. The timer looks when the present wait becomes too long and cuts the connection with the fault that
+    `read` then raises."""
+
+    def __init__(
+        self, pool: Pool, place: Place, connection: Connection, timeouts: Timeouts, clock: Clock, started: float
+    ) -> None:
+        self._pool, self._place, self._connection = pool, place, connection
+        self._timeouts, self._clock = timeouts, clock
+        self._end = started + timeouts.total_s
+        self._first = started + timeouts.connect_s + timeouts.first_byte_s
+        self._begun = self._closed = False
+        self._waiting_since: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._answer: Answer
+
+    @property
+    def status(self) -> int:
+        return self._answer.status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """See providers.ports.UpstreamResponse."""
+        return self._answer.headers
+
+    @property
+    def touched(self) -> bool:
+        """Whether anything of an answer was read."""
+        return self._answer.touched
+
+    async def begin(self, head: bytes, body: bytes) -> None:
+        """Send the request and wait for the answer's head."""
+        self._answer = self._connection.send(head, body)
+        self._watch()
+        while not self._answer.has_head:
+            await self._arrival()
+
+    async def read(self) -> bytes:
+        """See providers.ports.UpstreamResponse."""
+        answer = self._answer
+        while not answer.pieces:
+            if answer.complete:
+                self.close()
+                return b""
+            await self._arrival()
+        if not self._begun:
+            self._begun = True
+            self._rearm()
+        return answer.take()
+
+    async def read_within(self, seconds: float) -> bytes | None:
+        """See providers.ports.UpstreamResponse."""
+        answer = self._answer
+        if not answer.pieces and not answer.complete:
+            timer = asyncio.get_running_loop().call_later(seconds, self._connection.nudge)
+            try:
+                await self._arrival()
+            finally:
+                timer.cancel()
+            if not answer.pieces and not answer.complete and self._connection.fault is None:
+                return None
+        return await self.read()
+
+    async def drain(self, seconds: float) -> None:
+        """See providers.ports.UpstreamResponse."""
+        if not self._answer.complete:
+            with suppress(UpstreamFault, TimeoutError):
+                async with asyncio.timeout(seconds):
+                    while await self.read():
+                        pass
+        self.close()
+
+    def close(self) -> None:
+        """See providers.ports.UpstreamResponse."""
+        if not self._closed:
+            self._closed = True
+            self._disarm()
+            self._pool.give_back(self._place, self._connection)
+
+    async def _arrival(self) -> None:
+        """Until more is here, complete or not. UpstreamFault when nothing more will come."""
+        if self._closed:
+            raise Broken("the call was closed")
+        fault = self._connection.fault
+        if fault is not None:
+            self.close()
+            raise fault
+        self._waiting_since = self._clock.monotonic()
+        try:
+            await self._connection.arrival()
+        finally:
+            self._waiting_since = None
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _rearm(self) -> None:
+        """The first byte is here: from now on the idle limit counts."""
+        self._disarm()
+        self._watch()
+
+    def _limit(self) -> tuple[float, UpstreamFault]:
+        """When the present wait becomes too long, and what it is then."""
+        if not self._begun:
+            due: float = self._first
+            fault: UpstreamFault = FirstByteTimeout(f"the engine sent nothing for {self._timeouts.first_byte_s:g} s")
+        else:
+            since = self._clock.monotonic() if self._waiting_since is None else self._waiting_since
+            due = since + self._timeouts.idle_s
+            fault = IdleTimeout(f"the engine was silent for {self._timeouts.idle_s:g} s inside its answer")
+        return (self._end, _overdue(self._timeouts)) if self._end < due else (due, fault)
+
+    def _watch(self) -> None:
+        """Arm the timer for the present limit, or strike when it is reached."""
+        due, fault = self._limit()
+        left = due - self._clock.monotonic()
+        if left > 0:
+            self._timer = asyncio.get_running_loop().call_later(left, self._watch)
+            return
+        self._timer = None
+        self._connection.cut(fault)
+
+
+def _overdue(timeouts: Timeouts) -> TotalTimeout:
+    return TotalTimeout(f"the call took longer than {timeouts.total_s:g} s")
+
+
+def _head(method: str, target: Target, headers: Mapping[str, str], length: int) -> bytes:
+    """The head of the request. ConnectFailed for a header that cannot be sent (its text could be a credential)."""
+    sent = {**_OWN, **headers}
+    if length or method == "POST":
+        sent["content-length"] = str(length)
+    lines = "".join([f"{name}: {value}\r\n" for name, value in sent.items()])
+    if lines.count("\r") != len(sent) or lines.count("\n") != len(sent) or "\0" in lines:
+        raise ConnectFailed("a header of the call has characters that cannot be sent")
+    return f"{method}{target.line}{lines}\r\n".encode()
