@@ -82,7 +82,6 @@ class Found:
     kills: list[Kill] = field(default_factory=list)
     end: State | None = None
     began: float = 0.0
-    over: float = 0.0
     died: list[str] = field(default_factory=list)
 
 
@@ -114,11 +113,14 @@ class Engines:
         port = int(old.root.rpartition(":")[2])
         self._running[number] = await asyncio.to_thread(self._start, number, port)
 
-    async def restart_in_turn(self, wish: Wish) -> None:
-        """One after the other until cancelled."""
+    async def restart_in_turn(self, wish: Wish, over: asyncio.Event) -> None:
+        """One after the other until it is over; a restart that has begun is finished, or its engine were nobody's."""
         number = 0
-        while True:
-            await asyncio.sleep(wish.kill_every_s)
+        while not over.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wish.kill_every_s):
+                    await over.wait()
+                    return
             await self.restart(number % 2, wish.away_s)
             number += 1
 
@@ -147,15 +149,16 @@ async def soak(house: House, engines: Engines, wish: Wish, say: Callable[[str], 
     await _rest(watch, wish)
     found = Found(_guests(house, wish), watch, watch.state(), engines.kills)
     say(f"at rest after a first load; {wish.seconds / 60:.1f} minutes follow")
-    beside = [asyncio.create_task(watch.watch()), asyncio.create_task(engines.restart_in_turn(wish))]
+    over = asyncio.Event()
+    watching = asyncio.create_task(watch.watch())
+    killing = asyncio.create_task(engines.restart_in_turn(wish, over))
     found.began = monotonic()
     try:
         await found.guests.come(wish.seconds)
     finally:
-        found.over = monotonic()
-        for task in beside:
-            task.cancel()
-        ended = await asyncio.gather(*beside, return_exceptions=True)
+        over.set()
+        watching.cancel()
+        ended = await asyncio.gather(watching, killing, return_exceptions=True)
     for error in ended:
         if isinstance(error, Exception):  # a process that cannot be read any more is told by its name
             say(f"while watching: {error!r}")
