@@ -1,7 +1,7 @@
 """What a transport and a dialect promise to those who call engines.
 
-Transports: httptools_transport.HttptoolsTransport, fake.FakeTransport. Dialects: dialects.dialect_of says which one a run
-needs.
+Transports: httptools_transport.HttptoolsTransport, fake.FakeTransport. Dialects: dialects.dialect_of says which one a
+run needs.
 """
 
 from __future__ import annotations
