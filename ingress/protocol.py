@@ -58,7 +58,12 @@ class DoorProtocol(HttpToolsProtocol):
             return
         if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
             self._arm()
-        super().data_received(without_offer(data, 2 * self.settings.header_limit) if self._in_head else data)
+        super().data_received(without_offer(data, self._longest_head) if self._in_head else data)
+
+    @property
+    def _longest_head(self) -> int:
+        """Bytes on the wire: what is weighed, the marks between, and the rest of the first line."""
+        return self.settings.header_limit + 4 * self.settings.header_count + 100
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

@@ -133,7 +133,7 @@ def _grouped(rows: Iterable[Any], name: str) -> dict[str, list[Mapping[str, Any]
 
 async def _replayed(ground: Ground, number: int, said: Said, rows: Sequence[Mapping[str, Any]]) -> list[bytes] | None:
     """What an ingress still has of a run: of every broken one, and of some whole ones, if they did not end long ago."""
-    if monotonic() - said.ended_at > _READABLE_S:
+    if 0 < said.ended_at < monotonic() - _READABLE_S:
         return None
     run = said.run or (rows[0]["run"] if rows and said.cut else "")
     if not run or said.status not in (0, 200) or (said.whole and number % _EVERY):

@@ -27,14 +27,14 @@ from tests.e2e.house import Engine, House, headrace, read_event, scripted_engine
 
 SETTINGS = """
 server: {{deadline: 60}}
-runs: {{idle_limits: {{router: 1500, rules: 1500}}}}
+runs: {{idle_limits: {{router: 1500}}}}
 models:
   - {{name: solid, url: "{url}", upstream_model: mock, slots: 64, continues: prefill}}
   - {{name: pair, deployment: one, url: "{url}", upstream_model: mock, continues: prefill}}
   - {{name: pair, deployment: two, url: "{url}", upstream_model: mock, continues: continue_final_message}}
   - {{name: plain, url: "{url}", upstream_model: mock}}
 """
-IDLE_S = 1.5
+IDLE_S = 1.5  # of the routers here; of checkers everywhere
 #: Where a router is stopped: after it read an entry, after its claim, in mid-stream, before the end, after it.
 PHASES = ("router:P1:1", "claim:P4:1", "router:P2:1", "router:P3:1", "router:P4:1")
 

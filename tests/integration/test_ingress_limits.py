@@ -131,6 +131,12 @@ async def test_a_request_that_offers_another_protocol_is_answered_in_this_one() 
         assert (await raw(up.port, post(up.token, chat_body(), *lines))).status == 200
 
 
+async def test_an_offer_behind_as_many_headers_as_there_may_be_is_found() -> None:
+    lines = (*(f"x-{number}: 1" for number in range(190)), "connection: Upgrade", "upgrade: h2c")
+    async with gateway(answer, header_limit=1300) as up:
+        assert (await raw(up.port, post(up.token, chat_body(), *lines))).status == 200
+
+
 async def test_a_request_sent_ahead_of_its_turn_is_left_to_another_connection() -> None:
     async with gateway(answer) as up, connected(up.port) as (reader, writer):
         writer.write(post(up.token, chat_body()) * 3)
