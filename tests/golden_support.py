@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from base.crypto import KeyRing, RingKey, Sealer, Signer
 from base.ids import SystemRandom
@@ -185,7 +187,10 @@ def _archived() -> dict[str, dict[str, Any]]:
         StoredFrame(epoch=1, sequence=2, kind=DATA, events=2, payload=b"\x01\x00\xff", headers=b'{"o":"r1"}'),
         StoredFrame(epoch=2, sequence=3, kind=END, events=1, payload=b"", headers=b""),
     )
-    plain = [{**asdict(frame), "payload": frame.payload.hex(), "headers": frame.headers.decode()} for frame in frames]
+    plain = [
+        {**msgspec.structs.asdict(frame), "payload": frame.payload.hex(), "headers": frame.headers.decode()}
+        for frame in frames
+    ]
     return {"archived_frames": {"packed": base64.b64encode(pack(frames)).decode(), "frames": plain}}
 
 

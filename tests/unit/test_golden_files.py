@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from base.crypto import CryptoError, KeyRing, RingKey, Sealer, Signer, Verifier
@@ -146,7 +146,9 @@ def test_archived_frames_are_read_and_written_the_same() -> None:
     golden = _read(FOLDER / "archived_frames.json")
     packed = base64.b64decode(golden["packed"])
     frames = unpack(packed)
-    shown = [{**asdict(one), "payload": one.payload.hex(), "headers": one.headers.decode()} for one in frames]
+    shown = [
+        {**msgspec.structs.asdict(one), "payload": one.payload.hex(), "headers": one.headers.decode()} for one in frames
+    ]
     assert (shown, pack(frames)) == (golden["frames"], packed)
 
 
