@@ -16,9 +16,10 @@ from base.clock import Clock
 from base.crypto import CryptoError
 from base.ids import Random, short_id
 from runtime import faults
+from runtime.claims import Claim
 from runtime.consume import Engine, Handler
 from runtime.runs import Runs, cut_short
-from runtime.scripts import Claim, Scripts, SealedFrame
+from runtime.scripts import Scripts, SealedFrame
 from runtime.seals import Seals, encode_headers
 from schemas import envelope as wire
 from schemas.errors import Code, DecodeError, Failure, OwnerLost, SignatureError, Unavailable
@@ -176,6 +177,7 @@ class Leases:
         self._consumer, self._handler, self._scripts, self._runs = consumer, handler, scripts, runs
         self._seals, self._clock, self._chance = seals, clock, chance
         self._live: dict[str, Lease] = {}
+        self._given: dict[tuple[str, str], tuple[str, Claim]] = {}
         self.engine: Engine | None = None
 
     def as_handler(self) -> Handler:
@@ -193,10 +195,21 @@ class Leases:
         if lease is not None:
             lease.hear(word)
 
+    def give(self, stream: str, entry: str, owner: str, claim: Claim) -> None:
+        """An entry that is about to be delivered has been claimed with its delivery."""
+        self._given[stream, entry] = owner, claim
+
+    def forget(self, stream: str, entry: str) -> None:
+        """It was not delivered."""
+        self._given.pop((stream, entry), None)
+
+    def _taken(self, delivery: Delivery) -> tuple[str, Claim] | None:
+        """The owner and the claim that came with it."""
+        return self._given.pop((delivery.stream, delivery.entry), None)
+
     async def _one(self, delivery: Delivery) -> Outcome:
         """Claim, hand over, forget. The nonce is fixed per start, so a repeated claim is the same claim."""
-        owner = f"{self._consumer}:{short_id(self._chance)}"
-        claim = await self._claim(delivery, owner)
+        owner, claim = self._taken(delivery) or await self._claim(delivery)
         faults.hit("claim", "P4")
         if claim.state == "gone":
             return Settled()
@@ -221,10 +234,12 @@ class Leases:
             raise OwnerLost(f"{delivery.run} was left before its end")
         return Settled()
 
-    async def _claim(self, delivery: Delivery, owner: str) -> Claim:
+    async def _claim(self, delivery: Delivery) -> tuple[str, Claim]:
+        owner = f"{self._consumer}:{short_id(self._chance)}"
+        where = delivery.run, delivery.stream, delivery.entry
         while True:
             try:
-                return await self._scripts.claim(delivery.run, delivery.stream, delivery.entry, self._consumer, owner)
+                return owner, await self._scripts.claim(*where, self._consumer, owner)
             except Unavailable:
                 await self._clock.sleep(self._chance.uniform(*_BACKOFF))
 

@@ -19,6 +19,7 @@ import msgspec
 
 from base.replies import pairs
 from runtime.acceptance import Acceptance, Accepted, Repeat, args_of, keys_of, read
+from runtime.claims import Claim, Moved, Taker, claim_of, handed_of
 from runtime.names import kept_key, prefix_of, starts_key, stream_prefix
 from schemas.envelope import Signed
 from schemas.ports import Redis
@@ -104,18 +105,6 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """state: ok | gone | lost. With ok: the run's epoch, its last sequence, ms left, sealed body and hash."""
-
-    state: str
-    epoch: int = 0
-    sequence: int = 0
-    left_ms: int = 0
-    body: bytes = b""
-    fields: Mapping[str, bytes] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
     """An entry that a consumer works on; run and owner are set for claimed runs."""
 
@@ -196,8 +185,9 @@ class Scripts(Protocol):
         """(moved the run, its state now: checking | queued | running | ended | gone)."""
         ...
 
-    async def verdicts(self, answers: Sequence[Answer]) -> tuple[bool, str]:
-        """The same for answers of several families about one run, in one step."""
+    async def verdicts(self, answers: Sequence[Answer], taker: Taker | None = None) -> Moved:
+        """The same for answers of several families about one run, in one step. taker: gets the next entry of the lane
+        that the run is cleared into, where that is one of its pool."""
         ...
 
     async def claim(self, run: str, stream: str, entry: str, consumer: str, owner: str) -> Claim: ...
@@ -277,33 +267,22 @@ class RedisScripts:
         return bool(await self._redis.script(source("forget"), _kept_keys(run), ()))
 
     async def verdict(self, answer: Answer) -> tuple[bool, str]:
-        return await self.verdicts([answer])
+        return (await self.verdicts([answer]))[:2]
 
-    async def verdicts(self, answers: Sequence[Answer]) -> tuple[bool, str]:
+    async def verdicts(self, answers: Sequence[Answer], taker: Taker | None = None) -> Moved:
         run = answers[0].run
         p = prefix_of(run)
         args: list[str | bytes | int] = [p, run, self.retention_ms]
+        args += (taker.consumer, taker.owner, taker.pool) if taker else ("", "", "")
         for answer in answers:
             args += _answer_args(answer)
         reply = await self._redis.script(source("verdict"), (f"{p}:run:{run}", f"{p}:requests"), args)
-        return bool(reply[0]), reply[1].decode()
+        return Moved(bool(reply[0]), reply[1].decode(), handed_of(reply) if len(reply) > 2 else None)
 
     async def claim(self, run: str, stream: str, entry: str, consumer: str, owner: str) -> Claim:
         p = prefix_of(run)
         keys = (f"{p}:run:{run}", f"{p}:body:{run}", stream)
-        reply = await self._redis.script(source("claim"), keys, (run, consumer, owner, entry))
-        state = reply[0].decode()
-        if state != "ok":
-            return Claim(state=state)
-        fields = {reply[i].decode(): reply[i + 1] for i in range(5, len(reply), 2)}
-        return Claim(
-            state=state,
-            epoch=int(reply[1]),
-            sequence=int(reply[2]),
-            left_ms=int(reply[3]),
-            body=reply[4],
-            fields=fields,
-        )
+        return claim_of(await self._redis.script(source("claim"), keys, (run, consumer, owner, entry)))
 
     async def flush(self, run: str, owner: str, last: int, frame: SealedFrame) -> str:
         p = prefix_of(run)

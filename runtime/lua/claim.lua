@@ -9,15 +9,4 @@ if (r.state ~= 'queued' and r.state ~= 'running') or r.entry ~= ARGV[4] then
   return {'gone'}
 end
 if not holds(KEYS[3], 'router', ARGV[2], ARGV[4]) then return {'lost'} end
-local t = now()
-if r.owner ~= ARGV[3] then
-  r.epoch = tonumber(r.epoch) + 1
-  call('HSET', KEYS[1], 'state', 'running', 'owner', ARGV[3], 'epoch', r.epoch, 'first', tonumber(r.seq) + 1,
-    't:claimed', ms(t))
-end
-local out = {'ok', tonumber(r.epoch), tonumber(r.seq), tonumber(r.deadline) - t, call('GET', KEYS[2]) or ''}
-for name, value in pairs(r) do
-  out[#out + 1] = name
-  out[#out + 1] = tostring(value)
-end
-return out
+return own(string.match(KEYS[1], '^[^:]+'), ARGV[1], r, ARGV[3])

@@ -161,3 +161,21 @@ local function drop_entry(lane, entry)
   pump(p, pool, 1)
   call('XACK', lane, 'router', entry)
 end
+
+-- A run becomes `owner`'s; what the claim script answers. r: its hash, as it was before. The same owner asking again gets
+-- the same answer.
+local function own(p, run, r, owner)
+  local key, t = p .. ':run:' .. run, now()
+  if r.owner ~= owner then
+    r.epoch = tonumber(r.epoch) + 1
+    call('HSET', key, 'state', 'running', 'owner', owner, 'epoch', r.epoch, 'first', tonumber(r.seq) + 1,
+      't:claimed', ms(t))
+  end
+  local body = call('GET', p .. ':body:' .. run) or ''
+  local out = {'ok', tonumber(r.epoch), tonumber(r.seq), tonumber(r.deadline) - t, body}
+  for name, value in pairs(r) do
+    out[#out + 1] = name
+    out[#out + 1] = tostring(value)
+  end
+  return out
+end

@@ -1,23 +1,31 @@
 -- verdict: store the answers of some families once; whoever completes the set moves the run on.
 -- KEYS  1 {p}:run:<run>   2 {p}:requests
--- ARGV  1 p  2 run  3 retention ms  then for each family:
+-- ARGV  1 p  2 run  3 retention ms  4 router that takes it at once ('' = none)  5 owner if so (router:nonce)  6 the pool
+--       that it has a place of  then for each family:
 --       1 family  2 entry ('' = none to acknowledge)  3 outcome  4 stored verdict ('' when missing)
 --       5 pool  6 lane  7 tenant  8 sealed frame  9 frame headers  10 fact kind  11 fact e  12 fact s
 --       13 what happens when the last watcher leaves ('' = as accepted)  14 weight  15 cost  16 priority at the gate
--- Returns {moved, state}: moved 1 when this call cleared or refused the run.
+-- Returns {moved, state}: moved 1 when this call cleared or refused the run; and when it is cleared into a lane of that
+-- pool, the lane's next entry, delivered to that router: {moved, state, entry, its envelope}, and if it is this run's, as
+-- it is unless others lie before it, the answer of a claim {moved, state, entry, envelope, {'ok', ...}}. Asked again by
+-- the same owner it answers the same.
 -- A run that nobody watches any more follows its policy from here on, now that authorization has said it.
 -- Authorization outranks: nothing is decided before it has answered, and its refusal is the one that is shown.
-local p, run, EACH = ARGV[1], ARGV[2], 16
+local p, run, FIRST, EACH = ARGV[1], ARGV[2], 7, 16
 local r = hash(KEYS[1])
 
 local function ack()
-  for i = 4, #ARGV, EACH do
+  for i = FIRST, #ARGV, EACH do
     if ARGV[i + 1] ~= '' then call('XACK', KEYS[2], ARGV[i], ARGV[i + 1]) end
   end
 end
 
 if r.state ~= 'checking' then
   ack()
+  if r.state == 'running' and r.owner == ARGV[5] then
+    local row = call('XRANGE', r.lane, r.entry, r.entry)[1]
+    return {0, r.state, r.entry, row and row[2][2] or '', own(p, run, r, ARGV[5])}
+  end
   return {0, r.state or 'gone'}
 end
 
@@ -32,7 +40,7 @@ local function put(name, value)
   end
 end
 
-for i = 4, #ARGV, EACH do
+for i = FIRST, #ARGV, EACH do
   local family, outcome = ARGV[i], ARGV[i + 2]
   if wanted[family] and not r['o:' .. family] then
     put('o:' .. family, outcome)
@@ -65,6 +73,17 @@ local function refuse(by)
   finish(p, run, r, frame, fact, ARGV[3])
 end
 
+-- Deliver the next entry of the lane that the run has come into to the router that has a place for it.
+local function hand_over()
+  local lane = r.lane
+  local reply = redis.pcall('XREADGROUP', 'GROUP', 'router', ARGV[4], 'COUNT', 1, 'STREAMS', lane, '>')
+  if not reply or reply.err then return {} end
+  local id, fields = unpack(reply[1][2][1])
+  if id ~= r.entry then return {id, fields[2]} end
+  r.state = 'running'
+  return {id, fields[2], own(p, run, r, ARGV[5])}
+end
+
 local function clear()
   local t = now()
   local key, passes = lane_of(p, r.pool, r.lanename), is_open(p, r.pool, r.lanename, t)
@@ -77,10 +96,12 @@ local function clear()
     wait_at_gate(p, run, r, t)
   end
   call('HSET', KEYS[1], unpack(cleared))
+  for i = 1, #cleared, 2 do r[cleared[i]] = cleared[i + 1] end
   if not passes then pump(p, r.pool, 1) end
+  return passes and ARGV[4] ~= '' and r.pool == ARGV[6] and hand_over() or {}
 end
 
-local moved, complete = 0, true
+local moved, complete, handed = 0, true, {}
 if r['o:authorization'] then
   for _, name in ipairs(due) do
     complete = complete and r['o:' .. name] ~= nil
@@ -93,9 +114,8 @@ if r['o:authorization'] then
     refuse(by)
     r.state, moved = 'ended', 1
   elseif complete then
-    clear()
-    r.state, moved = 'queued', 1
+    handed, moved = clear(), 1
   end
 end
 ack()
-return {moved, r.state}
+return {moved, r.state, unpack(handed)}

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from runtime.acceptance import Acceptance, Accepted, Repeat
+from runtime.claims import Claim
 from runtime.memory import MemoryScripts
 from runtime.names import once_key
-from runtime.scripts import Answer, Claim, Ending, SealedFrame, Watched
+from runtime.scripts import Answer, Ending, SealedFrame, Watched
 from runtime.sweeper import Sweeper
 from schemas.records import FactRecord, RequestRecord
 from storage.memory import MemoryRequests
@@ -47,8 +48,8 @@ class WithoutOwner(MemoryScripts):
 class ClaimWithoutNonce(MemoryScripts):
     """The owner is whatever process the entry is with, and an epoch that nobody compares."""
 
-    async def claim(self, run: str, stream: str, entry: str, consumer: str, owner: str) -> Claim:
-        return await super().claim(run, stream, entry, consumer, "owner:same")
+    def _own(self, run: str, found: dict[str, bytes], owner: str) -> Claim:
+        return super()._own(run, found, "owner:same")
 
     async def flush(self, run: str, owner: str, last: int, frame: SealedFrame) -> str:
         return await super().flush(run, "owner:same", last, frame)

@@ -21,7 +21,7 @@ Pick = Callable[[int, int], int]
 
 _DOOR_CALLS = ("accept", "accept_once", "frames", "fields", "watch", "cancel", "end", "find_once")
 _WORKER_CALLS = (
-    *("verdict", "verdict", "claim", "claim", "flush", "flush", "flush", "end", "end", "end", "beat", "take", "dead"),
+    *("verdicts", "verdicts", "claim", "claim", "flush", "flush", "flush", "end", "end", "end", "beat", "take", "dead"),
     *("ack", "mark", "read", "read", "reserve", "settle", "write", "announce", "checking_body", "release", "fields"),
 )
 _WAITS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 4000)
