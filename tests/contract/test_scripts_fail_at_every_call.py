@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 
 import runtime
 from runtime.acceptance import Repeat
+from runtime.claims import Taker
 from runtime.client import Client, ServerError
 from runtime.names import prefix_of
 from runtime.scripts import HEADS, DeadLetter, Held, RedisScripts, Scripts
@@ -496,6 +498,26 @@ async def test_take_that_fails_counts_no_start_that_did_not_happen(valkey_cluste
             assert await world.starts(hands.requests, "rules") == {}
             assert len(await world.pending(hands.requests, "rules")) == 1
             assert (await world.scripts.take(hands.requests, "rules", "c2", 0, entry)).starts == 1
+    raise AssertionError("the script never ran through")
+
+
+async def test_verdict_that_fails_while_it_hands_over_loses_no_entry(valkey_cluster: str) -> None:
+    """Asked again it gives the claim, or the entry is unread or pending as after any read whose reply was lost."""
+    taker = Taker(consumer="r1", owner="r1:a", pool=POOL)
+    async with open_world("valkey", lambda: valkey_cluster) as world:
+        assert isinstance(world, RedisWorld)
+        for nth in range(1, _MOST_CALLS):
+            await world.flush_all()
+            hands = Hands(world)
+            await hands.accept()
+            said = [answer(hands.run, family) for family in FAMILIES]
+            failed = await _fails(world, Stage(hands, partial(RedisScripts.verdicts, answers=said, taker=taker)), nth)
+            handed = (await world.scripts.verdicts(said, taker)).handed
+            held, entry = await world.pending(hands.lane, "router"), await hands.field("entry")
+            assert entry in held or await world.unread(hands.lane, "router") == 1
+            assert (await hands.state() == "running") == (handed is not None and handed.claim is not None)
+            if not failed and handed is not None:
+                return
     raise AssertionError("the script never ran through")
 
 
