@@ -8,6 +8,7 @@ of them before it opens an upstream.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import msgspec
 
@@ -109,10 +110,18 @@ def open_verdict(verifier: VerifierPort, family: str, stored: bytes) -> Verdict:
 
 def read_verdict(content: bytes) -> Verdict:
     """A verdict from its JSON, unverified."""
+    return _known(content) if len(content) <= _MOST_BYTES else _read(content)
+
+
+def _read(content: bytes) -> Verdict:
     try:
         return _decoder.decode(content)
     except UNREADABLE as error:
         raise DecodeError(f"not a verdict: {error}", content) from None
+
+
+_known = lru_cache(1024)(_read)  # verdicts are never changed, so what one room has read may be another's
+_MOST_BYTES = 4096  # longer ones are read each time
 
 
 def limit_headers(grant: Grant) -> dict[str, str]:
