@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from base import logs
 from base.clock import Clock
@@ -257,38 +258,36 @@ class Engine:
             await self._carry_out(items, outcomes)
 
     async def _carry_out(self, items: list[Item], outcomes: Sequence[Outcome]) -> None:
-        done = [item for item, outcome in zip(items, outcomes, strict=True) if isinstance(outcome, Done)]
+        pairs = list(zip(items, outcomes, strict=True))
         faults.hit(self.spec.group, "P3")
-        jobs: list[Awaitable[None]] = [self._ack(done)] if done else []
-        for item, outcome in zip(items, outcomes, strict=True):
-            if not isinstance(outcome, Done):
-                jobs.append(self._act(item, outcome))
-        await asyncio.gather(*jobs) if len(jobs) > 1 else await jobs[0]
+        jobs: list[Awaitable[None]] = [self._act(*pair) for pair in pairs if isinstance(pair[1], Again | Dead)]
+        if done := [item for item, outcome in pairs if isinstance(outcome, Done)]:
+            jobs.append(self._ack(done))
+        if settled := [item for item, outcome in pairs if isinstance(outcome, Settled)]:
+            jobs.append(self._settle(settled))
+        if decided := [(item, outcome) for item, outcome in pairs if isinstance(outcome, Decided)]:
+            jobs.append(self._decide(decided))
+        await (asyncio.gather(*jobs) if len(jobs) > 1 else jobs[0])
         faults.hit(self.spec.group, "P4")
 
     async def _act(self, item: Item, outcome: Outcome) -> None:
-        """One outcome other than Done."""
-        match outcome:
-            case Decided():
-                await self._patience.insist(lambda: self.acts.decided(item.delivery, outcome))
-                if item.counted:
-                    await self._patience.insist(lambda: self.groups.ack(*self._counted(item)))
-            case Settled():
-                if item.counted:
-                    await self._patience.insist(lambda: self.groups.ack(*self._counted(item)))
-            case Again(seconds, reason):
-                await self._again(item, seconds, reason)
-                return
-            case Dead(reason):
-                await self._bury(item.row, item.delivery.starts + 1, reason)
-            case Done():
-                await self._ack([item])
-                return
-        self.counters.handled += 1
-        self._hand.remove([item])
+        if isinstance(outcome, Again):
+            await self._again(item, outcome.seconds, outcome.reason)
+        elif isinstance(outcome, Dead):
+            await self._bury(item.row, item.delivery.starts + 1, outcome.reason)
+            self._done([item])
 
-    def _counted(self, item: Item) -> tuple[str, str, list[tuple[str, bool]]]:
-        return item.row.stream, self.spec.group, [(item.row.entry, True)]
+    async def _decide(self, decided: list[tuple[Item, Decided]]) -> None:
+        """Verdicts, all of a batch together."""
+        pairs = [(item.delivery, outcome) for item, outcome in decided]
+        await self._patience.insist(lambda: self.acts.decided(pairs))
+        await self._settle([item for item, _ in decided])
+
+    async def _settle(self, items: list[Item]) -> None:
+        """A script has acknowledged them; starts that were counted are forgotten."""
+        for row in [item.row for item in items if item.counted]:
+            await self._patience.insist(partial(self.groups.ack, row.stream, self.spec.group, [(row.entry, True)]))
+        self._done(items)
 
     async def _ack(self, items: list[Item]) -> None:
         """Acknowledge, once per stream."""
@@ -297,6 +296,9 @@ class Engine:
             by_stream.setdefault(item.row.stream, []).append((item.row.entry, item.counted))
         for stream, entries in by_stream.items():
             await self._patience.insist(lambda s=stream, e=entries: self.groups.ack(s, self.spec.group, e))  # type: ignore[misc]
+        self._done(items)
+
+    def _done(self, items: list[Item]) -> None:
         self.counters.handled += len(items)
         self._hand.remove(items)
 

@@ -7,7 +7,7 @@ none has come for some turns; a turn is microseconds, a script tens of them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -22,7 +22,7 @@ _QUIET = 3  # turns of the loop without a further answer
 class Verdicts(Protocol):
     """Where a family's answer goes: Scripts, or Jointly."""
 
-    async def verdict(self, answer: Answer) -> tuple[bool, str]: ...
+    def verdict(self, answer: Answer) -> Awaitable[tuple[bool, str]]: ...
 
 
 class Router(Protocol):
@@ -45,7 +45,7 @@ class Jointly:
     _quiet: int = 0
     _steps: set[asyncio.Task[None]] = field(default_factory=set)
 
-    async def verdict(self, answer: Answer) -> tuple[bool, str]:
+    def verdict(self, answer: Answer) -> asyncio.Future[tuple[bool, str]]:
         """See Scripts.verdict; `moved` is true for all answers that went with the one that moved the run."""
         loop = asyncio.get_running_loop()
         mine: asyncio.Future[tuple[bool, str]] = loop.create_future()
@@ -53,7 +53,7 @@ class Jointly:
             loop.call_soon(self._look, loop)
         self._waiting.setdefault(answer.run, []).append((answer, mine))
         self._quiet = 0
-        return await mine
+        return mine
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         self._quiet += 1
