@@ -6,12 +6,12 @@ run twice), so a short outage costs a running stream time, not its life.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
 from base import metrics
+from base.alarm import Alarm
 from base.clock import Clock
 from base.crypto import CryptoError
 from base.ids import Random, short_id
@@ -62,7 +62,7 @@ class Lease:
         self.body = seals.open_body(run, claim.body)
         self.verdicts: Mapping[str, bytes] = {k[2:]: v for k, v in fields.items() if k.startswith("v:")}
         self.deadline_s = claim.left_ms / 1000
-        self.cancelled = asyncio.Event()
+        self.cancelled = Alarm()
         self.by = "client"
         self.ended = False
         self._lost = False

@@ -14,11 +14,11 @@ Every implementation has a memory twin that passes the same contract suite.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from base.alarm import Alarm
 from schemas.envelope import Event
 from schemas.events import RequestAccepted, Terminal
 from schemas.frames import Frame
@@ -187,7 +187,7 @@ class RunLease(Protocol):
     body: bytes  #: opened; the normalised JSON
     verdicts: Mapping[str, bytes]  #: as stored; verify with schemas.verdicts.open_verdict
     deadline_s: float  #: seconds left at the claim
-    cancelled: asyncio.Event  #: set when someone cancels, the deadline was swept or the lease was lost
+    cancelled: Alarm  #: set when someone cancels, the deadline was swept or the lease was lost
     by: str  #: who cancelled, as RequestCancelled names them: client | lost | operator
 
     async def flush(

@@ -10,6 +10,8 @@ from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, TypeVar
 
+from base.alarm import Alarm
+
 T = TypeVar("T")
 
 
@@ -18,24 +20,22 @@ class Stopped(Exception):
 
 
 class Interrupt:
-    """Use as `async with` in the task that waits. `cancelled` is the lease's event."""
+    """Use as `with` in the task that waits. `cancelled` is the lease's signal."""
 
-    def __init__(self, cancelled: asyncio.Event) -> None:
+    def __init__(self, cancelled: Alarm) -> None:
         self._cancelled = cancelled
         self._waiting = False
         self._struck = False
 
-    async def __aenter__(self) -> Interrupt:
+    def __enter__(self) -> Interrupt:
         task = asyncio.current_task()
         assert task is not None
         self._task = task
-        self._watcher = asyncio.create_task(self._watch())
+        self._cancelled.tell(self._strike)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, e: BaseException | None, t: TracebackType | None
-    ) -> None:
-        self._watcher.cancel()
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, t: TracebackType | None) -> None:
+        self._cancelled.forget(self._strike)
 
     async def wait(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of `work`, or Stopped as soon as the run is cancelled; `work` is cancelled with it."""
@@ -52,8 +52,7 @@ class Interrupt:
         finally:
             self._waiting = False
 
-    async def _watch(self) -> None:
-        await self._cancelled.wait()
-        if self._waiting:
+    def _strike(self) -> None:
+        if self._waiting and not self._struck:
             self._struck = True
             self._task.cancel()
