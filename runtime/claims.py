@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import msgspec
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """state: ok | gone | lost. With ok: the run's epoch, its last sequence, ms left, sealed body and hash."""
 
     state: str
@@ -16,11 +16,10 @@ class Claim:
     sequence: int = 0
     left_ms: int = 0
     body: bytes = b""
-    fields: Mapping[str, bytes] = field(default_factory=dict)
+    fields: Mapping[str, bytes] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Taker:
+class Taker(msgspec.Struct, frozen=True, kw_only=True):
     """A router with a place for one more run of a pool, and the owner it will be: `<consumer>:<nonce>`."""
 
     consumer: str
@@ -28,8 +27,7 @@ class Taker:
     pool: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Handed:
+class Handed(msgspec.Struct, frozen=True, kw_only=True):
     """An entry of a lane, delivered to a Taker. claim: of its run by that Taker; None where it is another run's than
     the one that was cleared, and still to be claimed."""
 

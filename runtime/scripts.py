@@ -82,8 +82,7 @@ class Ending:
     tokens: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """One family's verdict as the script takes it. stored b"" with outcome "missing" = it never came (fail open).
     weight, cost (tokens, expected) and priority: its place at the gate."""
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 import pytest_asyncio
 
@@ -337,7 +337,7 @@ async def test_run_left_before_authorization_answered_follows_the_policy_that_it
     owner = await _accepted(world, door, on_disconnect="finish" if policy == "cancel" else "cancel")
     await owner.watch.leave()
     assert await owner.hands.state() == "checking" and await _ends_at(world, owner) == 0
-    await world.scripts.verdict(replace(answer(owner.run, "authorization"), policy=policy))
+    await world.scripts.verdict(msgspec.structs.replace(answer(owner.run, "authorization"), policy=policy))
     assert bool(await _ends_at(world, owner)) == (policy != "finish")
     assert await owner.hands.field("cancel") == ("" if goes else "client")
 
@@ -346,7 +346,7 @@ async def test_run_left_unchecked_keeps_whoever_came_back_before_the_verdict(wor
     owner = await _accepted(world, door)
     await owner.watch.leave()
     await door.attach(owner.run, 0)
-    await world.scripts.verdict(replace(answer(owner.run, "authorization"), policy="cancel"))
+    await world.scripts.verdict(msgspec.structs.replace(answer(owner.run, "authorization"), policy="cancel"))
     assert await _ends_at(world, owner) == 0 and await owner.hands.field("cancel") == ""
 
 
