@@ -9,7 +9,8 @@ import msgspec
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """state: ok | gone | lost. With ok: the run's epoch, its last sequence, ms left, sealed body and hash."""
+    """state: ok | gone | lost. With ok: the run's epoch, its last sequence, ms left, sealed body, and of its
+    hash what a router needs: the acceptance, the verdicts, deadline, cancel, when it was accepted and cleared."""
 
     state: str
     epoch: int = 0

@@ -24,7 +24,7 @@ if r.state ~= 'checking' then
   ack()
   if r.state == 'running' and r.owner == ARGV[5] then
     local row = call('XRANGE', r.lane, r.entry, r.entry)[1]
-    return {0, r.state, r.entry, row and row[2][2] or '', own(p, run, r, ARGV[5])}
+    return {0, r.state, r.entry, row and row[2][2] or '', claim_of(p, run, r, r.epoch, now())}
   end
   return {0, r.state or 'gone'}
 end
@@ -65,7 +65,10 @@ for i = FIRST, #ARGV, EACH do
     end
   end
 end
-if #fields > 0 then call('HSET', KEYS[1], unpack(fields)) end
+
+local function write()
+  if #fields > 0 then call('HSET', KEYS[1], unpack(fields)) end
+end
 
 local function refuse(by)
   local frame = {kind = 'error', n = 1, d = r['rd:' .. by], h = r['rh:' .. by] or ''}
@@ -74,31 +77,34 @@ local function refuse(by)
 end
 
 -- Deliver the next entry of the lane that the run has come into to the router that has a place for it.
-local function hand_over()
-  local lane = r.lane
-  local reply = redis.pcall('XREADGROUP', 'GROUP', 'router', ARGV[4], 'COUNT', 1, 'STREAMS', lane, '>')
+local function hand_over(t)
+  local reply = redis.pcall('XREADGROUP', 'GROUP', 'router', ARGV[4], 'COUNT', 1, 'STREAMS', r.lane, '>')
   if not reply or reply.err then return {} end
-  local id, fields = unpack(reply[1][2][1])
-  if id ~= r.entry then return {id, fields[2]} end
+  local id, row = unpack(reply[1][2][1])
+  if id ~= r.entry then return {id, row[2]} end
+  owned(fields, r, ARGV[5], t)
   r.state = 'running'
-  return {id, fields[2], own(p, run, r, ARGV[5])}
+  return {id, row[2], claim_of(p, run, r, r.epoch + 1, t)}
 end
 
+-- The answers are written with what comes of them, in one call.
 local function clear()
-  local t = now()
+  local t, handed = now(), {}
   local key, passes = lane_of(p, r.pool, r.lanename), is_open(p, r.pool, r.lanename, t)
-  local cleared = {'state', 'queued', 'lane', key, 't:cleared', ms(t)}
   call('SADD', p .. ':lanes', key)
   call('ZADD', p .. ':live', 'XX', r.deadline, run)
+  put('state', 'queued')
+  put('lane', key)
+  put('t:cleared', ms(t))
   if passes then
-    cleared[7], cleared[8] = 'entry', into_lane(p, r.pool, r.lanename, run)
+    put('entry', into_lane(p, r.pool, r.lanename, run))
+    if ARGV[4] ~= '' and r.pool == ARGV[6] then handed = hand_over(t) end
   else
     wait_at_gate(p, run, r, t)
   end
-  call('HSET', KEYS[1], unpack(cleared))
-  for i = 1, #cleared, 2 do r[cleared[i]] = cleared[i + 1] end
+  write()
   if not passes then pump(p, r.pool, 1) end
-  return passes and ARGV[4] ~= '' and r.pool == ARGV[6] and hand_over() or {}
+  return handed
 end
 
 local moved, complete, handed = 0, true, {}
@@ -111,11 +117,16 @@ if r['o:authorization'] then
     if not by and r['o:' .. name] == 'refuse' then by = name end
   end
   if by then
+    write()
     refuse(by)
     r.state, moved = 'ended', 1
   elseif complete then
     handed, moved = clear(), 1
+  else
+    write()
   end
+else
+  write()
 end
 ack()
 return {moved, r.state, unpack(handed)}

@@ -27,6 +27,9 @@ from runtime.scripts import (
 from schemas.envelope import Signed
 from schemas.verdicts import REFUSE
 
+#: What a router needs of a run's hash beside the verdicts.
+_CLAIMED = frozenset({"a", "as", "cancel", "deadline", "t:accepted", "t:cleared"})
+
 
 class MemoryScripts(MemoryEntries):
     """Twin of runtime.scripts.RedisScripts."""
@@ -206,11 +209,10 @@ class MemoryScripts(MemoryEntries):
         return self._own(run, found, owner)
 
     def _own(self, run: str, found: dict[str, bytes], owner: str) -> Claim:
-        """gate.lua's own."""
+        """gate.lua's owned and claim_of."""
         s, told = self._server, dict(found)
         if found.get("owner") != owner.encode():
             epoch, first = int(found["epoch"]) + 1, int(found["seq"]) + 1
-            told["epoch"] = str(epoch).encode()
             mine: Values = {"state": "running", "owner": owner, "epoch": epoch, "first": first, "t:claimed": s.now()}
             found.update(hash_of(mine))
         return Claim(
@@ -219,7 +221,7 @@ class MemoryScripts(MemoryEntries):
             sequence=int(found["seq"]),
             left_ms=int(found["deadline"]) - s.now(),
             body=s.bodies.get(f"{prefix_of(run)}:body:{run}", b""),
-            fields=told,
+            fields={name: value for name, value in told.items() if name in _CLAIMED or name.startswith("v:")},
         )
 
     async def flush(self, run: str, owner: str, last: int, frame: SealedFrame) -> str:
