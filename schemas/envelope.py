@@ -64,6 +64,21 @@ class Envelope:
     data: msgspec.Raw
 
 
+class _Leaving(msgspec.Struct):
+    """The same before it leaves, its event not yet encoded."""
+
+    id: str
+    type: str
+    v: int
+    by: str
+    run: str
+    trace: str
+    deadline_ms: int
+    attempt: int
+    at_ms: int
+    data: Event
+
+
 @dataclass(frozen=True, slots=True)
 class Signed:
     """One entry as it lies on a stream."""
@@ -107,18 +122,7 @@ def encode(
 ) -> bytes:
     """The envelope's JSON with the event inside."""
     return _encoder.encode(
-        Envelope(
-            id=id,
-            type=type(event).__name__,
-            v=event.version,
-            by=by,
-            run=run,
-            trace=trace,
-            deadline_ms=deadline_ms,
-            attempt=attempt,
-            at_ms=at_ms,
-            data=msgspec.Raw(_encoder.encode(event)),
-        )
+        _Leaving(id, type(event).__name__, event.version, by, run, trace, deadline_ms, attempt, at_ms, event)
     )
 
 
