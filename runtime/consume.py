@@ -102,8 +102,7 @@ class Engine:
         await self._patience.quietly(self.groups.unblock())
         await asyncio.wait(self._loops[:1], timeout=_LAST_READ_S)
         self._loops[0].cancel()
-        if self._hand.expected:
-            await self._hand.wait(_LAST_READ_S)
+        await self._hand.settled(_LAST_READ_S)
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=grace)
         for task in (*self._loops, *self._tasks):

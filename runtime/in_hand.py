@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from runtime.item import Item
@@ -30,11 +31,6 @@ class InHand:
     def free(self) -> int:
         """How many more may be taken."""
         return self.most - len(self._items) - self._expected
-
-    @property
-    def expected(self) -> int:
-        """How many are on their way by another way than a read."""
-        return self._expected
 
     def find(self, stream: str, entry: str) -> Item | None:
         return self._items.get((stream, entry))
@@ -80,14 +76,19 @@ class InHand:
             self.places.give(stream)
         self._changed.set()
 
+    async def settled(self, seconds: float) -> None:
+        """Until nothing is expected any more, at most so long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._expected:
+                    await self.wait()
+
     async def wait(self, seconds: float | None = None) -> None:
         """Until there may be more room, at most so long."""
         self._changed.clear()
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
-        except TimeoutError:
-            return
 
     def wake(self) -> None:
         """End every `wait`."""

@@ -112,15 +112,20 @@ class Served:
 
 
 class Counted:
-    """Scripts of a world, each call noted. lost: so many verdicts are carried out without a reply."""
+    """Scripts of a world, each call noted. lost: so many verdicts are carried out without a reply; reply: until then
+    verdicts are carried out and not answered."""
 
     def __init__(self, world: World, lost: int = 0) -> None:
         self._scripts, self.lost, self.calls = world.scripts, lost, list[str]()
+        self.reply = asyncio.Event()
+        self.reply.set()
 
     def __getattr__(self, name: str) -> Any:
         async def call(*args: Any, **kwargs: Any) -> Any:
             self.calls.append(name)
             result = await getattr(self._scripts, name)(*args, **kwargs)
+            if name == "verdicts":
+                await self.reply.wait()
             if name == "verdicts" and self.lost:
                 self.lost -= 1
                 raise Unavailable("the reply was lost")
@@ -205,3 +210,24 @@ async def test_an_engine_that_stops_is_handed_nothing_more(world: World, house: 
     run = await house.accept()
     assert await judge(joint, run) == [(True, "queued")] * 3
     assert await world.unread(LANE_KEY, "router") == 1 and served.runs == []
+
+
+async def test_an_engine_that_stops_waits_for_what_is_on_its_way(world: World, house: House) -> None:
+    scripts, served = Counted(world), Served()
+    served.go.set()
+    joint, engine = await process(house, scripts, served, 8)
+    run = await house.accept()
+    scripts.reply.clear()
+    answers = asyncio.ensure_future(judge(joint, run))
+    await until(lambda: _is_running(world, run))
+    house.engines.remove(engine)
+    stopping = asyncio.ensure_future(engine.stop(5))
+    await until(lambda: engine._loops[0].done())
+    scripts.reply.set()
+    await stopping
+    assert await answers == [(True, "running")] * 3
+    assert await ended(world, run) and engine.in_hand == 0
+
+
+async def _is_running(world: World, run: str) -> bool:
+    return (await world.runs.fields(run)).get("state") == b"running"
