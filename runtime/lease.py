@@ -17,8 +17,9 @@ from base.crypto import CryptoError
 from base.ids import Random, short_id
 from runtime import faults
 from runtime.consume import Engine, Handler
+from runtime.flushes import Flushes
 from runtime.runs import Runs, cut_short
-from runtime.scripts import Claim, Scripts, SealedFrame
+from runtime.scripts import Claim, Scripts, SealedFrame, Write
 from runtime.seals import Seals, encode_headers
 from schemas import envelope as wire
 from schemas.errors import Code, DecodeError, Failure, OwnerLost, SignatureError, Unavailable
@@ -47,6 +48,7 @@ class Lease:
         owner: str,
         claim: Claim,
         scripts: Scripts,
+        flushes: Flushes,
         runs: Runs,
         seals: Seals,
         clock: Clock,
@@ -65,7 +67,7 @@ class Lease:
         self.by = "client"
         self.ended = False
         self._lost = False
-        self._owner, self._scripts, self._runs, self._seals = owner, scripts, runs, seals
+        self._owner, self._scripts, self._flushes, self._runs, self._seals = owner, scripts, flushes, runs, seals
         self._named = {OWNER: owner.rpartition(":")[2]}
         self._only_named = encode_headers(self._named)
         self._clock, self._chance = clock, chance
@@ -84,8 +86,8 @@ class Lease:
         """Store one data frame and push it to the watchers. OwnerLost when the run is another's."""
         self._refuse_if_lost()
         last = self.sequence + events
-        frame = self._frame(last, DATA, events, payload, headers, said)
-        state = await self._insist(lambda: self._scripts.flush(self.run, self._owner, last, frame))
+        write = Write(self.run, self._owner, last, self._frame(last, DATA, events, payload, headers, said))
+        state = await self._insist(lambda: self._flushes.store(write, at_once=said <= events))
         if state in ("lost", "gap", "expired"):
             self.hear("lost")
             if state == "gap":
@@ -175,6 +177,7 @@ class Leases:
     ) -> None:
         self._consumer, self._handler, self._scripts, self._runs = consumer, handler, scripts, runs
         self._seals, self._clock, self._chance = seals, clock, chance
+        self._flushes = Flushes(scripts)
         self._live: dict[str, Lease] = {}
         self.engine: Engine | None = None
 
@@ -203,7 +206,7 @@ class Leases:
         if claim.state == "lost":
             raise OwnerLost(f"claim of {delivery.run}")
         try:
-            lease = Lease(delivery.run, owner, claim, self._scripts, self._runs, self._seals, self._clock, self._chance)
+            lease = self._lease(delivery.run, owner, claim)
         except CryptoError as error:
             return Dead(f"the body does not open: {error}")
         except (DecodeError, SignatureError) as error:
@@ -220,6 +223,10 @@ class Leases:
         if not lease.ended:  # another's by now: its entry must not be acknowledged here
             raise OwnerLost(f"{delivery.run} was left before its end")
         return Settled()
+
+    def _lease(self, run: str, owner: str, claim: Claim) -> Lease:
+        hands = self._scripts, self._flushes, self._runs, self._seals
+        return Lease(run, owner, claim, *hands, self._clock, self._chance)
 
     async def _claim(self, delivery: Delivery, owner: str) -> Claim:
         while True:

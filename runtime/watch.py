@@ -23,6 +23,7 @@ from base import logs, metrics
 from base.clock import Clock
 from runtime import faults
 from runtime.backlog import Stay
+from runtime.names import MANY
 from runtime.runs import Runs
 from runtime.seals import Seals
 from schemas.errors import Code, HeadraceError, Refusal, Unavailable
@@ -245,22 +246,34 @@ class Hub:
                 del self._watches[watch.run]
 
     def hear(self, message: bytes) -> None:
-        """One push: `run epoch sequence events kind length-of-headers\\n` headers payload."""
+        """A push. One frame: `run epoch sequence events kind length-of-headers\\n` headers payload. Many: the line
+        MANY, then in one line the heads of all, each with its payload's length too, then the bytes of all."""
+        if message.startswith(MANY):
+            self._hear_many(message)
+            return
         head, _, rest = message.partition(b"\n")
         run, epoch, sequence, events, kind, size = head.decode().split(" ")
+        cut = int(size)
+        self._tell(run, int(epoch), int(sequence), int(events), kind, rest[:cut], rest[cut:])
+
+    def _hear_many(self, message: bytes) -> None:
+        end = message.index(b"\n", len(MANY))
+        words, at = iter(message[len(MANY) : end].decode().split(" ")), end + 1
+        for run, epoch, sequence, events, kind, size, length in zip(*[words] * 7, strict=True):
+            cut = at + int(size)
+            end = cut + int(length)
+            self._tell(run, int(epoch), int(sequence), int(events), kind, message[at:cut], message[cut:end])
+            at = end
+
+    def _tell(
+        self, run: str, epoch: int, sequence: int, events: int, kind: str, headers: bytes, payload: bytes
+    ) -> None:
+        """A frame for whoever watches its run."""
         watches = self._watches.get(run)
         if not watches:
             return
         self._heard.add(run)
-        cut = int(size)
-        frame = StoredFrame(
-            epoch=int(epoch),
-            sequence=int(sequence),
-            kind=kind,
-            events=int(events),
-            payload=rest[cut:],
-            headers=rest[:cut],
-        )
+        frame = StoredFrame(epoch=epoch, sequence=sequence, kind=kind, events=events, payload=payload, headers=headers)
         for watch in tuple(watches):
             watch.offer(frame)
 

@@ -32,6 +32,7 @@ from tests.run_support import (
     World,
     answer,
     open_gates,
+    store_frame,
     until,
 )
 
@@ -60,7 +61,7 @@ class Owner:
         last = self.sequence + events
         payload = f"{last}|".encode() * size
         frame = SEALS.frame(self.run, self.epoch, last, "data", events, payload, {OWNER: self.owner.rpartition(":")[2]})
-        assert await self.world.scripts.flush(self.run, self.owner, last, frame) in ("ok", "cancel")
+        assert await store_frame(self.world.scripts, self.run, self.owner, last, frame) in ("ok", "cancel")
         self.sequence = last
 
     async def end(self) -> None:
