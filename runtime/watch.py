@@ -28,6 +28,7 @@ from runtime.runs import Runs
 from runtime.seals import Seals
 from schemas.errors import Code, HeadraceError, Refusal, Unavailable
 from schemas.frames import DATA, OWNER, Frame, StoredFrame
+from schemas.ports import Direct
 
 log = logs.room("runtime")
 
@@ -47,6 +48,7 @@ class StreamWatch:
     def __init__(self, hub: Hub, run: str, watcher: str, after: int, behind: bool, ours: bool) -> None:
         self.run, self.watcher = run, watcher
         self.replayed = False
+        self.direct: Direct | None = None
         self.stay: Stay | None = None  # of the client who waits for this run's answer
         self._hub = hub
         self._queue: deque[StoredFrame] = deque()
@@ -69,6 +71,8 @@ class StreamWatch:
 
     def offer(self, frame: StoredFrame) -> None:
         """A push came. Anything that doesn't continue what is queued sends the reader to the stream."""
+        if self.direct is not None and self._hand_over(frame):
+            return
         self._ring()
         if self._behind:
             return
@@ -82,6 +86,22 @@ class StreamWatch:
             self.miss()
         else:
             self._behind = True  # pushed twice, or the run fell back: the stream tells
+
+    def _hand_over(self, frame: StoredFrame) -> bool:
+        """Give it to a reader that takes it in this turn of the loop. Whatever is not plain goes the way of all."""
+        if self._behind or self._queue or self._finished or frame.kind != DATA:
+            return False
+        if frame.sequence - frame.events != self._sequence or frame.epoch < self._epoch:
+            return False
+        if self.direct is None or not self.direct.ready():
+            return False
+        try:
+            opened = self._open(frame)
+        except HeadraceError:
+            return False  # whoever asks for the next frame is told
+        if opened is not None:
+            self.direct.put(opened)
+        return True
 
     def miss(self) -> None:
         """Something may be missing: forget what is queued and read the stream."""
@@ -125,6 +145,16 @@ class StreamWatch:
         """The next queued frame, opened; None for one the reader has already."""
         stored = self._queue.popleft()
         self._queued -= len(stored.payload)
+        frame = self._open(stored)
+        if frame is not None and frame.terminal:
+            self._finished = True
+            if self.stay is not None:
+                self.stay.served(frame)
+            self.close()
+        return frame
+
+    def _open(self, stored: StoredFrame) -> Frame | None:
+        """The frame, and the reader's place is behind it. Refusal, DecodeError: nothing has changed."""
         first = stored.sequence - stored.events + 1
         if stored.epoch > self._epoch and first <= self._sequence:
             raise _started_again()
@@ -136,11 +166,6 @@ class StreamWatch:
         if stored.sequence <= self._after and stored.kind == DATA:
             return None  # the last frame is told to whoever asks for what lies behind it
         faults.hit("ingress", "P2")
-        if frame.terminal:
-            self._finished = True
-            if self.stay is not None:
-                self.stay.served(frame)
-            self.close()
         return frame
 
     async def _wait(self, seconds: float) -> None:

@@ -92,11 +92,24 @@ class RunStatus:
     accepted: RequestAccepted | None = None
 
 
+class Direct(Protocol):
+    """A client that can be given frames without waking the task that serves it."""
+
+    def ready(self) -> bool:
+        """Whether it takes one in this turn of the loop; nobody else is sending to it."""
+        ...
+
+    def put(self, frame: Frame) -> None:
+        """Send it; only after `ready`."""
+        ...
+
+
 class Watch(Protocol):
     """One client's view of one run: frames in order, none missing, none twice."""
 
     run: str
     replayed: bool  #: the run was there before the request that watches it now
+    direct: Direct | None  #: gets data frames that arrive while nothing is queued; all others are for `next`
 
     async def next(self, timeout: float) -> Frame | None:
         """The next frame, or None after `timeout` seconds of silence (send a keep-alive, call again).

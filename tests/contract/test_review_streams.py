@@ -11,6 +11,7 @@ from ingress.reading import events_behind
 from ingress.routes.streams import numbers
 from schemas.errors import Unavailable
 from schemas.frames import DATA, END, Frame
+from schemas.ports import Direct
 from tests.contract.test_run_watch import SEALS, _make_door, _owned
 from tests.run_support import World, store_frame
 
@@ -35,6 +36,7 @@ class Patchy:
     """A watch of a run that Redis does not show for a while. Implements schemas.ports.Watch."""
 
     run, replayed = "r", False
+    direct: Direct | None = None
 
     def __init__(self, *seen: Frame | None) -> None:
         self._seen = iter(seen)
