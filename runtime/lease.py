@@ -22,7 +22,7 @@ from runtime.runs import Runs, cut_short
 from runtime.scripts import Claim, Scripts, SealedFrame, Write
 from runtime.seals import Seals, encode_headers
 from schemas import envelope as wire
-from schemas.errors import Code, DecodeError, Failure, OwnerLost, SignatureError, Unavailable
+from schemas.errors import Code, DecodeError, Failure, HeadraceError, OwnerLost, SignatureError, Unavailable
 from schemas.events import RequestAccepted, Terminal
 from schemas.frames import DATA, OWNER
 from schemas.outcomes import Dead, Delivery, Outcome, Settled
@@ -96,6 +96,25 @@ class Lease:
         self.sequence = last
         self.hear(state)
         faults.hit("router", "P2")
+
+    def offer(self, payload: bytes, events: int, told: Callable[[bool], None], *, said: int = 0) -> None:
+        """See schemas.ports.RunLease."""
+        last = self.sequence + events
+
+        def heard(word: str | HeadraceError) -> None:
+            stored = word in ("ok", "cancel")
+            if stored:
+                self.sequence = last
+                faults.hit("router", "P2")
+                if word == "cancel":
+                    self.hear("cancel")
+            told(stored)
+
+        if self._lost:
+            told(False)
+            return
+        frame = self._frame(last, DATA, events, payload, None, said)
+        self._flushes.add(Write(self.run, self._owner, last, frame), heard)
 
     async def delivered(self) -> bytes | None:
         """The events that were sent so far, by any owner; None when the stream does not hold them all."""

@@ -15,7 +15,7 @@ Every implementation has a memory twin that passes the same contract suite.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -208,6 +208,11 @@ class RunLease(Protocol):
     ) -> None:
         """Store one data frame and push it to the watchers, atomically. events >= 1 whole SSE events. said: how many
         events carried what was generated, by all owners, these too: what is billed when somebody else ends the run."""
+        ...
+
+    def offer(self, payload: bytes, events: int, told: Callable[[bool], None], *, said: int = 0) -> None:
+        """The same for a frame that is not the first, without waiting: `told` hears whether it is stored. If not,
+        `flush` the same again: that stores it, once, or says why not. Nothing else is written meanwhile."""
         ...
 
     async def delivered(self) -> bytes | None:
