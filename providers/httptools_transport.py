@@ -140,7 +140,8 @@ class Response:
                 self.close()
                 return b""
             await self._arrival()
-        self._note_first()
+        if not self._begun:
+            self._note_first()
         return answer.take()
 
     async def pour(self, sink: Sink) -> bool:
@@ -149,7 +150,8 @@ class Response:
 
         def hear() -> bool:
             nonlocal more
-            self._note_first()
+            if not self._begun:
+                self._note_first()
             self._waiting_since = self._clock.monotonic()
             try:
                 more = sink(answer.take())
@@ -187,9 +189,8 @@ class Response:
             self._pool.give_back(self._place, self._connection)
 
     def _note_first(self) -> None:
-        if not self._begun:
-            self._begun = True
-            self._rearm()
+        self._begun = True
+        self._rearm()
 
     async def _arrival(self, hear: Callable[[], bool] | None = None) -> None:
         """Until more is here, complete or not. UpstreamFault when nothing more will come."""

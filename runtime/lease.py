@@ -113,7 +113,7 @@ class Lease:
         if self._lost:
             told(False)
             return
-        frame = self._frame(last, DATA, events, payload, None, said)
+        frame = self._seals.frame_of(self.run, self.epoch, last, DATA, events, payload, self._only_named, said)
         self._flushes.add(Write(self.run, self._owner, last, frame), heard)
 
     async def delivered(self) -> bytes | None:

@@ -319,7 +319,7 @@ class RedisScripts:
         args: list[str | bytes | int] = [p]
         for write in writes:
             run, frame = write.run, write.frame
-            keys += (f"{p}:run:{run}", f"{p}:reply:{run}")
+            keys += _frame_keys(run)
             args += (run, write.owner, write.last, frame.events, frame.payload, frame.headers, frame.said)
         return [said.decode() for said in await self._redis.script(source("flush"), keys, args)]
 
@@ -433,6 +433,12 @@ class RedisScripts:
     async def regate(self, run: str) -> bool:
         p = prefix_of(run)
         return bool(await self._redis.script(source("regate"), (f"{p}:run:{run}",), (p, run)))
+
+
+@lru_cache(maxsize=8192)
+def _frame_keys(run: str) -> tuple[str, str]:
+    p = prefix_of(run)
+    return f"{p}:run:{run}", f"{p}:reply:{run}"
 
 
 def _kept_keys(run: str) -> tuple[str, str, str]:

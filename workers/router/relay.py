@@ -29,15 +29,12 @@ class Pace:
     def __init__(self, least_s: float, most_s: float) -> None:
         self._least, self._most = least_s, most_s
         self._flush_s = 0.0
+        self.gap = flush_gap(least_s, most_s, 0.0)  # seconds between two frames of one run, now
 
     def note(self, seconds: float) -> None:
         """One frame took this long to store."""
         self._flush_s += (seconds - self._flush_s) / 16
-
-    @property
-    def gap(self) -> float:
-        """Seconds between two frames of one run, now."""
-        return flush_gap(self._least, self._most, self._flush_s)
+        self.gap = flush_gap(self._least, self._most, self._flush_s)
 
 
 class Relay:
@@ -153,7 +150,7 @@ class Relay:
         self._note(frame.started)
         if frame.settled is not None and not frame.settled.done():
             frame.settled.set_result(None)
-        elif self._flowing and not self.stream.done:
+        elif self._pending and self._flowing and not self.stream.done:
             self._go(interrupt)
 
     async def _insist(self, frame: UnderWay, interrupt: Interrupt) -> None:
