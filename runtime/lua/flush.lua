@@ -19,6 +19,8 @@ local function tell(door, head, h, d)
 end
 
 local function tell_all(watchers, head, h, d)
+  local alone = string.match(watchers or '', '^([^# ]+)#%S*$')
+  if alone then return tell(alone, head, h, d) end
   local seen = {}
   for _, watcher in ipairs(words(watchers)) do
     local door = string.match(watcher, '^[^#]+')
@@ -30,7 +32,7 @@ local function tell_all(watchers, head, h, d)
 end
 
 local function flush(key, reply, run, owner, last, n, d, h, said)
-  local r = call('HMGET', key, 'owner', 'state', 'seq', 'watchers', 'cancel', 'epoch', 't:first')
+  local r = call('HMGET', key, 'owner', 'state', 'seq', 'watchers', 'cancel', 'epoch')
   if r[1] ~= owner or r[2] ~= 'running' then return 'lost' end
   local done = r[5] and 'cancel' or 'ok'
   if r[3] == last then return done end
@@ -40,7 +42,7 @@ local function flush(key, reply, run, owner, last, n, d, h, said)
     fields[7], fields[8] = 'h', h
   end
   if not store(reply, r[6] .. '-' .. last, r[3] == '0', fields) then return 'expired' end
-  if r[7] then call('HSET', key, 'seq', last, 'said', said)
+  if r[3] ~= '0' then call('HSET', key, 'seq', last, 'said', said)
   else call('HSET', key, 'seq', last, 'said', said, 't:first', ms(now())) end
   local head = run .. ' ' .. r[6] .. ' ' .. last .. ' ' .. n .. ' data ' .. #h .. ' ' .. #d
   tell_all(r[4], head, h, d)
