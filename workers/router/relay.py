@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from base.clock import Clock
 from providers.errors import BadResponse
@@ -18,6 +19,8 @@ from schemas.ports import RunLease
 from workers.router.interrupt import Interrupt
 from workers.router.rules import flush_gap
 
+#: A frame under way: payload, events, how many events said something so far, when it was begun.
+UnderWay = tuple[bytes, int, int, float]
 _HELD = 64 * 1024  # bytes of events that wait for the store
 
 
@@ -61,6 +64,10 @@ class Relay:
         self._next_flush = 0.0
         self._flowing = False  # past the first words, while the engine is read
         self._under_way: UnderWay | None = None
+        self._insisting: asyncio.Task[None] | None = None
+        self._error: Exception | None = None  # why it was not stored
+        self._landed: asyncio.Future[None] | None = None  # somebody waits for it
+        self._interrupt: Interrupt | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
 
@@ -69,9 +76,10 @@ class Relay:
 
         UpstreamFault when the engine fails, Stopped when the run is cancelled, OwnerLost when it is another's."""
         _check_head(response)
+        self._interrupt = interrupt
         try:
             while not self.stream.done:
-                if await interrupt.wait(response.pour(lambda piece: self._arrived(piece, interrupt))):
+                if await interrupt.wait(response.pour(self._arrived)):
                     self._take(self._splitter.finish())
                     break
                 if not self.stream.done:
@@ -103,7 +111,7 @@ class Relay:
         self._events = self._held = 0
         return payload, events
 
-    def _arrived(self, piece: bytes, interrupt: Interrupt) -> bool:
+    def _arrived(self, piece: bytes) -> bool:
         """A piece of the engine's answer; whether the next one may come. UpstreamFault."""
         if self._answered is not None:  # the first piece
             self._answered()
@@ -111,7 +119,7 @@ class Relay:
         self._take(self._splitter.feed(piece))
         if self.stream.done or (self._pending and not self._flowing):
             return False
-        self._go(interrupt)
+        self._go()
         return self._held < _HELD
 
     def _take(self, events: list[bytes]) -> None:
@@ -122,60 +130,68 @@ class Relay:
                 self._events += self.stream.told
                 self._held += len(told)
 
-    def _go(self, interrupt: Interrupt) -> None:
+    def _go(self) -> None:
         """Send what is pending, now or as soon as the next frame may go out."""
         if not self._pending or self._under_way is not None or self._timer is not None:
             return
         now = self._clock.monotonic()
         if now < self._next_flush:
-            self._timer = self._loop.call_later(self._next_flush - now, self._due, interrupt)
+            self._timer = self._loop.call_later(self._next_flush - now, self._due)
             return
         payload, events = self.rest()
-        frame = self._under_way = UnderWay(payload, events, self.stream.pieces, now)
-        self._lease.offer(payload, events, lambda stored: self._told(frame, stored, interrupt), said=frame.said)
+        said = self.stream.pieces
+        sent = self._under_way = (payload, events, said, now)
+        self._lease.offer(payload, events, partial(self._told, sent), said=said)
 
-    def _due(self, interrupt: Interrupt) -> None:
+    def _due(self) -> None:
         self._timer = None
         if self._flowing and not self.stream.done:
-            self._go(interrupt)
+            self._go()
 
-    def _told(self, frame: UnderWay, stored: bool, interrupt: Interrupt) -> None:
+    def _told(self, sent: UnderWay, stored: bool) -> None:
         """What became of the frame under way."""
-        if frame is not self._under_way:
+        if sent is not self._under_way:
             return  # nobody waits for it any more
         if not stored:
-            frame.again = self._loop.create_task(self._insist(frame, interrupt), name="frame again")
+            self._insisting = self._loop.create_task(self._insist(sent), name="frame again")
             return
         self._under_way = None
-        self._note(frame.started)
-        if frame.settled is not None and not frame.settled.done():
-            frame.settled.set_result(None)
+        self._note(sent[3])
+        if self._landed is not None:
+            self._wake()
         elif self._pending and self._flowing and not self.stream.done:
-            self._go(interrupt)
+            self._go()
 
-    async def _insist(self, frame: UnderWay, interrupt: Interrupt) -> None:
+    async def _insist(self, sent: UnderWay) -> None:
         """The store did not say that it has the frame: until it does, or says why not."""
+        payload, events, said, _ = sent
         try:
-            await self._lease.flush(frame.payload, frame.events, said=frame.said)
+            await self._lease.flush(payload, events, said=said)
         except Exception as error:
-            frame.error = error
-            interrupt.fail(error)
-            if frame.settled is not None and not frame.settled.done():
-                frame.settled.set_result(None)
+            self._error = error
+            if self._interrupt is not None:
+                self._interrupt.fail(error)
+            self._wake()
         else:
-            self._told(frame, True, interrupt)
+            self._told(sent, True)
 
     async def _settled(self) -> None:
         """Until no frame is under way. What the store said against it is raised."""
-        while (frame := self._under_way) is not None:
-            if frame.error is not None:
-                raise frame.error
-            frame.settled = self._loop.create_future()
+        while self._under_way is not None:
+            if self._error is not None:
+                raise self._error
+            self._landed = self._loop.create_future()
             try:
-                await frame.settled
+                await self._landed
             except asyncio.CancelledError:
                 self._abandon()
                 raise
+            finally:
+                self._landed = None
+
+    def _wake(self) -> None:
+        if self._landed is not None and not self._landed.done():
+            self._landed.set_result(None)
 
     def _note(self, started: float) -> None:
         """A frame that was begun then is stored now."""
@@ -187,26 +203,14 @@ class Relay:
 
     def _abandon(self) -> None:
         """This process lets go of the run: what is under way may arrive or not."""
-        frame, self._under_way = self._under_way, None
-        if frame is not None and frame.again is not None:
-            frame.again.cancel()
+        self._under_way = None
+        if self._insisting is not None:
+            self._insisting.cancel()
 
     def _disarm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-class UnderWay:
-    """A frame under way. settled: somebody waits for its end; error: why it was not stored."""
-
-    __slots__ = ("again", "error", "events", "payload", "said", "settled", "started")
-
-    def __init__(self, payload: bytes, events: int, said: int, started: float) -> None:
-        self.payload, self.events, self.said, self.started = payload, events, said, started
-        self.settled: asyncio.Future[None] | None = None
-        self.again: asyncio.Task[None] | None = None
-        self.error: Exception | None = None
 
 
 def _check_head(response: UpstreamResponse) -> None:
