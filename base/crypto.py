@@ -126,13 +126,13 @@ class Sealer:
     def __init__(self, ring: KeyRing, chance: Random) -> None:
         self._ring = ring
         self._chance = chance
+        self._kid = ring.current
+        self._head = bytes((_SEAL_VERSION, len(self._kid))) + self._kid.encode()
 
     def seal(self, plain: bytes, *, run: str, place: str) -> bytes:
         """version(1) | length of kid(1) | kid | nonce(12) | ciphertext and tag. About 2 us at 1 kB."""
-        kid = self._ring.current
         nonce = self._chance.bytes(NONCE_BYTES)
-        head = bytes((_SEAL_VERSION, len(kid))) + kid.encode() + nonce
-        return head + self._ring.cipher(kid, run).encrypt(nonce, plain, place.encode())
+        return self._head + nonce + self._ring.cipher(self._kid, run).encrypt(nonce, plain, place.encode())
 
     def open(self, sealed: bytes, *, run: str, place: str) -> bytes:
         """What `seal` was given. CryptoError when altered, moved to another place or sealed by an unknown key."""

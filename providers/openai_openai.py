@@ -186,7 +186,7 @@ class ChatStream:
             if choice.finish_reason:
                 self._finished.add(choice.index)
                 self.finish_reason = self.finish_reason or choice.finish_reason
-            generated = generated or _text_bytes(choice.delta) > 0 or _raw_bytes(choice.text) > 0
+            generated = generated or _says_something(choice)
         self.pieces += generated
 
     def _rename(self, data: bytes) -> bytes:
@@ -267,6 +267,14 @@ def _without_usage(data: bytes) -> bytes:
 
 def _present(value: msgspec.Raw) -> bool:
     return len(bytes(value)) > 0 and bytes(value) != b"null"
+
+
+def _says_something(choice: _Choice) -> bool:
+    """Whether a choice of a stream carries generated text; nearly always its content does."""
+    delta = choice.delta
+    if delta is not None and _raw_bytes(delta.content):
+        return True
+    return _text_bytes(delta) > 0 or _raw_bytes(choice.text) > 0
 
 
 def _text_bytes(delta: _Delta | None) -> int:

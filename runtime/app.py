@@ -226,7 +226,7 @@ class Context:
             address=address,
             redis=redis,
             push=push,
-            scripts=RedisScripts(redis, settings.retention_s * 1000 or topology.reply_ttl_ms, redis.patient()),
+            scripts=RedisScripts(redis, settings.retention_s * 1000 or topology.reply_ttl_ms),
             runs=RedisRuns(redis),
             sentinels=sentinels,
         )

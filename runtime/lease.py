@@ -18,11 +18,12 @@ from base.ids import Random, short_id
 from runtime import faults
 from runtime.claims import Claim
 from runtime.consume import Engine, Handler
+from runtime.flushes import Flushes
 from runtime.runs import Runs, cut_short
-from runtime.scripts import Scripts, SealedFrame
+from runtime.scripts import Scripts, SealedFrame, Write
 from runtime.seals import Seals, encode_headers
 from schemas import envelope as wire
-from schemas.errors import Code, DecodeError, Failure, OwnerLost, SignatureError, Unavailable
+from schemas.errors import Code, DecodeError, Failure, HeadraceError, OwnerLost, SignatureError, Unavailable
 from schemas.events import RequestAccepted, Terminal
 from schemas.frames import DATA, OWNER
 from schemas.outcomes import Dead, Delivery, Outcome, Settled
@@ -48,6 +49,7 @@ class Lease:
         owner: str,
         claim: Claim,
         scripts: Scripts,
+        flushes: Flushes,
         runs: Runs,
         seals: Seals,
         clock: Clock,
@@ -66,7 +68,7 @@ class Lease:
         self.by = "client"
         self.ended = False
         self._lost = False
-        self._owner, self._scripts, self._runs, self._seals = owner, scripts, runs, seals
+        self._owner, self._scripts, self._flushes, self._runs, self._seals = owner, scripts, flushes, runs, seals
         self._named = {OWNER: owner.rpartition(":")[2]}
         self._only_named = encode_headers(self._named)
         self._clock, self._chance = clock, chance
@@ -85,8 +87,8 @@ class Lease:
         """Store one data frame and push it to the watchers. OwnerLost when the run is another's."""
         self._refuse_if_lost()
         last = self.sequence + events
-        frame = self._frame(last, DATA, events, payload, headers, said)
-        state = await self._insist(lambda: self._scripts.flush(self.run, self._owner, last, frame))
+        write = Write(self.run, self._owner, last, self._frame(last, DATA, events, payload, headers, said))
+        state = await self._insist(lambda: self._flushes.store(write, at_once=said <= events))
         if state in ("lost", "gap", "expired"):
             self.hear("lost")
             if state == "gap":
@@ -95,6 +97,25 @@ class Lease:
         self.sequence = last
         self.hear(state)
         faults.hit("router", "P2")
+
+    def offer(self, payload: bytes, events: int, told: Callable[[bool], None], *, said: int = 0) -> None:
+        """See schemas.ports.RunLease."""
+        last = self.sequence + events
+
+        def heard(word: str | HeadraceError) -> None:
+            stored = word in ("ok", "cancel")
+            if stored:
+                self.sequence = last
+                faults.hit("router", "P2")
+                if word == "cancel":
+                    self.hear("cancel")
+            told(stored)
+
+        if self._lost:
+            told(False)
+            return
+        frame = self._seals.frame_of(self.run, self.epoch, last, DATA, events, payload, self._only_named, said)
+        self._flushes.add(Write(self.run, self._owner, last, frame), heard)
 
     async def delivered(self) -> bytes | None:
         """The events that were sent so far, by any owner; None when the stream does not hold them all."""
@@ -176,6 +197,7 @@ class Leases:
     ) -> None:
         self._consumer, self._handler, self._scripts, self._runs = consumer, handler, scripts, runs
         self._seals, self._clock, self._chance = seals, clock, chance
+        self._flushes = Flushes(scripts)
         self._live: dict[str, Lease] = {}
         self._given: dict[tuple[str, str], tuple[str, Claim]] = {}
         self.engine: Engine | None = None
@@ -216,7 +238,7 @@ class Leases:
         if claim.state == "lost":
             raise OwnerLost(f"claim of {delivery.run}")
         try:
-            lease = Lease(delivery.run, owner, claim, self._scripts, self._runs, self._seals, self._clock, self._chance)
+            lease = self._lease(delivery.run, owner, claim)
         except CryptoError as error:
             return Dead(f"the body does not open: {error}")
         except (DecodeError, SignatureError) as error:
@@ -233,6 +255,10 @@ class Leases:
         if not lease.ended:  # another's by now: its entry must not be acknowledged here
             raise OwnerLost(f"{delivery.run} was left before its end")
         return Settled()
+
+    def _lease(self, run: str, owner: str, claim: Claim) -> Lease:
+        hands = self._scripts, self._flushes, self._runs, self._seals
+        return Lease(run, owner, claim, *hands, self._clock, self._chance)
 
     async def _claim(self, delivery: Delivery) -> tuple[str, Claim]:
         owner = f"{self._consumer}:{short_id(self._chance)}"

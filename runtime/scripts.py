@@ -71,6 +71,15 @@ class SealedFrame(msgspec.Struct, frozen=True, kw_only=True):
     said: int = 0
 
 
+class Write(msgspec.Struct, frozen=True):
+    """A data frame, and whose: `last` is its last sequence."""
+
+    run: str
+    owner: str
+    last: int
+    frame: SealedFrame
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
     """What ends a run: the terminal fact, signed. outcome: completed | failed | refused | cancelled. tokens: what its
@@ -191,8 +200,8 @@ class Scripts(Protocol):
 
     async def claim(self, run: str, stream: str, entry: str, consumer: str, owner: str) -> Claim: ...
 
-    async def flush(self, run: str, owner: str, last: int, frame: SealedFrame) -> str:
-        """ok | cancel | lost | gap | expired."""
+    async def flush(self, writes: Sequence[Write]) -> list[str]:
+        """Of runs of one partition, at most one of each: ok | cancel | lost | gap | expired | error <text>."""
         ...
 
     async def end(self, run: str, guard: str, value: str, place: str, frame: SealedFrame, ending: Ending) -> str:
@@ -244,11 +253,10 @@ class Scripts(Protocol):
 
 
 class RedisScripts:
-    """The scripts on a server. retention_ms: how long frames and state of an ended run stay readable. patient: the same
-    server for frames that may wait a moment for others, as all may once a run has shown its first words."""
+    """The scripts on a server. retention_ms: how long frames and state of an ended run stay readable."""
 
-    def __init__(self, redis: Redis, retention_ms: int, patient: Redis | None = None) -> None:
-        self._redis, self._patient = redis, patient or redis
+    def __init__(self, redis: Redis, retention_ms: int) -> None:
+        self._redis = redis
         self.retention_ms = retention_ms
 
     async def accept(self, new: Acceptance) -> tuple[bool, int]:
@@ -283,13 +291,15 @@ class RedisScripts:
         keys = (f"{p}:run:{run}", f"{p}:body:{run}", stream)
         return claim_of(await self._redis.script(source("claim"), keys, (run, consumer, owner, entry)))
 
-    async def flush(self, run: str, owner: str, last: int, frame: SealedFrame) -> str:
-        p = prefix_of(run)
-        keys = (f"{p}:run:{run}", f"{p}:reply:{run}")
-        args = (p, run, owner, last, frame.events, frame.payload, frame.headers, frame.said)
-        redis = self._redis if frame.said <= frame.events else self._patient
-        reply: bytes = await redis.script(source("flush"), keys, args)
-        return reply.decode()
+    async def flush(self, writes: Sequence[Write]) -> list[str]:
+        p = prefix_of(writes[0].run)
+        keys: list[str] = []
+        args: list[str | bytes | int] = [p]
+        for write in writes:
+            run, frame = write.run, write.frame
+            keys += _frame_keys(run)
+            args += (run, write.owner, write.last, frame.events, frame.payload, frame.headers, frame.said)
+        return [said.decode() for said in await self._redis.script(source("flush"), keys, args)]
 
     async def end(self, run: str, guard: str, value: str, place: str, frame: SealedFrame, ending: Ending) -> str:
         p = prefix_of(run)
@@ -401,6 +411,12 @@ class RedisScripts:
     async def regate(self, run: str) -> bool:
         p = prefix_of(run)
         return bool(await self._redis.script(source("regate"), (f"{p}:run:{run}",), (p, run)))
+
+
+@lru_cache(maxsize=8192)
+def _frame_keys(run: str) -> tuple[str, str]:
+    p = prefix_of(run)
+    return f"{p}:run:{run}", f"{p}:reply:{run}"
 
 
 def _kept_keys(run: str) -> tuple[str, str, str]:

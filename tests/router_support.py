@@ -100,6 +100,13 @@ class MemoryLease:
         self._write(DATA, payload, events, headers)
         await CLOCK.sleep(self.flush_s)
 
+    def offer(self, payload: bytes, events: int, told: Callable[[bool], None], *, said: int = 0) -> None:
+        if self.lost:
+            told(False)
+            return
+        self._write(DATA, payload, events, None)
+        asyncio.get_running_loop().call_later(self.flush_s, told, True)
+
     async def delivered(self) -> bytes | None:
         return b"".join(one.payload for one in self.sent)
 

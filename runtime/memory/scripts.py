@@ -15,7 +15,7 @@ from runtime.memory.entries import MemoryEntries
 from runtime.memory.gate import FAR_MS, lane_of
 from runtime.memory.server import Held as Pending
 from runtime.memory.server import Id, Stream, id_of, text_of
-from runtime.memory.steps import Values, hash_of, place_of, words
+from runtime.memory.steps import Pushed, Values, doors_of, hash_of, many, place_of, words
 from runtime.names import kept_key, prefix_of
 from runtime.scripts import (
     Answer,
@@ -23,6 +23,7 @@ from runtime.scripts import (
     SealedFrame,
     Seat,
     Watched,
+    Write,
 )
 from schemas.envelope import Signed
 from schemas.verdicts import REFUSE
@@ -224,10 +225,18 @@ class MemoryScripts(MemoryEntries):
             fields={name: value for name, value in told.items() if name in _CLAIMED or name.startswith("v:")},
         )
 
-    async def flush(self, run: str, owner: str, last: int, frame: SealedFrame) -> str:
+    async def flush(self, writes: Sequence[Write]) -> list[str]:
         await self._server.turn()
+        pushes: dict[str, list[Pushed]] = {}
+        said = [self._flush(write, pushes) for write in writes]
+        for door, told in pushes.items():
+            self._server.publish(f"{prefix_of(writes[0].run)}:push:{door}", many(told))
+        return said
+
+    def _flush(self, write: Write, pushes: dict[str, list[Pushed]]) -> str:
+        run, last, frame = write.run, write.last, write.frame
         p, found = prefix_of(run), self._hash(run)
-        if found is None or found.get("owner") != owner.encode() or found["state"] != b"running":
+        if found is None or found.get("owner") != write.owner.encode() or found["state"] != b"running":
             return "lost"
         done = "cancel" if "cancel" in found else "ok"
         sequence = int(found["seq"])
@@ -245,14 +254,8 @@ class MemoryScripts(MemoryEntries):
         self._server.add(key, fields, (epoch, last))
         found.setdefault("t:first", str(self._server.now()).encode())
         found |= {"seq": str(last).encode(), "said": str(frame.said).encode()}
-        self._push(
-            p,
-            run,
-            found,
-            epoch,
-            last,
-            SealedFrame(kind="data", events=frame.events, payload=frame.payload, headers=frame.headers),
-        )
+        for door in doors_of(found):
+            pushes.setdefault(door, []).append((run, epoch, last, frame))
         return done
 
     async def end(self, run: str, guard: str, value: str, place: str, frame: SealedFrame, ending: Ending) -> str:

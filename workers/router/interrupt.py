@@ -26,6 +26,7 @@ class Interrupt:
         self._cancelled = cancelled
         self._waiting = False
         self._struck = False
+        self._error: Exception | None = None
 
     def __enter__(self) -> Interrupt:
         task = asyncio.current_task()
@@ -39,18 +40,23 @@ class Interrupt:
 
     async def wait(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of `work`, or Stopped as soon as the run is cancelled; `work` is cancelled with it."""
-        if self._cancelled.is_set():
+        if self._error is not None or self._cancelled.is_set():
             work.close()
-            raise Stopped
+            raise self._error or Stopped
         self._waiting = True
         try:
             return await work
         except asyncio.CancelledError:
             if self._struck and self._task.uncancel() == 0:
-                raise Stopped from None
+                raise (self._error or Stopped) from None
             raise
         finally:
             self._waiting = False
+
+    def fail(self, error: Exception) -> None:
+        """What waits, or will wait, ends with this error: something beside it has failed."""
+        self._error = self._error or error
+        self._strike()
 
     def _strike(self) -> None:
         if self._waiting and not self._struck:
