@@ -68,6 +68,7 @@ class Lease:
         self.ended = False
         self._lost = False
         self._owner, self._scripts, self._flushes, self._runs, self._seals = owner, scripts, flushes, runs, seals
+        self._frames = seals.of_run(run)
         self._named = {OWNER: owner.rpartition(":")[2]}
         self._only_named = encode_headers(self._named)
         self._clock, self._chance = clock, chance
@@ -113,7 +114,7 @@ class Lease:
         if self._lost:
             told(False)
             return
-        frame = self._seals.frame_of(self.run, self.epoch, last, DATA, events, payload, self._only_named, said)
+        frame = self._frames.frame(self.epoch, last, DATA, events, payload, self._only_named, said)
         self._flushes.add(Write(self.run, self._owner, last, frame), heard)
 
     async def delivered(self) -> bytes | None:
@@ -128,7 +129,7 @@ class Lease:
                 if one.sequence - one.events != sequence:
                     return None
                 epoch, sequence = one.epoch, one.sequence
-                parts.append(self._seals.open_stored(self.run, one).payload)
+                parts.append(self._frames.open(one).payload)
         return b"".join(parts)
 
     async def end(
@@ -152,7 +153,7 @@ class Lease:
     ) -> SealedFrame:
         """A frame of this owner's, who is named in it: see schemas.frames.OWNER."""
         public = encode_headers({**headers, **self._named}) if headers else self._only_named
-        return self._seals.frame_of(self.run, self.epoch, last, kind, events, payload, public, said)
+        return self._frames.frame(self.epoch, last, kind, events, payload, public, said)
 
     async def _break_off(self) -> None:
         """The server may have lost frames that were sent: nothing can be added to them. A run that is still ours ends
