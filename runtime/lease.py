@@ -22,7 +22,7 @@ from runtime.runs import Runs, cut_short
 from runtime.scripts import Claim, Scripts, SealedFrame, Write
 from runtime.seals import Seals, encode_headers
 from schemas import envelope as wire
-from schemas.errors import Code, DecodeError, Failure, HeadraceError, OwnerLost, SignatureError, Unavailable
+from schemas.errors import Code, DecodeError, Failure, OwnerLost, SignatureError, Unavailable
 from schemas.events import RequestAccepted, Terminal
 from schemas.frames import DATA, OWNER
 from schemas.outcomes import Dead, Delivery, Outcome, Settled
@@ -102,14 +102,15 @@ class Lease:
         """See schemas.ports.RunLease."""
         last = self.sequence + events
 
-        def heard(word: str | HeadraceError) -> None:
+        def heard(word: str | Exception) -> None:
             stored = word in ("ok", "cancel")
-            if stored:
-                self.sequence = last
-                faults.hit("router", "P2")
-                if word == "cancel":
-                    self.hear("cancel")
-            told(stored)
+            try:
+                if stored:
+                    self.sequence = last
+                    self.hear(str(word))
+                    faults.hit("router", "P2")
+            finally:
+                told(stored)
 
         if self._lost:
             told(False)

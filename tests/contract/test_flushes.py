@@ -13,7 +13,7 @@ from runtime.flushes import Flushes
 from runtime.lease import Lease
 from runtime.scripts import Scripts, Write
 from runtime.wire import ServerError
-from schemas.errors import HeadraceError, OwnerLost, Unavailable
+from schemas.errors import OwnerLost, Unavailable
 from tests.engine_support import LANE_KEY, House, seals
 from tests.run_support import CHANCE, CLOCK, FAMILIES, Hands, RedisWorld, World, answer, ending, frame, until
 
@@ -56,7 +56,7 @@ async def test_frames_that_come_while_others_just_left_leave_together(world: Wor
 
 
 async def test_a_frame_that_cannot_wait_takes_with_it_those_that_can(world: World) -> None:
-    scripts, words = Counted(world.scripts), list[str | HeadraceError]()
+    scripts, words = Counted(world.scripts), list[str | Exception]()
     flushes, runs = Flushes(scripts), await _owned(world, 3)
     await flushes.store(Write(runs[0].run, "r1:a", 1, frame("x")))
     flushes.add(Write(runs[1].run, "r1:a", 1, frame("x")), words.append)
@@ -85,6 +85,17 @@ async def test_a_run_that_the_server_refuses_hears_it_alone(world: World) -> Non
         *(flushes.store(Write(one.run, "r1:a", 1, frame("x"))) for one in (broken, whole)), return_exceptions=True
     )
     assert isinstance(told[0], ServerError) and "WRONGTYPE" in str(told[0]) and told[1] == "ok"
+
+
+async def test_one_that_cannot_hear_its_word_keeps_nobody_else_from_theirs(world: World) -> None:
+    flushes, runs, words = Flushes(world.scripts), await _owned(world, 2), list[str | Exception]()
+
+    def fails(word: str | Exception) -> None:
+        raise RuntimeError("in a callback")
+
+    flushes.add(Write(runs[0].run, "r1:a", 1, frame("x")), fails)
+    flushes.add(Write(runs[1].run, "r1:a", 1, frame("x")), words.append)
+    await until(lambda: words == ["ok"])
 
 
 # --- a lease that offers --------------------------------------------------------------------------------------------

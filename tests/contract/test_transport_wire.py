@@ -573,3 +573,20 @@ async def test_silence_while_pouring_counts_from_the_last_piece() -> None:
             await pouring
         assert len(sink.got) == 6
         engine.says.put_nowait(b"")
+
+
+@on_both_loops
+async def test_a_sink_that_has_enough_is_given_nothing_before_it_asks_again() -> None:
+    """Pieces may arrive between its word and the turn of whoever pours."""
+    sink = Glass(lambda piece: False)
+    async with serving(Engine(CHUNKED + b"1\r\na\r\n").serve) as url, calling() as transport:
+        response = await ask(transport, url)
+        assert await response.pour(sink) is False and sink.got == [b"a"]
+        pouring = asyncio.ensure_future(response.pour(sink))
+        await CLOCK.sleep(0)
+        connection = response._connection  # type: ignore[attr-defined]
+        for piece in (b"b", b"c"):
+            connection.data_received(b"1\r\n%b\r\n" % piece)
+        assert await pouring is False and sink.got == [b"a", b"b"]
+        assert await response.read() == b"c"
+        response.close()
