@@ -131,8 +131,7 @@ class Sealer:
 
     def seal(self, plain: bytes, *, run: str, place: str) -> bytes:
         """version(1) | length of kid(1) | kid | nonce(12) | ciphertext and tag. About 2 us at 1 kB."""
-        nonce = self._chance.bytes(NONCE_BYTES)
-        return self._head + nonce + self._ring.cipher(self._kid, run).encrypt(nonce, plain, place.encode())
+        return self.of_run(run).seal(plain, place)
 
     def open(self, sealed: bytes, *, run: str, place: str) -> bytes:
         """What `seal` was given. CryptoError when altered, moved to another place or sealed by an unknown key."""
@@ -143,7 +142,40 @@ class Sealer:
         try:
             return self._ring.cipher(kid, run).decrypt(nonce, sealed[start + NONCE_BYTES :], place.encode())
         except (InvalidTag, ValueError):
-            raise CryptoError(f"sealed bytes of {place} do not open: altered, moved or another key") from None
+            raise _does_not_open(place) from None
+
+    def of_run(self, run: str) -> RunSealer:
+        """The same for what belongs to one run: its key is not looked up again."""
+        return RunSealer(self, run, self._head, self._chance, self._ring.cipher(self._kid, run))
+
+
+class RunSealer:
+    """Seals and opens what belongs to one run. Made by Sealer.of_run; what is under a former key goes back there."""
+
+    __slots__ = ("_chance", "_cipher", "_head", "_run", "_sealer")
+
+    def __init__(self, sealer: Sealer, run: str, head: bytes, chance: Random, cipher: AESGCM) -> None:
+        self._sealer, self._run, self._head, self._chance, self._cipher = sealer, run, head, chance, cipher
+
+    def seal(self, plain: bytes, place: str) -> bytes:
+        """See Sealer.seal."""
+        nonce = self._chance.bytes(NONCE_BYTES)
+        return self._head + nonce + self._cipher.encrypt(nonce, plain, place.encode())
+
+    def open(self, sealed: bytes, place: str) -> bytes:
+        """See Sealer.open."""
+        start = len(self._head)
+        if sealed[:start] != self._head:
+            return self._sealer.open(sealed, run=self._run, place=place)
+        end = start + NONCE_BYTES
+        try:
+            return self._cipher.decrypt(sealed[start:end], sealed[end:], place.encode())
+        except (InvalidTag, ValueError):
+            raise _does_not_open(place) from None
+
+
+def _does_not_open(place: str) -> CryptoError:
+    return CryptoError(f"sealed bytes of {place} do not open: altered, moved or another key")
 
 
 class Signer:

@@ -94,8 +94,12 @@ class Connection(asyncio.Protocol):
         except BadResponse as fault:
             self.cut(fault)
             return
-        if self._hear is not None and answer.pieces and self._hear() and not answer.complete:
-            return
+        if self._hear is not None and answer.pieces:
+            if self._hear():
+                if not answer.complete:
+                    return
+            else:
+                self._hear = None  # it has enough; what comes before it wakes waits
         if answer.size > READ_AHEAD and not answer.complete:
             self._pause()
         self.nudge()

@@ -10,16 +10,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+from base import logs
 from runtime.scripts import Scripts, Write
 from runtime.wire import ServerError
-from schemas.errors import HeadraceError
 
 #: Seconds that a frame waits for others at most.
 TOGETHER_S = 0.004
 _MOST = 128  # frames of one call: about a millisecond of the server
 
 #: Hears the script's word for one write, or why there is none.
-Told = Callable[[str | HeadraceError], None]
+Told = Callable[[str | Exception], None]
+log = logs.room("runtime")
 
 
 class Flushes:
@@ -51,7 +52,7 @@ class Flushes:
         """The same for who waits for the word. Unavailable, ServerError."""
         future: asyncio.Future[str] = self._loop.create_future()
 
-        def told(word: str | HeadraceError) -> None:
+        def told(word: str | Exception) -> None:
             if future.done():
                 return
             if isinstance(word, str):
@@ -77,9 +78,12 @@ class Flushes:
 
     async def _call(self, writes: Sequence[tuple[Write, Told]]) -> None:
         try:
-            words: Sequence[str | HeadraceError] = await self._scripts.flush([write for write, _ in writes])
-        except HeadraceError as error:
+            words: Sequence[str | Exception] = await self._scripts.flush([write for write, _ in writes])
+        except Exception as error:  # whatever it is, each has to hear of it
             words = [error] * len(writes)
-        for (_, told), word in zip(writes, words, strict=True):
+        for (write, told), word in zip(writes, words, strict=True):
             refused = isinstance(word, str) and word.startswith("error")
-            told(ServerError(word) if refused else word)
+            try:
+                told(ServerError(str(word)) if refused else word)
+            except Exception:
+                log.exception("a run could not be told of its frame", run=write.run)

@@ -23,7 +23,7 @@ from runtime.runs import Runs, cut_short
 from runtime.scripts import Scripts, SealedFrame, Write
 from runtime.seals import Seals, encode_headers
 from schemas import envelope as wire
-from schemas.errors import Code, DecodeError, Failure, HeadraceError, OwnerLost, SignatureError, Unavailable
+from schemas.errors import Code, DecodeError, Failure, OwnerLost, SignatureError, Unavailable
 from schemas.events import RequestAccepted, Terminal
 from schemas.frames import DATA, OWNER
 from schemas.outcomes import Dead, Delivery, Outcome, Settled
@@ -69,6 +69,7 @@ class Lease:
         self.ended = False
         self._lost = False
         self._owner, self._scripts, self._flushes, self._runs, self._seals = owner, scripts, flushes, runs, seals
+        self._frames = seals.of_run(run)
         self._named = {OWNER: owner.rpartition(":")[2]}
         self._only_named = encode_headers(self._named)
         self._clock, self._chance = clock, chance
@@ -102,19 +103,20 @@ class Lease:
         """See schemas.ports.RunLease."""
         last = self.sequence + events
 
-        def heard(word: str | HeadraceError) -> None:
+        def heard(word: str | Exception) -> None:
             stored = word in ("ok", "cancel")
-            if stored:
-                self.sequence = last
-                faults.hit("router", "P2")
-                if word == "cancel":
-                    self.hear("cancel")
-            told(stored)
+            try:
+                if stored:
+                    self.sequence = last
+                    self.hear(str(word))
+                    faults.hit("router", "P2")
+            finally:
+                told(stored)
 
         if self._lost:
             told(False)
             return
-        frame = self._seals.frame_of(self.run, self.epoch, last, DATA, events, payload, self._only_named, said)
+        frame = self._frames.frame(self.epoch, last, DATA, events, payload, self._only_named, said)
         self._flushes.add(Write(self.run, self._owner, last, frame), heard)
 
     async def delivered(self) -> bytes | None:
@@ -129,7 +131,7 @@ class Lease:
                 if one.sequence - one.events != sequence:
                     return None
                 epoch, sequence = one.epoch, one.sequence
-                parts.append(self._seals.open_stored(self.run, one).payload)
+                parts.append(self._frames.open(one).payload)
         return b"".join(parts)
 
     async def end(
@@ -153,7 +155,7 @@ class Lease:
     ) -> SealedFrame:
         """A frame of this owner's, who is named in it: see schemas.frames.OWNER."""
         public = encode_headers({**headers, **self._named}) if headers else self._only_named
-        return self._seals.frame_of(self.run, self.epoch, last, kind, events, payload, public, said)
+        return self._frames.frame(self.epoch, last, kind, events, payload, public, said)
 
     async def _break_off(self) -> None:
         """The server may have lost frames that were sent: nothing can be added to them. A run that is still ours ends

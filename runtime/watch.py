@@ -50,7 +50,7 @@ class StreamWatch:
         self.replayed = False
         self.direct: Direct | None = None
         self.stay: Stay | None = None  # of the client who waits for this run's answer
-        self._hub = hub
+        self._hub, self._seals = hub, hub.seals.of_run(run)
         self._queue: deque[StoredFrame] = deque()
         self._queued = 0
         self._epoch, self._sequence = 0, 0  # the place of the last frame handed out
@@ -158,7 +158,7 @@ class StreamWatch:
         first = stored.sequence - stored.events + 1
         if stored.epoch > self._epoch and first <= self._sequence:
             raise _started_again()
-        frame = self._hub.seals.open_stored(self.run, stored)
+        frame = self._seals.open(stored)
         owner = frame.headers.get(OWNER, "")
         if stored.epoch == self._epoch and self._is_other(owner):
             raise _started_again()
