@@ -54,6 +54,7 @@ class KeyRing:
                 raise ValueError(f"key {key.kid!r} of the ring must be a short name and {KEY_BYTES} bytes")
         self._keys = {key.kid: key.secret for key in keys}
         self._derived: dict[tuple[str, str], bytes] = {}
+        self._ciphers: OrderedDict[tuple[str, str], AESGCM] = OrderedDict()
         self._proven: OrderedDict[bytes, tuple[str, str, bytes]] = OrderedDict()
         self.current = keys[0].kid
 
@@ -87,6 +88,16 @@ class KeyRing:
             self._derived[kid, purpose] = found
         return found
 
+    def cipher(self, kid: str, run: str) -> AESGCM:
+        """What seals and opens everything of one run. CryptoError when the ring no longer has that key."""
+        found = self._ciphers.get((kid, run))
+        if found is None:
+            found = AESGCM(_expand(self.derive(kid, "seal"), run))
+            self._ciphers[kid, run] = found
+            if len(self._ciphers) > _RUN_CACHE:
+                self._ciphers.popitem(last=False)
+        return found
+
     def is_proven(self, publisher: str, place: str, content: bytes, signature: bytes) -> bool:
         """Whether this very signature of these very bytes was made or checked here not long ago."""
         return self._proven.get(signature) == (publisher, place, content)
@@ -115,14 +126,12 @@ class Sealer:
     def __init__(self, ring: KeyRing, chance: Random) -> None:
         self._ring = ring
         self._chance = chance
-        self._ciphers: OrderedDict[tuple[str, str], AESGCM] = OrderedDict()
+        self._kid = ring.current
+        self._head = bytes((_SEAL_VERSION, len(self._kid))) + self._kid.encode()
 
     def seal(self, plain: bytes, *, run: str, place: str) -> bytes:
         """version(1) | length of kid(1) | kid | nonce(12) | ciphertext and tag. About 2 us at 1 kB."""
-        kid = self._ring.current
-        nonce = self._chance.bytes(NONCE_BYTES)
-        head = bytes((_SEAL_VERSION, len(kid))) + kid.encode() + nonce
-        return head + self._cipher(kid, run).encrypt(nonce, plain, place.encode())
+        return self.of_run(run).seal(plain, place)
 
     def open(self, sealed: bytes, *, run: str, place: str) -> bytes:
         """What `seal` was given. CryptoError when altered, moved to another place or sealed by an unknown key."""
@@ -131,18 +140,42 @@ class Sealer:
         start = 2 + sealed[1]
         kid, nonce = sealed[2:start].decode("latin1"), sealed[start : start + NONCE_BYTES]
         try:
-            return self._cipher(kid, run).decrypt(nonce, sealed[start + NONCE_BYTES :], place.encode())
+            return self._ring.cipher(kid, run).decrypt(nonce, sealed[start + NONCE_BYTES :], place.encode())
         except (InvalidTag, ValueError):
-            raise CryptoError(f"sealed bytes of {place} do not open: altered, moved or another key") from None
+            raise _does_not_open(place) from None
 
-    def _cipher(self, kid: str, run: str) -> AESGCM:
-        found = self._ciphers.get((kid, run))
-        if found is None:
-            found = AESGCM(_expand(self._ring.derive(kid, "seal"), run))
-            self._ciphers[kid, run] = found
-            if len(self._ciphers) > _RUN_CACHE:
-                self._ciphers.popitem(last=False)
-        return found
+    def of_run(self, run: str) -> RunSealer:
+        """The same for what belongs to one run: its key is not looked up again."""
+        return RunSealer(self, run, self._head, self._chance, self._ring.cipher(self._kid, run))
+
+
+class RunSealer:
+    """Seals and opens what belongs to one run. Made by Sealer.of_run; what is under a former key goes back there."""
+
+    __slots__ = ("_chance", "_cipher", "_head", "_run", "_sealer")
+
+    def __init__(self, sealer: Sealer, run: str, head: bytes, chance: Random, cipher: AESGCM) -> None:
+        self._sealer, self._run, self._head, self._chance, self._cipher = sealer, run, head, chance, cipher
+
+    def seal(self, plain: bytes, place: str) -> bytes:
+        """See Sealer.seal."""
+        nonce = self._chance.bytes(NONCE_BYTES)
+        return self._head + nonce + self._cipher.encrypt(nonce, plain, place.encode())
+
+    def open(self, sealed: bytes, place: str) -> bytes:
+        """See Sealer.open."""
+        start = len(self._head)
+        if sealed[:start] != self._head:
+            return self._sealer.open(sealed, run=self._run, place=place)
+        end = start + NONCE_BYTES
+        try:
+            return self._cipher.decrypt(sealed[start:end], sealed[end:], place.encode())
+        except (InvalidTag, ValueError):
+            raise _does_not_open(place) from None
+
+
+def _does_not_open(place: str) -> CryptoError:
+    return CryptoError(f"sealed bytes of {place} do not open: altered, moved or another key")
 
 
 class Signer:

@@ -17,7 +17,10 @@ from base.clock import Clock
 from ingress.errors import Header, error_body, error_event, http_status, retry_headers
 from ingress.headers import CLOSE, JSON, REPLAYED, STREAM_HEAD, frame_headers, own_headers
 from schemas.errors import Code, Failure
+from schemas.frames import Frame
 
+#: Bytes that the client has not taken yet, up to which more may be written without waiting; far below uvicorn's bound.
+_ROOM = 8 * 1024
 _KEEP_ALIVE = {"type": "http.response.body", "body": b": keep-alive\n\n", "more_body": True}
 #: Answered before the body was read to its end: the connection cannot be used again.
 _UNREAD = frozenset({Code.request_timeout})
@@ -31,6 +34,7 @@ class Exchange:
     __slots__ = (
         "_clock",
         "_send",
+        "_sent",
         "_started",
         "accepted",
         "begun",
@@ -54,7 +58,11 @@ class Exchange:
         self.status = 0
         self.code = ""
         self._send, self._clock = send, clock
-        self._started = clock.monotonic()
+        self._started = self._sent = clock.monotonic()
+
+    def quiet(self) -> float:
+        """Seconds since something was sent."""
+        return self._clock.monotonic() - self._sent
 
     def elapsed(self) -> float:
         """Seconds since the request's head was read."""
@@ -73,6 +81,21 @@ class Exchange:
     async def piece(self, payload: bytes, last: bool) -> None:
         """Bytes of the stream; with the last ones the body ends."""
         await self._push({"type": "http.response.body", "body": payload, "more_body": not last})
+
+    def ready(self) -> bool:
+        """See schemas.ports.Direct: in the middle of a stream, and the client has taken what was sent before."""
+        wire = self.wire
+        if wire is None or not self.begun or self.sending or wire.is_closing():
+            return False
+        return wire.get_write_buffer_size() <= _ROOM
+
+    def put(self, frame: Frame) -> None:
+        """See schemas.ports.Direct: the chunk that uvicorn would write for a piece of a stream, without a task."""
+        assert self.wire is not None
+        self.wire.write(b"%x\r\n%b\r\n" % (len(frame.payload), frame.payload))
+        self.events = frame.sequence
+        self.sends += 1
+        self._sent = self._clock.monotonic()
 
     async def comment(self) -> None:
         """A sign of life that no client takes for an event."""
@@ -102,6 +125,7 @@ class Exchange:
         await self._send(message)
         self.sending = False
         self.sends += 1
+        self._sent = self._clock.monotonic()
 
 
 def spread_of(run: str) -> float:

@@ -32,15 +32,23 @@ class Pace:
     commit_after: float
     give_up: float
 
-    def patience(self, begun: bool, elapsed: float) -> float:
-        """Until something has to be sent or given up."""
-        wait = self.keep_alive if begun else self.commit_after - elapsed
+    def patience(self, begun: bool, elapsed: float, quiet: float) -> float:
+        """Until something has to be sent or given up. quiet: since something was sent."""
+        wait = self.keep_alive - quiet if begun else self.commit_after - elapsed
         return max(0.0, min(wait, self.give_up - elapsed))
 
 
 async def relay(watch: Watch, out: Exchange, pace: Pace) -> None:
     """Stream the run to the client until its last frame. Refusal with the run's failure, or deadline_exceeded when
-    nobody ended it; Unavailable."""
+    nobody ended it; Unavailable. Most frames pass by: they go to the client as they arrive."""
+    watch.direct = out
+    try:
+        await _relay(watch, out, pace)
+    finally:
+        watch.direct = None
+
+
+async def _relay(watch: Watch, out: Exchange, pace: Pace) -> None:
     while True:
         frame = await _next(watch, out, pace)
         if frame is None:
@@ -60,7 +68,7 @@ async def _next(watch: Watch, out: Exchange, pace: Pace) -> Frame | None:
     """The next frame, None for silence. An answer that has begun outlasts an outage of Redis until its deadline, for
     the run's owner holds its next frame meanwhile and goes on."""
     try:
-        return await watch.next(pace.patience(out.begun, out.elapsed()))
+        return await watch.next(pace.patience(out.begun, out.elapsed(), out.quiet()))
     except Unavailable:
         if not out.begun or out.elapsed() >= pace.give_up:
             raise
@@ -98,6 +106,8 @@ async def _bridge(out: Exchange, pace: Pace) -> None:
         if out.elapsed() < pace.commit_after:
             return
         await out.begin({})
+    elif out.quiet() < pace.keep_alive:
+        return
     await out.comment()
 
 

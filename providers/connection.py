@@ -28,6 +28,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._paused = False
+        self._hear: Callable[[], bool] | None = None
 
     def send(self, head: bytes, body: bytes) -> Answer:
         """Begin a call on a connection that was lent; what comes is put into the answer."""
@@ -38,13 +39,16 @@ class Connection(asyncio.Protocol):
             self._transport.writelines((head, body) if body else (head,))
         return self.answer
 
-    async def arrival(self) -> None:
+    async def arrival(self, hear: Callable[[], bool] | None = None) -> None:
         """Until something has arrived, nothing more will, or `nudge`. One waits at a time; cancelling it loses
-        nothing."""
+        nothing. hear: takes what has arrived at once; while it wants more the wait goes on."""
         if self._paused:
             self._resume()
-        self._waiter = self._loop.create_future()
-        await self._waiter
+        self._waiter, self._hear = self._loop.create_future(), hear
+        try:
+            await self._waiter
+        finally:
+            self._hear = None
 
     def nudge(self) -> None:
         """End the present wait."""
@@ -90,6 +94,12 @@ class Connection(asyncio.Protocol):
         except BadResponse as fault:
             self.cut(fault)
             return
+        if self._hear is not None and answer.pieces:
+            if self._hear():
+                if not answer.complete:
+                    return
+            else:
+                self._hear = None  # it has enough; what comes before it wakes waits
         if answer.size > READ_AHEAD and not answer.complete:
             self._pause()
         self.nudge()

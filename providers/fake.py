@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from base.clock import Clock
 from providers.errors import Broken, ConnectFailed, FirstByteTimeout, IdleTimeout, TotalTimeout, UpstreamFault
-from providers.ports import Timeouts
+from providers.ports import Sink, Timeouts
 
 EVENT_STREAM = {"content-type": "text/event-stream"}
 JSON = {"content-type": "application/json"}
@@ -159,13 +159,12 @@ class FakeResponse:
             raise Broken("the call was closed")
         return b""
 
-    async def read_within(self, seconds: float) -> bytes | None:
+    async def pour(self, sink: Sink) -> bool:
         """See providers.ports.UpstreamResponse."""
-        try:
-            async with asyncio.timeout(seconds):
-                return await self.read()
-        except TimeoutError:
-            return None
+        while piece := await self.read():
+            if not sink(piece):
+                return False
+        return True
 
     async def drain(self, seconds: float) -> None:
         """See providers.ports.UpstreamResponse."""

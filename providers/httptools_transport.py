@@ -1,7 +1,7 @@
 """The HTTP transport to engines: pooled, TLS verified, no redirect, no proxy, no decompression; httptools on the loop.
 
     HttptoolsTransport.open   one call -> Response once its head is here
-    Response.read             pieces as they arrive; one timer watches them, re-armed only when it fires
+    Response.read, pour       pieces as they arrive; one timer watches them, re-armed only when it fires
 
 places.py knows where a URL leads, pool.py keeps connections, connection.py is one of them, http_answer.py reads.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from base.clock import Clock
@@ -27,7 +27,7 @@ from providers.errors import (
 from providers.http_answer import Answer
 from providers.places import Place, Target, target_of
 from providers.pool import Pool, PoolLimits
-from providers.ports import Timeouts
+from providers.ports import Sink, Timeouts
 
 #: Kept connections that may turn out to be dead before a call gives up.
 _STALE = 5
@@ -141,22 +141,36 @@ class Response:
                 return b""
             await self._arrival()
         if not self._begun:
-            self._begun = True
-            self._rearm()
+            self._note_first()
         return answer.take()
 
-    async def read_within(self, seconds: float) -> bytes | None:
+    async def pour(self, sink: Sink) -> bool:
         """See providers.ports.UpstreamResponse."""
-        answer = self._answer
-        if not answer.pieces and not answer.complete:
-            timer = asyncio.get_running_loop().call_later(seconds, self._connection.nudge)
+        answer, raised, more = self._answer, list[Exception](), True
+
+        def hear() -> bool:
+            nonlocal more
+            if not self._begun:
+                self._note_first()
+            self._waiting_since = self._clock.monotonic()
             try:
-                await self._arrival()
-            finally:
-                timer.cancel()
-            if not answer.pieces and not answer.complete and self._connection.fault is None:
-                return None
-        return await self.read()
+                more = sink(answer.take())
+            except Exception as error:  # in a callback of the loop: whoever pours is to have it
+                raised.append(error)
+                more = False
+            return more
+
+        while True:
+            if answer.pieces and more:
+                hear()
+            if raised:
+                raise raised[0]
+            if not more:
+                return False
+            if answer.complete:
+                self.close()
+                return True
+            await self._arrival(hear)
 
     async def drain(self, seconds: float) -> None:
         """See providers.ports.UpstreamResponse."""
@@ -174,7 +188,11 @@ class Response:
             self._disarm()
             self._pool.give_back(self._place, self._connection)
 
-    async def _arrival(self) -> None:
+    def _note_first(self) -> None:
+        self._begun = True
+        self._rearm()
+
+    async def _arrival(self, hear: Callable[[], bool] | None = None) -> None:
         """Until more is here, complete or not. UpstreamFault when nothing more will come."""
         if self._closed:
             raise Broken("the call was closed")
@@ -184,7 +202,7 @@ class Response:
             raise fault
         self._waiting_since = self._clock.monotonic()
         try:
-            await self._connection.arrival()
+            await self._connection.arrival(hear)
         finally:
             self._waiting_since = None
 

@@ -147,7 +147,7 @@ class Continued(ChatStream):
                 return None
         event = super().take(data)
         if self.usage is not None:
-            self.usage = replace(self.usage, estimated=True)
+            self.usage = msgspec.structs.replace(self.usage, estimated=True)
         return event
 
     def _as_the_first(self, data: bytes) -> bytes:

@@ -27,6 +27,8 @@ DONE = b"data: [DONE]\n\n"
 _NAMED = re.compile(rb'(?<!\\)"model"\s*:\s*"(?:[^"\\]|\\.)*"')
 #: Half an emoji as an escape is JSON (RFC 8259 section 8.2) that msgspec refuses: read as U+FFFD, passed on as it is.
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_CONTENT = b'"content":"'
+_PLAIN = re.compile(rb"[ !#-\[\]-~]+")
 _NOTHING = msgspec.Raw(b"")
 #: Where generated text can stand in a delta or message.
 GENERATED = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls", "function_call")
@@ -132,6 +134,38 @@ def usage_of(counts: msgspec.Raw) -> Usage | None:
     )
 
 
+class _Form:
+    """An event that was understood, around the words in it. One that differs from it in nothing but plain words (no
+    quote, no escape, ASCII) is as good JSON and means the same: its words are put into what the client was told."""
+
+    __slots__ = ("_after", "_before", "_head", "_least", "_tail")
+
+    def __init__(self, before: bytes, after: bytes, head: bytes, tail: bytes) -> None:
+        self._before, self._after, self._head, self._tail = before, after, head, tail
+        self._least = len(before) + len(after)
+
+    def filled(self, data: bytes) -> bytes | None:
+        """What the client is told of this event; None when it has another form."""
+        if not data.startswith(self._before) or not data.endswith(self._after) or len(data) <= self._least:
+            return None
+        words = data[len(self._before) : len(data) - len(self._after)]
+        return self._head + words + self._tail if _PLAIN.fullmatch(words) else None
+
+
+def _form_of(data: bytes, told: bytes, choice: _Choice) -> _Form | None:
+    """The form of an event whose one choice says plain words and nothing else. The mark can't stand inside a string,
+    where a quote is escaped; where it stands once, in data and in what was told, it is that of these words."""
+    if choice.delta is None or data.count(_CONTENT) != 1 or told.count(_CONTENT) != 1:
+        return None
+    words = bytes(choice.delta.content)[1:-1]
+    begin, shown = data.index(_CONTENT) + len(_CONTENT), told.index(_CONTENT) + len(_CONTENT)
+    end = begin + len(words)
+    tail = shown + len(words)
+    if not _PLAIN.fullmatch(words) or data[begin : end + 1] != words + b'"' or told[shown : tail + 1] != words + b'"':
+        return None
+    return _Form(data[:begin], data[end:], told[:shown], told[tail:])
+
+
 class ChatStream:
     """One stream on its way, of a chat or of a completion. usage: the engine's counts once they came. pieces: events
     that carried generated text, each at least one token of the engine, so an estimate from them is never above what it
@@ -146,6 +180,7 @@ class ChatStream:
         self._name = _encoder.encode(public_model)
         self._show_usage = show_usage
         self._found, self._renamed = b"", b'"model":' + self._name
+        self._form: _Form | None = None
         self._seen: set[int] = set()
         self._finished: set[int] = set()
 
@@ -155,6 +190,9 @@ class ChatStream:
         BadResponse when it is not JSON (such an event is never passed on), EngineError when it is an error."""
         if self.done:
             return None
+        if self._form is not None and (told := self._form.filled(data)) is not None:
+            self.pieces += 1
+            return told
         if data.startswith(b"[DONE]"):
             self.done = True
             return None
@@ -168,7 +206,11 @@ class ChatStream:
                 if not found.choices:
                     return None
                 data = _without_usage(data)
-        return event_bytes(self._rename(data))
+            return event_bytes(self._rename(data))
+        told = event_bytes(self._rename(data))
+        if found.choices and len(found.choices) == 1 and not found.choices[0].finish_reason:
+            self._form = _form_of(data, told, found.choices[0]) or self._form
+        return told
 
     def ending(self) -> bytes:
         """The last bytes. Broken when the engine neither said [DONE] nor finished every choice it began;
@@ -186,7 +228,7 @@ class ChatStream:
             if choice.finish_reason:
                 self._finished.add(choice.index)
                 self.finish_reason = self.finish_reason or choice.finish_reason
-            generated = generated or _text_bytes(choice.delta) > 0 or _raw_bytes(choice.text) > 0
+            generated = generated or _says_something(choice)
         self.pieces += generated
 
     def _rename(self, data: bytes) -> bytes:
@@ -267,6 +309,14 @@ def _without_usage(data: bytes) -> bytes:
 
 def _present(value: msgspec.Raw) -> bool:
     return len(bytes(value)) > 0 and bytes(value) != b"null"
+
+
+def _says_something(choice: _Choice) -> bool:
+    """Whether a choice of a stream carries generated text; nearly always its content does."""
+    delta = choice.delta
+    if delta is not None and _raw_bytes(delta.content):
+        return True
+    return _text_bytes(delta) > 0 or _raw_bytes(choice.text) > 0
 
 
 def _text_bytes(delta: _Delta | None) -> int:

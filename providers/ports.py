@@ -6,7 +6,7 @@ run needs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,6 +26,10 @@ class Timeouts:
     total_s: float = 600.0
 
 
+#: Takes a piece of a body; whether it wants more now. It must not give the loop away.
+Sink = Callable[[bytes], bool]
+
+
 class UpstreamResponse(Protocol):
     """An answer whose head has arrived. Somebody must call `close`; nothing else frees its connection early."""
 
@@ -43,8 +47,10 @@ class UpstreamResponse(Protocol):
         A cancelled read loses nothing: the next one goes on. FirstByteTimeout, IdleTimeout, TotalTimeout, Broken."""
         ...
 
-    async def read_within(self, seconds: float) -> bytes | None:
-        """The same, or None when nothing came in that time."""
+    async def pour(self, sink: Sink) -> bool:
+        """Give each piece of the body to `sink` in the turn of the loop in which it arrives, until it wants no more
+        (False) or the body has ended (True). Cancelling it loses nothing. The faults of `read`, and what `sink` raises.
+        """
         ...
 
     async def drain(self, seconds: float) -> None:

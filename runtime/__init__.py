@@ -8,8 +8,9 @@ a run           door (accept, watch), acceptance (what its script takes and says
                 runs (read it), lease (own it), seals (sign and seal), leaving (end it from outside)
 a group         consume (the engine), reading (its next read), item (an entry in hand), calm (when silence counts),
                 heir (of whom it does not), group_spec (its values), acts (what handlers decided),
-                places (announced slots)
-several         together (groups of one process read one stream), jointly (their verdicts in one step)
+                places (announced slots), in_hand (entries and room for more), patience (with failures)
+several         together (groups of one process read one stream), jointly (their verdicts in one step),
+                handing (a run goes to this process's router in that step), claims (what a claim brings)
 beside them     publish (commands, control), control (what to read again), sweeper (deadlines, watchers, trimming)
 operators       inspect (backlogs), dlq (dead letters), tidy (consumers that died)
 a process       app (its wiring), broker (FastStream's declarations), lifecycle (the stop sequence), faults (to die at)

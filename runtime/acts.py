@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+
 from runtime.group_spec import Spec
 from runtime.groups import Row
 from runtime.jointly import Verdicts
@@ -28,8 +31,12 @@ class Acts:
         self._scripts, self._runs, self._seals = scripts, runs, seals
         self._verdicts = verdicts or scripts
 
-    async def decided(self, delivery: Delivery, outcome: Decided) -> None:
-        """Sign and store the verdict; the script acknowledges and moves the run on."""
+    async def decided(self, pairs: Sequence[tuple[Delivery, Decided]]) -> None:
+        """Sign and store the verdicts; the script acknowledges each and moves its run on."""
+        told = [self._verdicts.verdict(self._answer(delivery, outcome)) for delivery, outcome in pairs]
+        await (asyncio.gather(*told) if len(told) > 1 else told[0])
+
+    def _answer(self, delivery: Delivery, outcome: Decided) -> Answer:
         verdict = outcome.verdict
         frame, headers, ending = b"", b"", None
         if verdict.outcome == REFUSE:
@@ -39,24 +46,22 @@ class Acts:
             frame, headers = shown.payload, shown.headers
             ending = self._seals.ending(fact, 0)
         grant = verdict.grant
-        await self._verdicts.verdict(
-            Answer(
-                run=verdict.run,
-                family=verdict.family,
-                entry=delivery.entry,
-                outcome=verdict.outcome,
-                stored=seal_verdict(self._seals.signer, verdict),
-                pool=grant.pool if grant else "",
-                lane=grant.lane if grant else "",
-                tenant=grant.tenant if grant else "",
-                policy=grant.on_disconnect if grant else "",
-                weight=grant.weight if grant else 1,
-                cost=grant.cost if grant else 1,
-                priority=grant.priority if grant else 0,
-                frame=frame,
-                headers=headers,
-                ending=ending,
-            )
+        return Answer(
+            run=verdict.run,
+            family=verdict.family,
+            entry=delivery.entry,
+            outcome=verdict.outcome,
+            stored=seal_verdict(self._seals.signer, verdict),
+            pool=grant.pool if grant else "",
+            lane=grant.lane if grant else "",
+            tenant=grant.tenant if grant else "",
+            policy=grant.on_disconnect if grant else "",
+            weight=grant.weight if grant else 1,
+            cost=grant.cost if grant else 1,
+            priority=grant.priority if grant else 0,
+            frame=frame,
+            headers=headers,
+            ending=ending,
         )
 
     async def dead(self, row: Row, spec: Spec, consumer: str, starts: int, reason: str) -> None:

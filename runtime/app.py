@@ -24,6 +24,7 @@ from runtime.disk import ALWAYS, WAITAOF, Disk, promise_of
 from runtime.door import Bounds
 from runtime.group_spec import Counters
 from runtime.groups import Groups, RedisGroups
+from runtime.handing import Handing
 from runtime.jointly import Jointly
 from runtime.lease import Leases, RunHandler
 from runtime.names import lane_key, prefix, push_channel
@@ -225,7 +226,7 @@ class Context:
             address=address,
             redis=redis,
             push=push,
-            scripts=RedisScripts(redis, settings.retention_s * 1000 or topology.reply_ttl_ms, redis.patient()),
+            scripts=RedisScripts(redis, settings.retention_s * 1000 or topology.reply_ttl_ms),
             runs=RedisRuns(redis),
             sentinels=sentinels,
         )
@@ -414,6 +415,7 @@ class Workers:
         )
         if leases is not None:
             leases.engine = engine
+            self._jointly.routers[prefix(number)] = Handing(engine, leases, c.chance)
         return engine
 
     def _together(self, stage: Stage, stream: str, number: int) -> str:

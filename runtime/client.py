@@ -32,7 +32,6 @@ from schemas.errors import HeadraceError, Unavailable
 __all__ = ["Address", "Client", "ServerError"]
 
 _BACKOFF = (0.05, 0.5)  # seconds, jittered
-_TOGETHER_S = 0.004  # what may wait waits no longer
 _SILENCE = 5.0  # seconds without a reply to a waiting command before the connection is given up
 
 
@@ -76,11 +75,11 @@ class Client:
     def connected(self) -> bool:
         return self._wire is not None
 
-    def send(self, *parts: str | bytes | int | float, may_wait_s: float = 0.0) -> asyncio.Future[Any]:
+    def send(self, *parts: str | bytes | int | float) -> asyncio.Future[Any]:
         """Queue a command; its future is the reply. Unavailable at once when there is no connection."""
         if self._wire is None:
             raise Unavailable("Redis is not connected")
-        return self._wire.send(parts, may_wait_s)
+        return self._wire.send(parts)
 
     def post(self, *parts: str | bytes | int | float) -> None:
         """A subscribe command: its answer comes as a push. Silently nothing without a connection."""
@@ -91,23 +90,17 @@ class Client:
         """One command and its reply."""
         return await self.send(*parts)
 
-    async def script(
-        self, text: str, keys: Sequence[str], args: Sequence[str | bytes | int], *, may_wait_s: float = 0.0
-    ) -> Any:
+    async def script(self, text: str, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:
         """A Lua script by digest, loaded when the server does not know it."""
         digest = self._digests.get(text)
         if digest is None:
             digest = self._digests[text] = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
         try:
-            return await self.send("EVALSHA", digest, len(keys), *keys, *args, may_wait_s=may_wait_s)
+            return await self.send("EVALSHA", digest, len(keys), *keys, *args)
         except ServerError as error:
             if not str(error).startswith("NOSCRIPT"):
                 raise
         return await self.send("EVAL", text, len(keys), *keys, *args)
-
-    def patient(self) -> Patient:
-        """This client for whom a few milliseconds do not matter."""
-        return Patient(self)
 
     async def close(self) -> None:
         """Write what is queued, then hang up."""
@@ -182,19 +175,3 @@ class Client:
             return self._sentinels is not None and await self._sentinels.master() != self.place
         except Unavailable:
             return False  # without a Sentinel nobody can have been promoted
-
-
-class Patient:
-    """A client whose commands may wait, so that more of them leave together (see runtime.wire). Implements
-    schemas.ports.Redis."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    async def execute(self, *parts: str | bytes | int | float) -> Any:
-        """See Client.execute."""
-        return await self._client.send(*parts, may_wait_s=_TOGETHER_S)
-
-    async def script(self, text: str, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:
-        """See Client.script."""
-        return await self._client.script(text, keys, args, may_wait_s=_TOGETHER_S)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from base import logs
 from base.clock import Clock
@@ -27,7 +28,10 @@ from runtime.calm import Calm
 from runtime.group_spec import Counters, Spec
 from runtime.groups import GroupLost, Groups, Row
 from runtime.heir import Heir
+from runtime.in_hand import InHand
 from runtime.item import Acts, Item, delivery_of
+from runtime.names import place_of
+from runtime.patience import Patience
 from runtime.places import Places
 from runtime.reading import Reading
 from runtime.scripts import Held, Scripts
@@ -39,7 +43,6 @@ log = logs.room("runtime")
 
 Handler = Callable[[Sequence[Delivery]], Awaitable[Sequence[Outcome]]]
 
-_BACKOFF = (0.05, 0.5)  # seconds, jittered, after any failure of the server
 _ONE_BY_ONE_S = (0.01, 0.25)  # how long a taken-over entry may run before the next one: the first time, and later
 _TAKEN_AT_ONCE = 16  # entries of one look at what is idle
 _NO_ROOM_S = 0.2  # how long a reader without a stream waits before it looks again
@@ -67,16 +70,18 @@ class Engine:
     places: Places | None = None
     heir_of: str = ""
     counters: Counters = field(default_factory=Counters)
-    _items: dict[tuple[str, str], Item] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _loops: list[asyncio.Task[None]] = field(default_factory=list)
-    _slot: asyncio.Event = field(default_factory=asyncio.Event)
     _stopping: bool = False
+    _hand: InHand = field(init=False)
+    _patience: Patience = field(init=False)
     _reading: Reading = field(init=False)
     _calm: Calm = field(init=False)
     _heir: Heir = field(init=False)
 
     def __post_init__(self) -> None:
+        self._patience = Patience(self.spec.group, self.clock, self.chance)
+        self._hand = InHand(self.spec.concurrency, self.places)
         self._reading = Reading(self.spec, self.streams, self.groups, self.consumer, self.clock, self.places)
         self._calm = Calm(self.groups.losses, self.scripts, self.clock, self.spec.idle_ms)
         self._heir = Heir(self.heir_of, self.spec, self.scripts)
@@ -93,68 +98,92 @@ class Engine:
         """Leave in order: 1 read nothing new, 2 finish what runs (beats go on), 3 give back the rest untried,
         4 forget this consumer if it holds nothing. Whatever still fails is taken over by others."""
         self._stopping = True
-        self._slot.set()
-        await self._quietly(self.groups.unblock())
+        self._hand.wake()
+        await self._patience.quietly(self.groups.unblock())
         await asyncio.wait(self._loops[:1], timeout=_LAST_READ_S)
         self._loops[0].cancel()
+        await self._hand.settled(_LAST_READ_S)
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=grace)
         for task in (*self._loops, *self._tasks):
             task.cancel()
         await asyncio.gather(*self._loops, *self._tasks, return_exceptions=True)
-        await self._quietly(self._give_back(list(self._items.values()), self.spec.idle_ms))
+        await self._patience.quietly(self._give_back(list(self._hand), self.spec.idle_ms))
         for stream in self._reading.ensured:
-            await self._quietly(self.scripts.retire(stream, self.spec.group, self.consumer))
+            await self._patience.quietly(self.scripts.retire(stream, self.spec.group, self.consumer))
 
     @property
     def in_hand(self) -> int:
         """Entries being worked on."""
-        return len(self._items)
+        return len(self._hand)
 
     def hold(self, delivery: Delivery, owner: str, on_state: Callable[[str], None]) -> None:
         """From now on the beat also guards the run of `delivery` for `owner`; on_state hears cancel and lost."""
-        item = self._items.get((delivery.stream, delivery.entry))
+        item = self._hand.find(delivery.stream, delivery.entry)
         if item is not None:
             item.held = Held(entry=delivery.entry, run=delivery.run, owner=owner)
             item.on_state = on_state
 
     def wake(self) -> None:
         """The list of streams changed: read again with the new one."""
-        self._slot.set()
+        self._hand.wake()
         if present := self._reading.present:
-            self._track(asyncio.create_task(self._quietly(self._reading.end(present))))
+            self._track(asyncio.create_task(self._patience.quietly(self._reading.end(present))))
 
     def wake_for_room(self) -> None:
         """Other pools have room than before: a read that waits for too few or too many lanes must end."""
         if self._reading.is_stale():
             self.wake()
 
+    # --- what comes without a read --------------------------------------------------------------------------------
+
+    def shares(self) -> None:
+        """Entries come by other ways too."""
+        self._reading.shared = True
+
+    def expect(self, stream: str) -> bool:
+        """Keep a place for an entry of the stream; `receive` or `unexpect` must follow. False = there is none."""
+        if self._stopping or stream not in self._reading.ensured or self._hand.free <= self._reading.asked:
+            return False
+        return self._hand.expect(stream, self._reading.awaited(place_of(stream)[0]))
+
+    def unexpect(self, stream: str) -> None:
+        """Nothing has come."""
+        self._hand.unexpect(stream)
+
+    def receive(self, row: Row) -> bool:
+        """Start on an entry that was expected, and delivered to this consumer; False when there is nothing to start."""
+        item = self._open(row, 0)
+        self._hand.unexpect(row.stream)
+        if item is not None:
+            faults.hit(self.spec.group, "P1")
+            self._start([item])
+        return item is not None
+
     # --- reading --------------------------------------------------------------------------------------------------
 
     async def _read_loop(self) -> None:
         while not self._stopping:
-            free = self.spec.concurrency - len(self._items)
-            if free <= 0:
-                self._slot.clear()
-                await self._slot.wait()
+            if self._hand.free <= 0:
+                await self._hand.wait()
                 continue
             try:
-                await self._read_once(min(self.spec.batch, free))
+                await self._read_once(min(self.spec.batch, self._hand.free))
             except GroupLost as error:
                 log.warning("group repaired", group=self.spec.group, reason=str(error))
                 self.counters.repaired += 1
                 self._reading.ensured.clear()
-                await self._pause()
+                await self._patience.pause()
             except HeadraceError as error:
                 log.warning("reading failed", group=self.spec.group, reason=str(error))
-                await self._pause()
+                await self._patience.pause()
             except Exception:
-                await self._stumbled("reading")
+                await self._patience.stumbled("reading")
 
     async def _read_once(self, count: int) -> None:
         rows = await self._reading.read(count)
         if rows is None:
-            await self._wait_for_slot()
+            await self._hand.wait(_NO_ROOM_S)
             return
         fresh = [item for row in rows if (item := self._open(row, 0)) is not None]
         if fresh:
@@ -163,14 +192,6 @@ class Engine:
                 self._start(work)
             if self.spec.pace_ms:
                 await self.clock.sleep(self.spec.pace_ms / 1000)
-
-    async def _wait_for_slot(self) -> None:
-        self._slot.clear()
-        try:
-            async with asyncio.timeout(_NO_ROOM_S):
-                await self._slot.wait()
-        except TimeoutError:
-            return
 
     def _open(self, row: Row, starts: int) -> Item | None:
         """Decode and verify; what cannot be handled is disposed of on the side."""
@@ -185,11 +206,9 @@ class Engine:
             return None
         delivery = delivery_of(row, envelope, event, starts)
         item = Item(row, delivery, counted=starts > 0)
-        if (before := self._items.get(item.key)) is not None and not self._supersede(before):
+        if (before := self._hand.find(*item.key)) is not None and not self._supersede(before):
             return None
-        self._items[item.key] = item
-        if self.places is not None:
-            self.places.take(row.stream)
+        self._hand.add(item)
         return item
 
     def _supersede(self, before: Item) -> bool:
@@ -221,7 +240,7 @@ class Engine:
         except Exception:
             self.counters.failed += 1
             log.exception("outcome not carried out", group=self.spec.group, entries=len(items))
-            self._forget(items)
+            self._hand.remove(items)
 
     async def _work(self, items: list[Item]) -> None:
         """Run the handler once over `items` and carry out what it answers."""
@@ -230,7 +249,7 @@ class Engine:
         except Unavailable as error:
             await self._wait_for_store(items, str(error))
         except OwnerLost:
-            self._forget(items)
+            self._hand.remove(items)
         except Exception as error:
             await self._failed(items, error)
         else:
@@ -238,38 +257,36 @@ class Engine:
             await self._carry_out(items, outcomes)
 
     async def _carry_out(self, items: list[Item], outcomes: Sequence[Outcome]) -> None:
-        done = [item for item, outcome in zip(items, outcomes, strict=True) if isinstance(outcome, Done)]
+        pairs = list(zip(items, outcomes, strict=True))
         faults.hit(self.spec.group, "P3")
-        jobs: list[Awaitable[None]] = [self._ack(done)] if done else []
-        for item, outcome in zip(items, outcomes, strict=True):
-            if not isinstance(outcome, Done):
-                jobs.append(self._act(item, outcome))
-        await asyncio.gather(*jobs) if len(jobs) > 1 else await jobs[0]
+        jobs: list[Awaitable[None]] = [self._act(*pair) for pair in pairs if isinstance(pair[1], Again | Dead)]
+        if done := [item for item, outcome in pairs if isinstance(outcome, Done)]:
+            jobs.append(self._ack(done))
+        if settled := [item for item, outcome in pairs if isinstance(outcome, Settled)]:
+            jobs.append(self._settle(settled))
+        if decided := [(item, outcome) for item, outcome in pairs if isinstance(outcome, Decided)]:
+            jobs.append(self._decide(decided))
+        await (asyncio.gather(*jobs) if len(jobs) > 1 else jobs[0])
         faults.hit(self.spec.group, "P4")
 
     async def _act(self, item: Item, outcome: Outcome) -> None:
-        """One outcome other than Done."""
-        match outcome:
-            case Decided():
-                await self._insist(lambda: self.acts.decided(item.delivery, outcome))
-                if item.counted:
-                    await self._insist(lambda: self.groups.ack(*self._counted(item)))
-            case Settled():
-                if item.counted:
-                    await self._insist(lambda: self.groups.ack(*self._counted(item)))
-            case Again(seconds, reason):
-                await self._again(item, seconds, reason)
-                return
-            case Dead(reason):
-                await self._bury(item.row, item.delivery.starts + 1, reason)
-            case Done():
-                await self._ack([item])
-                return
-        self.counters.handled += 1
-        self._forget([item])
+        if isinstance(outcome, Again):
+            await self._again(item, outcome.seconds, outcome.reason)
+        elif isinstance(outcome, Dead):
+            await self._bury(item.row, item.delivery.starts + 1, outcome.reason)
+            self._done([item])
 
-    def _counted(self, item: Item) -> tuple[str, str, list[tuple[str, bool]]]:
-        return item.row.stream, self.spec.group, [(item.row.entry, True)]
+    async def _decide(self, decided: list[tuple[Item, Decided]]) -> None:
+        """Verdicts, all of a batch together."""
+        pairs = [(item.delivery, outcome) for item, outcome in decided]
+        await self._patience.insist(lambda: self.acts.decided(pairs))
+        await self._settle([item for item, _ in decided])
+
+    async def _settle(self, items: list[Item]) -> None:
+        """A script has acknowledged them; starts that were counted are forgotten."""
+        for row in [item.row for item in items if item.counted]:
+            await self._patience.insist(partial(self.groups.ack, row.stream, self.spec.group, [(row.entry, True)]))
+        self._done(items)
 
     async def _ack(self, items: list[Item]) -> None:
         """Acknowledge, once per stream."""
@@ -277,9 +294,12 @@ class Engine:
         for item in items:
             by_stream.setdefault(item.row.stream, []).append((item.row.entry, item.counted))
         for stream, entries in by_stream.items():
-            await self._insist(lambda s=stream, e=entries: self.groups.ack(s, self.spec.group, e))  # type: ignore[misc]
+            await self._patience.insist(lambda s=stream, e=entries: self.groups.ack(s, self.spec.group, e))  # type: ignore[misc]
+        self._done(items)
+
+    def _done(self, items: list[Item]) -> None:
         self.counters.handled += len(items)
-        self._forget(items)
+        self._hand.remove(items)
 
     async def _failed(self, items: list[Item], error: Exception) -> None:
         """A handler raised. Alone: try again or give up. In a batch: try each alone and beside the others, so that only
@@ -287,17 +307,17 @@ class Engine:
         self.counters.failed += 1
         log.exception("handler failed", group=self.spec.group, entries=len(items))
         reason = f"{type(error).__name__}: {error}"
-        pause = 0.0 if len(items) > 1 else self.chance.uniform(*_BACKOFF)
+        pause = 0.0 if len(items) > 1 else self._patience.backoff()
         await asyncio.gather(*(self._again(item, pause, reason) for item in items))
 
     async def _again(self, item: Item, seconds: float, reason: str) -> None:
         starts = item.delivery.starts + 1
         if starts >= self.spec.max_starts:
             await self._bury(item.row, starts, reason)
-            self._forget([item])
+            self._hand.remove([item])
             return
         await self.clock.sleep(seconds)
-        await self._insist(lambda: self.groups.mark(item.row.stream, self.spec.group, item.row.entry))
+        await self._patience.insist(lambda: self.groups.mark(item.row.stream, self.spec.group, item.row.entry))
         d = item.delivery
         item.delivery = delivery_of(item.row, d.envelope, d.event, starts)
         item.counted = True
@@ -307,13 +327,13 @@ class Engine:
         """Keep the entries, wait, run again; nothing is counted."""
         log.warning("a store is away", group=self.spec.group, entries=len(items), reason=reason)
         await self.clock.sleep(self.chance.uniform(0.2, 1.0))
-        items = [item for item in items if self._has(item)]
+        items = [item for item in items if self._hand.has(item)]
         if items:
             await self._work(items)
 
     async def _bury(self, row: Row, starts: int, reason: str) -> None:
         log.error("dead letter", group=self.spec.group, entry=row.entry, reason=reason)
-        await self._insist(lambda: self.acts.dead(row, self.spec, self.consumer, starts, reason))
+        await self._patience.insist(lambda: self.acts.dead(row, self.spec, self.consumer, starts, reason))
         self.counters.dead += 1
 
     async def _postpone(self, row: Row, starts: int, reason: str) -> None:
@@ -323,51 +343,38 @@ class Engine:
             await self._bury(row, starts + 1, reason)
             return
         entries = [(row.entry, max(0, starts - 1))]
-        await self._insist(lambda: self.scripts.release(row.stream, self.spec.group, self.consumer, 0, entries))
-
-    def _forget(self, items: Sequence[Item]) -> None:
-        for item in items:
-            if self._has(item):
-                del self._items[item.key]
-                if self.places is not None:
-                    self.places.give(item.row.stream)
-        self._slot.set()
-
-    def _has(self, item: Item) -> bool:
-        """Whether it is still in hand, and not the same entry delivered anew."""
-        return self._items.get(item.key) is item
+        await self._patience.insist(
+            lambda: self.scripts.release(row.stream, self.spec.group, self.consumer, 0, entries)
+        )
 
     # --- keeping and taking over ----------------------------------------------------------------------------------
 
     async def _beat_loop(self) -> None:
         while True:
             await self.clock.sleep(self.spec.idle_ms / 3000)
-            await self._quietly(self._beat())
+            await self._patience.quietly(self._beat())
 
     async def _beat(self) -> None:
-        by_stream: dict[str, list[Item]] = {}
-        for item in self._items.values():
-            by_stream.setdefault(item.row.stream, []).append(item)
-        for stream, items in by_stream.items():
+        for stream, items in self._hand.by_stream().items():
             held = [item.held or Held(entry=item.row.entry) for item in items]
             states = await self.scripts.beat(stream, self.spec.group, self.consumer, held)
             for item, state in zip(items, states, strict=True):
                 self._hear(item, state)
 
     def _hear(self, item: Item, state: str) -> None:
-        if state == "ok" or not self._has(item):
+        if state == "ok" or not self._hand.has(item):
             return
         if item.on_state is not None:
             item.on_state(state)
         if state == "lost":
             self.counters.lost += 1
-            self._forget([item])
+            self._hand.remove([item])
             if item.on_state is None and item.task is not None:
                 self._abandon(item.task)
 
     def _abandon(self, task: asyncio.Task[None]) -> None:
         """Stop a handler that works on a lost entry; what else was in its batch and is still ours starts again."""
-        rest = [item for item in self._items.values() if item.task is task]
+        rest = [item for item in self._hand if item.task is task]
         task.cancel()
         if rest:
             again = self._track(asyncio.create_task(self._after(task, rest), name=f"{self.spec.group}:again"))
@@ -376,7 +383,7 @@ class Engine:
 
     async def _after(self, task: asyncio.Task[None], items: list[Item]) -> None:
         await asyncio.wait({task})
-        mine = [item for item in items if self._has(item)]
+        mine = [item for item in items if self._hand.has(item)]
         if mine:
             await self._guarded(mine)
 
@@ -393,7 +400,7 @@ class Engine:
             except HeadraceError as error:
                 log.warning("taking over failed", group=self.spec.group, reason=str(error))
             except Exception:
-                await self._stumbled("taking over")
+                await self._patience.stumbled("taking over")
             await self.clock.sleep(self.spec.idle_ms / 10_000 * self.chance.uniform(0.8, 1.2))
 
     async def _take_from(self, stream: str) -> None:
@@ -402,12 +409,11 @@ class Engine:
             pass
 
     async def _take_some(self, stream: str) -> int:
-        free = self.spec.concurrency - len(self._items)
-        count = max(0, min(free, _TAKEN_AT_ONCE)) or 1
+        count = max(0, min(self._hand.free, _TAKEN_AT_ONCE)) or 1
         taken = 0
         for entry in await self.groups.idle(stream, self.spec.group, self.spec.idle_ms, count):
-            full = len(self._items) >= self.spec.concurrency or (self.places and self.places.room(stream) <= 0)
-            if self._stopping or (stream, entry) in self._items or full:
+            full = self._hand.free <= 0 or (self.places and self.places.room(stream) <= 0)
+            if self._stopping or self._hand.find(stream, entry) or full:
                 break
             await self._take(stream, entry)
             taken += 1
@@ -436,31 +442,4 @@ class Engine:
             by_stream.setdefault(item.row.stream, []).append((item.row.entry, max(0, item.delivery.starts - 1)))
         for stream, entries in by_stream.items():
             await self.scripts.release(stream, self.spec.group, self.consumer, idle_ms, entries)
-        self._forget(items)
-
-    async def _insist(self, call: Callable[[], Awaitable[object]]) -> None:
-        """Repeat a step of ours while the server is away; every such step may be run twice."""
-        while True:
-            try:
-                await call()
-                return
-            except Unavailable as error:
-                log.warning("waiting for Redis", group=self.spec.group, reason=str(error))
-                await self._pause()
-
-    async def _stumbled(self, what: str) -> None:
-        """A loop that ended would end its group's work without a word."""
-        log.exception("a loop stumbled and goes on", group=self.spec.group, loop=what)
-        await self._pause()
-
-    async def _pause(self) -> None:
-        await self.clock.sleep(self.chance.uniform(*_BACKOFF))
-
-    async def _quietly(self, call: Awaitable[object]) -> None:
-        """For steps whose failure others repair."""
-        try:
-            await call
-        except HeadraceError as error:
-            log.info("left to others", group=self.spec.group, reason=str(error))
-        except Exception:
-            await self._stumbled("beating")
+        self._hand.remove(items)

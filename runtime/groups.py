@@ -7,8 +7,9 @@ Reading has a connection of its own, because XREADGROUP blocks it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+import msgspec
 
 from runtime.client import Client, ServerError
 from runtime.names import starts_key
@@ -19,8 +20,7 @@ from schemas.ports import Redis
 COMMANDS = "xlen xrange xrevrange xinfo xpending xclaim xack xdel xtrim xgroup|create xgroup|delconsumer"
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(msgspec.Struct, frozen=True):
     """One entry as read: the stream's key, its id, its fields; the sealed body of its run where that came along."""
 
     stream: str

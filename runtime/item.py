@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +17,7 @@ from schemas.outcomes import Decided, Delivery
 class Acts(Protocol):
     """What the engine cannot do by itself: carrying out verdicts and writing dead letters."""
 
-    async def decided(self, delivery: Delivery, outcome: Decided) -> None: ...
+    async def decided(self, pairs: Sequence[tuple[Delivery, Decided]]) -> None: ...
 
     async def dead(self, row: Row, spec: Spec, consumer: str, starts: int, reason: str) -> None: ...
 

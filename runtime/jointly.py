@@ -7,10 +7,14 @@ none has come for some turns; a turn is microseconds, a script tens of them.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from runtime.claims import Handed, Moved, Taker
+from runtime.names import lane_key, prefix_of
 from runtime.scripts import Answer, Scripts
+from schemas.verdicts import REFUSE
 
 _QUIET = 3  # turns of the loop without a further answer
 
@@ -18,19 +22,30 @@ _QUIET = 3  # turns of the loop without a further answer
 class Verdicts(Protocol):
     """Where a family's answer goes: Scripts, or Jointly."""
 
-    async def verdict(self, answer: Answer) -> tuple[bool, str]: ...
+    def verdict(self, answer: Answer) -> Awaitable[tuple[bool, str]]: ...
+
+
+class Router(Protocol):
+    """A router in this process that takes what is cleared: runtime.handing.Handing."""
+
+    def offer(self, run: str, lane: str) -> Taker | None: ...
+
+    def settle(self, taker: Taker, lane: str, handed: Handed | None) -> None: ...
+
+    def lost(self, run: str, taker: Taker, lane: str) -> None: ...
 
 
 @dataclass(slots=True)
 class Jointly:
-    """Implements Verdicts over Scripts; one per process."""
+    """Implements Verdicts over Scripts; one per process. routers: by the prefix of their partition."""
 
     scripts: Scripts
+    routers: dict[str, Router] = field(default_factory=dict)
     _waiting: dict[str, list[tuple[Answer, asyncio.Future[tuple[bool, str]]]]] = field(default_factory=dict)
     _quiet: int = 0
     _steps: set[asyncio.Task[None]] = field(default_factory=set)
 
-    async def verdict(self, answer: Answer) -> tuple[bool, str]:
+    def verdict(self, answer: Answer) -> asyncio.Future[tuple[bool, str]]:
         """See Scripts.verdict; `moved` is true for all answers that went with the one that moved the run."""
         loop = asyncio.get_running_loop()
         mine: asyncio.Future[tuple[bool, str]] = loop.create_future()
@@ -38,7 +53,7 @@ class Jointly:
             loop.call_soon(self._look, loop)
         self._waiting.setdefault(answer.run, []).append((answer, mine))
         self._quiet = 0
-        return await mine
+        return mine
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         self._quiet += 1
@@ -53,7 +68,7 @@ class Jointly:
 
     async def _tell(self, said: list[tuple[Answer, asyncio.Future[tuple[bool, str]]]]) -> None:
         try:
-            seen = await self.scripts.verdicts([answer for answer, _ in said])
+            moved, state, _ = await self._step([answer for answer, _ in said])
         except Exception as error:
             for _, future in said:
                 if not future.done():
@@ -61,4 +76,26 @@ class Jointly:
         else:
             for _, future in said:
                 if not future.done():
-                    future.set_result(seen)
+                    future.set_result((moved, state))
+
+    async def _step(self, answers: Sequence[Answer]) -> Moved:
+        """The script, and the run that comes back with it."""
+        run, lane = answers[0].run, _lane(answers) if self.routers else ""
+        router = self.routers.get(prefix_of(run)) if lane else None
+        taker = router.offer(run, lane) if router else None
+        if router is None or taker is None:
+            return await self.scripts.verdicts(answers)
+        try:
+            seen = await self.scripts.verdicts(answers, taker)
+        except BaseException:
+            router.lost(run, taker, lane)
+            raise
+        router.settle(taker, lane, seen.handed)
+        return seen
+
+
+def _lane(answers: Sequence[Answer]) -> str:
+    """Where the run goes if these answers clear it; "" when they cannot, or do not say."""
+    if any(answer.outcome == REFUSE for answer in answers):
+        return ""
+    return next((lane_key(prefix_of(one.run), one.pool, one.lane) for one in answers if one.pool), "")

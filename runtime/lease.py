@@ -6,19 +6,21 @@ run twice), so a short outage costs a running stream time, not its life.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
 from base import metrics
+from base.alarm import Alarm
 from base.clock import Clock
 from base.crypto import CryptoError
 from base.ids import Random, short_id
 from runtime import faults
+from runtime.claims import Claim
 from runtime.consume import Engine, Handler
+from runtime.flushes import Flushes
 from runtime.runs import Runs, cut_short
-from runtime.scripts import Claim, Scripts, SealedFrame
+from runtime.scripts import Scripts, SealedFrame, Write
 from runtime.seals import Seals, encode_headers
 from schemas import envelope as wire
 from schemas.errors import Code, DecodeError, Failure, OwnerLost, SignatureError, Unavailable
@@ -47,6 +49,7 @@ class Lease:
         owner: str,
         claim: Claim,
         scripts: Scripts,
+        flushes: Flushes,
         runs: Runs,
         seals: Seals,
         clock: Clock,
@@ -61,11 +64,12 @@ class Lease:
         self.body = seals.open_body(run, claim.body)
         self.verdicts: Mapping[str, bytes] = {k[2:]: v for k, v in fields.items() if k.startswith("v:")}
         self.deadline_s = claim.left_ms / 1000
-        self.cancelled = asyncio.Event()
+        self.cancelled = Alarm()
         self.by = "client"
         self.ended = False
         self._lost = False
-        self._owner, self._scripts, self._runs, self._seals = owner, scripts, runs, seals
+        self._owner, self._scripts, self._flushes, self._runs, self._seals = owner, scripts, flushes, runs, seals
+        self._frames = seals.of_run(run)
         self._named = {OWNER: owner.rpartition(":")[2]}
         self._only_named = encode_headers(self._named)
         self._clock, self._chance = clock, chance
@@ -84,8 +88,8 @@ class Lease:
         """Store one data frame and push it to the watchers. OwnerLost when the run is another's."""
         self._refuse_if_lost()
         last = self.sequence + events
-        frame = self._frame(last, DATA, events, payload, headers, said)
-        state = await self._insist(lambda: self._scripts.flush(self.run, self._owner, last, frame))
+        write = Write(self.run, self._owner, last, self._frame(last, DATA, events, payload, headers, said))
+        state = await self._insist(lambda: self._flushes.store(write, at_once=said <= events))
         if state in ("lost", "gap", "expired"):
             self.hear("lost")
             if state == "gap":
@@ -94,6 +98,26 @@ class Lease:
         self.sequence = last
         self.hear(state)
         faults.hit("router", "P2")
+
+    def offer(self, payload: bytes, events: int, told: Callable[[bool], None], *, said: int = 0) -> None:
+        """See schemas.ports.RunLease."""
+        last = self.sequence + events
+
+        def heard(word: str | Exception) -> None:
+            stored = word in ("ok", "cancel")
+            try:
+                if stored:
+                    self.sequence = last
+                    self.hear(str(word))
+                    faults.hit("router", "P2")
+            finally:
+                told(stored)
+
+        if self._lost:
+            told(False)
+            return
+        frame = self._frames.frame(self.epoch, last, DATA, events, payload, self._only_named, said)
+        self._flushes.add(Write(self.run, self._owner, last, frame), heard)
 
     async def delivered(self) -> bytes | None:
         """The events that were sent so far, by any owner; None when the stream does not hold them all."""
@@ -107,7 +131,7 @@ class Lease:
                 if one.sequence - one.events != sequence:
                     return None
                 epoch, sequence = one.epoch, one.sequence
-                parts.append(self._seals.open_stored(self.run, one).payload)
+                parts.append(self._frames.open(one).payload)
         return b"".join(parts)
 
     async def end(
@@ -131,7 +155,7 @@ class Lease:
     ) -> SealedFrame:
         """A frame of this owner's, who is named in it: see schemas.frames.OWNER."""
         public = encode_headers({**headers, **self._named}) if headers else self._only_named
-        return self._seals.frame_of(self.run, self.epoch, last, kind, events, payload, public, said)
+        return self._frames.frame(self.epoch, last, kind, events, payload, public, said)
 
     async def _break_off(self) -> None:
         """The server may have lost frames that were sent: nothing can be added to them. A run that is still ours ends
@@ -175,7 +199,9 @@ class Leases:
     ) -> None:
         self._consumer, self._handler, self._scripts, self._runs = consumer, handler, scripts, runs
         self._seals, self._clock, self._chance = seals, clock, chance
+        self._flushes = Flushes(scripts)
         self._live: dict[str, Lease] = {}
+        self._given: dict[tuple[str, str], tuple[str, Claim]] = {}
         self.engine: Engine | None = None
 
     def as_handler(self) -> Handler:
@@ -193,17 +219,28 @@ class Leases:
         if lease is not None:
             lease.hear(word)
 
+    def give(self, stream: str, entry: str, owner: str, claim: Claim) -> None:
+        """An entry that is about to be delivered has been claimed with its delivery."""
+        self._given[stream, entry] = owner, claim
+
+    def forget(self, stream: str, entry: str) -> None:
+        """It was not delivered."""
+        self._given.pop((stream, entry), None)
+
+    def _taken(self, delivery: Delivery) -> tuple[str, Claim] | None:
+        """The owner and the claim that came with it."""
+        return self._given.pop((delivery.stream, delivery.entry), None)
+
     async def _one(self, delivery: Delivery) -> Outcome:
         """Claim, hand over, forget. The nonce is fixed per start, so a repeated claim is the same claim."""
-        owner = f"{self._consumer}:{short_id(self._chance)}"
-        claim = await self._claim(delivery, owner)
+        owner, claim = self._taken(delivery) or await self._claim(delivery)
         faults.hit("claim", "P4")
         if claim.state == "gone":
             return Settled()
         if claim.state == "lost":
             raise OwnerLost(f"claim of {delivery.run}")
         try:
-            lease = Lease(delivery.run, owner, claim, self._scripts, self._runs, self._seals, self._clock, self._chance)
+            lease = self._lease(delivery.run, owner, claim)
         except CryptoError as error:
             return Dead(f"the body does not open: {error}")
         except (DecodeError, SignatureError) as error:
@@ -221,10 +258,16 @@ class Leases:
             raise OwnerLost(f"{delivery.run} was left before its end")
         return Settled()
 
-    async def _claim(self, delivery: Delivery, owner: str) -> Claim:
+    def _lease(self, run: str, owner: str, claim: Claim) -> Lease:
+        hands = self._scripts, self._flushes, self._runs, self._seals
+        return Lease(run, owner, claim, *hands, self._clock, self._chance)
+
+    async def _claim(self, delivery: Delivery) -> tuple[str, Claim]:
+        owner = f"{self._consumer}:{short_id(self._chance)}"
+        where = delivery.run, delivery.stream, delivery.entry
         while True:
             try:
-                return await self._scripts.claim(delivery.run, delivery.stream, delivery.entry, self._consumer, owner)
+                return owner, await self._scripts.claim(*where, self._consumer, owner)
             except Unavailable:
                 await self._clock.sleep(self._chance.uniform(*_BACKOFF))
 

@@ -42,6 +42,8 @@ from functools import lru_cache
 from base.ids import partition_of
 
 SLOTS = 16384  # Redis Cluster
+#: What a push begins with that carries frames of many runs (see runtime/lua/lib.lua).
+MANY = b"- 0 0 0 many 0\n"
 _RANGES = 64
 _NAME = re.compile(r"[A-Za-z0-9._/@:+-]{1,128}")
 

@@ -10,6 +10,7 @@ from base.clock import Clock
 from runtime import faults
 from runtime.group_spec import Spec, share
 from runtime.groups import Groups, Row
+from runtime.names import place_of
 from runtime.places import Places
 from schemas.errors import HeadraceError
 
@@ -19,7 +20,8 @@ _UNBLOCK_S = 0.02  # between two attempts to end a read
 @dataclass(slots=True)
 class Reading:
     """The reads of one consumer, one after the other. ensured: streams whose group exists, as far as is known.
-    present: what the read under way waits for, () when there is none."""
+    present: what the read under way waits for, () when there is none. shared: entries come by other ways
+    too, so that a read leaves half of the places to them."""
 
     spec: Spec
     streams: Callable[[], Sequence[str]]
@@ -29,6 +31,8 @@ class Reading:
     places: Places | None
     ensured: set[str] = field(default_factory=set)
     present: Sequence[str] = ()
+    shared: bool = False
+    _each: int = 0  # entries of each stream that the present read may bring
     _turn: int = 0
 
     async def ensure(self) -> None:
@@ -47,9 +51,9 @@ class Reading:
             return None
         streams, each, block = share(able, count, self._turn)
         self._turn += 1
-        self.present = list(streams)
+        self.present, self._each = list(streams), min(each, most)
         try:
-            rows = await self.groups.read(streams, self.spec.group, self.consumer, min(each, most), block)
+            rows = await self.groups.read(streams, self.spec.group, self.consumer, self._each, block)
         finally:
             self.present = ()
         return await self._sift(rows, self.spec.marked.encode()) if self.spec.marked else rows
@@ -73,6 +77,15 @@ class Reading:
             await self.clock.sleep(self.spec.pace_ms / 1000)
         return wanted
 
+    @property
+    def asked(self) -> int:
+        """How many entries the present read may bring."""
+        return self._each * len(self.present)
+
+    def awaited(self, pool: str) -> int:
+        """How many entries of a pool's lanes the present read may bring."""
+        return sum(self._each for stream in self.present if place_of(stream)[0] == pool)
+
     def is_stale(self) -> bool:
         """Whether a stream may be read that the present read does not wait for, or the other way round."""
         able = self._able()[0]
@@ -87,4 +100,7 @@ class Reading:
     def _able(self) -> tuple[Sequence[str], int]:
         """The streams that may be read now, and how many entries of each."""
         streams = self.streams()
-        return (streams, self.spec.batch) if self.places is None else self.places.able(streams)
+        if self.places is None:
+            return streams, self.spec.batch
+        able, most = self.places.able(streams)
+        return able, max(1, most // 2) if self.shared else most

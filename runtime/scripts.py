@@ -19,6 +19,7 @@ import msgspec
 
 from base.replies import pairs
 from runtime.acceptance import Acceptance, Accepted, Repeat, args_of, keys_of, read
+from runtime.claims import Claim, Moved, Taker, claim_of, handed_of
 from runtime.names import kept_key, prefix_of, starts_key, stream_prefix
 from schemas.envelope import Signed
 from schemas.ports import Redis
@@ -70,6 +71,15 @@ class SealedFrame(msgspec.Struct, frozen=True, kw_only=True):
     said: int = 0
 
 
+class Write(msgspec.Struct, frozen=True):
+    """A data frame, and whose: `last` is its last sequence."""
+
+    run: str
+    owner: str
+    last: int
+    frame: SealedFrame
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
     """What ends a run: the terminal fact, signed. outcome: completed | failed | refused | cancelled. tokens: what its
@@ -81,8 +91,7 @@ class Ending:
     tokens: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """One family's verdict as the script takes it. stored b"" with outcome "missing" = it never came (fail open).
     weight, cost (tokens, expected) and priority: its place at the gate."""
 
@@ -101,18 +110,6 @@ class Answer:
     frame: bytes = b""
     headers: bytes = b""
     ending: Ending | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """state: ok | gone | lost. With ok: the run's epoch, its last sequence, ms left, sealed body and hash."""
-
-    state: str
-    epoch: int = 0
-    sequence: int = 0
-    left_ms: int = 0
-    body: bytes = b""
-    fields: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,14 +193,15 @@ class Scripts(Protocol):
         """(moved the run, its state now: checking | queued | running | ended | gone)."""
         ...
 
-    async def verdicts(self, answers: Sequence[Answer]) -> tuple[bool, str]:
-        """The same for answers of several families about one run, in one step."""
+    async def verdicts(self, answers: Sequence[Answer], taker: Taker | None = None) -> Moved:
+        """The same for answers of several families about one run, in one step. taker: gets the next entry of the lane
+        that the run is cleared into, where that is one of its pool."""
         ...
 
     async def claim(self, run: str, stream: str, entry: str, consumer: str, owner: str) -> Claim: ...
 
-    async def flush(self, run: str, owner: str, last: int, frame: SealedFrame) -> str:
-        """ok | cancel | lost | gap | expired."""
+    async def flush(self, writes: Sequence[Write]) -> list[str]:
+        """Of runs of one partition, at most one of each: ok | cancel | lost | gap | expired | error <text>."""
         ...
 
     async def end(self, run: str, guard: str, value: str, place: str, frame: SealedFrame, ending: Ending) -> str:
@@ -255,11 +253,10 @@ class Scripts(Protocol):
 
 
 class RedisScripts:
-    """The scripts on a server. retention_ms: how long frames and state of an ended run stay readable. patient: the same
-    server for frames that may wait a moment for others, as all may once a run has shown its first words."""
+    """The scripts on a server. retention_ms: how long frames and state of an ended run stay readable."""
 
-    def __init__(self, redis: Redis, retention_ms: int, patient: Redis | None = None) -> None:
-        self._redis, self._patient = redis, patient or redis
+    def __init__(self, redis: Redis, retention_ms: int) -> None:
+        self._redis = redis
         self.retention_ms = retention_ms
 
     async def accept(self, new: Acceptance) -> tuple[bool, int]:
@@ -277,41 +274,32 @@ class RedisScripts:
         return bool(await self._redis.script(source("forget"), _kept_keys(run), ()))
 
     async def verdict(self, answer: Answer) -> tuple[bool, str]:
-        return await self.verdicts([answer])
+        return (await self.verdicts([answer]))[:2]
 
-    async def verdicts(self, answers: Sequence[Answer]) -> tuple[bool, str]:
+    async def verdicts(self, answers: Sequence[Answer], taker: Taker | None = None) -> Moved:
         run = answers[0].run
         p = prefix_of(run)
         args: list[str | bytes | int] = [p, run, self.retention_ms]
+        args += (taker.consumer, taker.owner, taker.pool) if taker else ("", "", "")
         for answer in answers:
             args += _answer_args(answer)
         reply = await self._redis.script(source("verdict"), (f"{p}:run:{run}", f"{p}:requests"), args)
-        return bool(reply[0]), reply[1].decode()
+        return Moved(bool(reply[0]), reply[1].decode(), handed_of(reply) if len(reply) > 2 else None)
 
     async def claim(self, run: str, stream: str, entry: str, consumer: str, owner: str) -> Claim:
         p = prefix_of(run)
         keys = (f"{p}:run:{run}", f"{p}:body:{run}", stream)
-        reply = await self._redis.script(source("claim"), keys, (run, consumer, owner, entry))
-        state = reply[0].decode()
-        if state != "ok":
-            return Claim(state=state)
-        fields = {reply[i].decode(): reply[i + 1] for i in range(5, len(reply), 2)}
-        return Claim(
-            state=state,
-            epoch=int(reply[1]),
-            sequence=int(reply[2]),
-            left_ms=int(reply[3]),
-            body=reply[4],
-            fields=fields,
-        )
+        return claim_of(await self._redis.script(source("claim"), keys, (run, consumer, owner, entry)))
 
-    async def flush(self, run: str, owner: str, last: int, frame: SealedFrame) -> str:
-        p = prefix_of(run)
-        keys = (f"{p}:run:{run}", f"{p}:reply:{run}")
-        args = (p, run, owner, last, frame.events, frame.payload, frame.headers, frame.said)
-        redis = self._redis if frame.said <= frame.events else self._patient
-        reply: bytes = await redis.script(source("flush"), keys, args)
-        return reply.decode()
+    async def flush(self, writes: Sequence[Write]) -> list[str]:
+        p = prefix_of(writes[0].run)
+        keys: list[str] = []
+        args: list[str | bytes | int] = [p]
+        for write in writes:
+            run, frame = write.run, write.frame
+            keys += _frame_keys(run)
+            args += (run, write.owner, write.last, frame.events, frame.payload, frame.headers, frame.said)
+        return [said.decode() for said in await self._redis.script(source("flush"), keys, args)]
 
     async def end(self, run: str, guard: str, value: str, place: str, frame: SealedFrame, ending: Ending) -> str:
         p = prefix_of(run)
@@ -423,6 +411,12 @@ class RedisScripts:
     async def regate(self, run: str) -> bool:
         p = prefix_of(run)
         return bool(await self._redis.script(source("regate"), (f"{p}:run:{run}",), (p, run)))
+
+
+@lru_cache(maxsize=8192)
+def _frame_keys(run: str) -> tuple[str, str]:
+    p = prefix_of(run)
+    return f"{p}:run:{run}", f"{p}:reply:{run}"
 
 
 def _kept_keys(run: str) -> tuple[str, str, str]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import msgspec
 
 from base.clock import Clock
-from base.crypto import CryptoError, KeyRing, Sealer, Signer, Verifier
+from base.crypto import CryptoError, KeyRing, RunSealer, Sealer, Signer, Verifier
 from base.ids import Random
 from runtime.scripts import Ending, SealedFrame
 from schemas import envelope as wire
@@ -26,6 +26,34 @@ _OUTCOME = {
 }
 _headers = msgspec.json.Decoder(dict[str, str])  # made once: a frame of a router always has some
 encode_headers = msgspec.json.Encoder().encode
+
+
+class RunSeals:
+    """Seals and opens frames of one run."""
+
+    __slots__ = ("_headers", "_known", "_sealer")
+
+    def __init__(self, sealer: RunSealer) -> None:
+        self._sealer = sealer
+        self._headers, self._known = b"", dict[str, str]()  # of the last frame that was opened; most have the same
+
+    def frame(
+        self, epoch: int, last: int, kind: str, events: int, payload: bytes, public: bytes, said: int = 0
+    ) -> SealedFrame:
+        """Sealed for the place `<epoch>-<last>`. public: as `encode_headers` gave it; said: see SealedFrame."""
+        sealed = self._sealer.seal(payload, place(epoch, last, kind, events, public))
+        return SealedFrame(kind=kind, events=events, payload=sealed, headers=public, said=said)
+
+    def open(self, stored: StoredFrame) -> Frame:
+        """DecodeError when it does not open at its place."""
+        epoch, last, kind, events, headers = stored.epoch, stored.sequence, stored.kind, stored.events, stored.headers
+        try:
+            payload = self._sealer.open(stored.payload, place(epoch, last, kind, events, headers))
+        except CryptoError as error:
+            raise DecodeError(str(error)) from None
+        if headers != self._headers:
+            self._headers, self._known = headers, _headers.decode(headers) if headers else {}
+        return Frame(epoch=epoch, sequence=last, kind=kind, events=events, payload=payload, headers=self._known)
 
 
 class Seals:
@@ -54,11 +82,14 @@ class Seals:
         return self.frame_of(run, epoch, last, kind, events, payload, public)
 
     def frame_of(
-        self, run: str, epoch: int, last: int, kind: str, events: int, payload: bytes, public: bytes, said: int = 0
+        self, run: str, epoch: int, last: int, kind: str, events: int, payload: bytes, public: bytes
     ) -> SealedFrame:
-        """The same with headers as `encode_headers` gave them. said: see SealedFrame."""
-        sealed = self._sealer.seal(payload, run=run, place=place(epoch, last, kind, events, public))
-        return SealedFrame(kind=kind, events=events, payload=sealed, headers=public, said=said)
+        """The same with headers as `encode_headers` gave them."""
+        return self.of_run(run).frame(epoch, last, kind, events, payload, public)
+
+    def of_run(self, run: str) -> RunSeals:
+        """The same hands for many frames of one run."""
+        return RunSeals(self._sealer.of_run(run))
 
     def error(
         self, run: str, epoch: int, last: int, failure: Failure, headers: Mapping[str, str] | None = None
@@ -70,18 +101,8 @@ class Seals:
         self, run: str, epoch: int, last: int, kind: str, events: int, sealed: bytes, headers: bytes
     ) -> Frame:
         """A stored frame, opened. DecodeError when it does not open at this place."""
-        try:
-            payload = self._sealer.open(sealed, run=run, place=place(epoch, last, kind, events, headers))
-        except CryptoError as error:
-            raise DecodeError(str(error)) from None
-        public = _headers.decode(headers) if headers else {}
-        return Frame(epoch=epoch, sequence=last, kind=kind, events=events, payload=payload, headers=public)
-
-    def open_stored(self, run: str, stored: StoredFrame) -> Frame:
-        """The same for a frame as it was read."""
-        return self.open_frame(
-            run, stored.epoch, stored.sequence, stored.kind, stored.events, stored.payload, stored.headers
-        )
+        stored = StoredFrame(epoch=epoch, sequence=last, kind=kind, events=events, payload=sealed, headers=headers)
+        return self.of_run(run).open(stored)
 
     def ending(self, fact: Terminal, attempt: int) -> Ending:
         """A terminal fact, enveloped and signed. Its id is the same however often it is said."""

@@ -23,10 +23,12 @@ from base import logs, metrics
 from base.clock import Clock
 from runtime import faults
 from runtime.backlog import Stay
+from runtime.names import MANY
 from runtime.runs import Runs
 from runtime.seals import Seals
 from schemas.errors import Code, HeadraceError, Refusal, Unavailable
 from schemas.frames import DATA, OWNER, Frame, StoredFrame
+from schemas.ports import Direct
 
 log = logs.room("runtime")
 
@@ -46,8 +48,9 @@ class StreamWatch:
     def __init__(self, hub: Hub, run: str, watcher: str, after: int, behind: bool, ours: bool) -> None:
         self.run, self.watcher = run, watcher
         self.replayed = False
+        self.direct: Direct | None = None
         self.stay: Stay | None = None  # of the client who waits for this run's answer
-        self._hub = hub
+        self._hub, self._seals = hub, hub.seals.of_run(run)
         self._queue: deque[StoredFrame] = deque()
         self._queued = 0
         self._epoch, self._sequence = 0, 0  # the place of the last frame handed out
@@ -68,6 +71,8 @@ class StreamWatch:
 
     def offer(self, frame: StoredFrame) -> None:
         """A push came. Anything that doesn't continue what is queued sends the reader to the stream."""
+        if self.direct is not None and self._hand_over(frame):
+            return
         self._ring()
         if self._behind:
             return
@@ -81,6 +86,22 @@ class StreamWatch:
             self.miss()
         else:
             self._behind = True  # pushed twice, or the run fell back: the stream tells
+
+    def _hand_over(self, frame: StoredFrame) -> bool:
+        """Give it to a reader that takes it in this turn of the loop. Whatever is not plain goes the way of all."""
+        if self._behind or self._queue or self._finished or frame.kind != DATA:
+            return False
+        if frame.sequence - frame.events != self._sequence or frame.epoch < self._epoch:
+            return False
+        if self.direct is None or not self.direct.ready():
+            return False
+        try:
+            opened = self._open(frame)
+        except HeadraceError:
+            return False  # whoever asks for the next frame is told
+        if opened is not None:
+            self.direct.put(opened)
+        return True
 
     def miss(self) -> None:
         """Something may be missing: forget what is queued and read the stream."""
@@ -124,10 +145,20 @@ class StreamWatch:
         """The next queued frame, opened; None for one the reader has already."""
         stored = self._queue.popleft()
         self._queued -= len(stored.payload)
+        frame = self._open(stored)
+        if frame is not None and frame.terminal:
+            self._finished = True
+            if self.stay is not None:
+                self.stay.served(frame)
+            self.close()
+        return frame
+
+    def _open(self, stored: StoredFrame) -> Frame | None:
+        """The frame, and the reader's place is behind it. Refusal, DecodeError: nothing has changed."""
         first = stored.sequence - stored.events + 1
         if stored.epoch > self._epoch and first <= self._sequence:
             raise _started_again()
-        frame = self._hub.seals.open_stored(self.run, stored)
+        frame = self._seals.open(stored)
         owner = frame.headers.get(OWNER, "")
         if stored.epoch == self._epoch and self._is_other(owner):
             raise _started_again()
@@ -135,11 +166,6 @@ class StreamWatch:
         if stored.sequence <= self._after and stored.kind == DATA:
             return None  # the last frame is told to whoever asks for what lies behind it
         faults.hit("ingress", "P2")
-        if frame.terminal:
-            self._finished = True
-            if self.stay is not None:
-                self.stay.served(frame)
-            self.close()
         return frame
 
     async def _wait(self, seconds: float) -> None:
@@ -245,22 +271,34 @@ class Hub:
                 del self._watches[watch.run]
 
     def hear(self, message: bytes) -> None:
-        """One push: `run epoch sequence events kind length-of-headers\\n` headers payload."""
+        """A push. One frame: `run epoch sequence events kind length-of-headers\\n` headers payload. Many: the line
+        MANY, then in one line the heads of all, each with its payload's length too, then the bytes of all."""
+        if message.startswith(MANY):
+            self._hear_many(message)
+            return
         head, _, rest = message.partition(b"\n")
         run, epoch, sequence, events, kind, size = head.decode().split(" ")
+        cut = int(size)
+        self._tell(run, int(epoch), int(sequence), int(events), kind, rest[:cut], rest[cut:])
+
+    def _hear_many(self, message: bytes) -> None:
+        end = message.index(b"\n", len(MANY))
+        words, at = iter(message[len(MANY) : end].decode().split(" ")), end + 1
+        for run, epoch, sequence, events, kind, size, length in zip(*[words] * 7, strict=True):
+            cut = at + int(size)
+            end = cut + int(length)
+            self._tell(run, int(epoch), int(sequence), int(events), kind, message[at:cut], message[cut:end])
+            at = end
+
+    def _tell(
+        self, run: str, epoch: int, sequence: int, events: int, kind: str, headers: bytes, payload: bytes
+    ) -> None:
+        """A frame for whoever watches its run."""
         watches = self._watches.get(run)
         if not watches:
             return
         self._heard.add(run)
-        cut = int(size)
-        frame = StoredFrame(
-            epoch=int(epoch),
-            sequence=int(sequence),
-            kind=kind,
-            events=int(events),
-            payload=rest[cut:],
-            headers=rest[:cut],
-        )
+        frame = StoredFrame(epoch=epoch, sequence=sequence, kind=kind, events=events, payload=payload, headers=headers)
         for watch in tuple(watches):
             watch.offer(frame)
 

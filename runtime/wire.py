@@ -1,8 +1,4 @@
-"""One connection: commands leave in one write per turn of the loop, replies are matched in order.
-
-A write and the wake-ups it causes cost the server, its readers and us far more than a command in it. So a command that
-may wait leaves at once only when nothing was written for as long as it may wait, else with all others at that end: its
-delay is bounded, and the number of writes no longer grows with the load."""
+"""One connection: commands leave in one write per turn of the loop, replies are matched in order."""
 
 from __future__ import annotations
 
@@ -35,9 +31,6 @@ class Wire(asyncio.Protocol):
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._out: list[bytes] = []
         self._lost, self._push = lost, push
-        self._soon = False  # a write is due at the end of this turn
-        self._later: asyncio.TimerHandle | None = None  # one is due for what may wait
-        self._wrote = 0.0
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
         self.progress = self._loop.time()
@@ -69,7 +62,6 @@ class Wire(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        self._disarm()
         for future in self._waiting:
             if not future.done():
                 future.set_exception(Unavailable("the connection to Redis was lost"))
@@ -77,10 +69,11 @@ class Wire(asyncio.Protocol):
         self._waiting.clear()
         self._lost()
 
-    def send(self, parts: tuple[Any, ...], may_wait_s: float = 0.0) -> asyncio.Future[Any]:
+    def send(self, parts: tuple[Any, ...]) -> asyncio.Future[Any]:
         if self._transport is None:
             raise Unavailable("Redis is not connected")
-        self._due(may_wait_s)
+        if not self._out:
+            self._loop.call_soon(self._flush)
         if not self._waiting:
             self.progress = self._loop.time()
         self._out.append(hiredis.pack_command(parts))
@@ -90,31 +83,13 @@ class Wire(asyncio.Protocol):
 
     def post(self, parts: tuple[Any, ...]) -> None:
         """A command whose answer is a push message: nothing is awaited in its place."""
-        self._due(0.0)
+        if not self._out:
+            self._loop.call_soon(self._flush)
         self._out.append(hiredis.pack_command(parts))
 
-    def _due(self, may_wait_s: float) -> None:
-        """See to it that what is queued is written in time."""
-        if self._soon:
-            return
-        left = self._wrote + may_wait_s - self._loop.time() if may_wait_s else 0.0
-        if left <= 0:
-            self._soon = True
-            self._loop.call_soon(self._flush)
-        elif self._later is None:
-            self._later = self._loop.call_later(left, self._flush)
-
-    def _disarm(self) -> None:
-        if self._later is not None:
-            self._later.cancel()
-            self._later = None
-
     def _flush(self) -> None:
-        self._soon = False
-        self._disarm()
         if self._transport is not None and self._out:
             self._transport.write(b"".join(self._out))
-            self._wrote = self._loop.time()
         self._out.clear()
 
     def silent_for(self) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -63,6 +64,21 @@ class Envelope:
     data: msgspec.Raw
 
 
+class _Leaving(msgspec.Struct):
+    """The same before it leaves, its event not yet encoded."""
+
+    id: str
+    type: str
+    v: int
+    by: str
+    run: str
+    trace: str
+    deadline_ms: int
+    attempt: int
+    at_ms: int
+    data: Event
+
+
 @dataclass(frozen=True, slots=True)
 class Signed:
     """One entry as it lies on a stream."""
@@ -73,6 +89,8 @@ class Signed:
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Envelope)
+_REMEMBERED = 1024  # entries read last; rooms of one process read the same ones
+_MOST_BYTES = 4096  # longer ones are read each time
 _payloads: dict[tuple[str, int], msgspec.json.Decoder[Any]] = {}
 _classes: dict[str, type[Any]] = {}
 
@@ -104,18 +122,7 @@ def encode(
 ) -> bytes:
     """The envelope's JSON with the event inside."""
     return _encoder.encode(
-        Envelope(
-            id=id,
-            type=type(event).__name__,
-            v=event.version,
-            by=by,
-            run=run,
-            trace=trace,
-            deadline_ms=deadline_ms,
-            attempt=attempt,
-            at_ms=at_ms,
-            data=msgspec.Raw(_encoder.encode(event)),
-        )
+        _Leaving(id, type(event).__name__, event.version, by, run, trace, deadline_ms, attempt, at_ms, event)
     )
 
 
@@ -126,18 +133,26 @@ def sign(signer: SignerPort, place: str, e: bytes) -> Signed:
 
 def decode(e: bytes) -> tuple[Envelope, Any]:
     """The envelope and its event. DecodeError for anything malformed, UnknownVersion for a newer sender."""
-    envelope = _outer(e)
-    return envelope, _inner(envelope, e)
+    return _outer(e), _inner(e)
 
 
 def _outer(e: bytes) -> Envelope:
+    return _outer_known(e) if len(e) <= _MOST_BYTES else _outer_new(e)
+
+
+def _inner(e: bytes) -> Any:
+    return _inner_known(e) if len(e) <= _MOST_BYTES else _inner_new(e)
+
+
+def _outer_new(e: bytes) -> Envelope:
     try:
         return _decoder.decode(e)
     except UNREADABLE as error:
         raise DecodeError(f"not an envelope: {error}", e) from None
 
 
-def _inner(envelope: Envelope, e: bytes) -> Any:
+def _inner_new(e: bytes) -> Any:
+    envelope = _outer(e)
     payload = _payloads.get((envelope.type, envelope.v))
     if payload is None:
         from schemas.upcast import upcast  # the ladder imports the events, which import this module
@@ -147,6 +162,10 @@ def _inner(envelope: Envelope, e: bytes) -> Any:
         return payload.decode(envelope.data)
     except UNREADABLE as error:
         raise DecodeError(f"{envelope.type} v{envelope.v}: {error}", e) from None
+
+
+_outer_known = lru_cache(_REMEMBERED)(_outer_new)  # what is read is frozen, so it may be everybody's
+_inner_known = lru_cache(_REMEMBERED)(_inner_new)
 
 
 def known(type_name: str) -> bool:
@@ -163,7 +182,7 @@ def verify(verifier: VerifierPort, place: str, publishers: Publishers, signed: S
         raise SignatureError(f"{envelope.by!r} may not publish {envelope.type} on {place}")
     if envelope.by != SCRIPT and not verifier.check(envelope.by, place, signed.e, signed.s):
         raise SignatureError(f"the signature of {envelope.type} on {place} does not hold")
-    return envelope, _inner(envelope, signed.e)
+    return envelope, _inner(signed.e)
 
 
 __all__ = [

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
+
 from schemas.envelope import message
 from schemas.errors import Failure
 
@@ -75,8 +77,7 @@ class RequestCleared:
     version: int = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens as the engine counted them, or our own count with estimated=True."""
 
     prompt_tokens: int = 0
@@ -113,8 +114,7 @@ class Choice:
     seen: tuple[Seen, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """One call of one endpoint; endpoint "" = none could be called. outcome: ok, or a Code. Milliseconds count from
     the claim. why: what it was chosen from, None = written before this was recorded. after: events that the client had
     when it began; > 0: it went on with an answer that had broken off."""

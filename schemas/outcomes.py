@@ -7,16 +7,17 @@ rest (retry, reclaim, dead letter, ack). Raising is the same as Again without a 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from schemas.envelope import Envelope
 from schemas.events import Terminal
 from schemas.verdicts import Verdict
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     """One entry handed to a handler, signature checked.
 
     stream: the full key. entry: the stream id. starts: how often it was started before, 0 = fresh.
@@ -28,7 +29,7 @@ class Delivery:
     envelope: Envelope
     event: Any
     starts: int = 0
-    fields: Mapping[bytes, bytes] = field(default_factory=dict)
+    fields: Mapping[bytes, bytes] = msgspec.field(default_factory=dict)
     body: bytes = b""
 
     @property

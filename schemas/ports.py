@@ -14,11 +14,11 @@ Every implementation has a memory twin that passes the same contract suite.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from base.alarm import Alarm
 from schemas.envelope import Event
 from schemas.events import RequestAccepted, Terminal
 from schemas.frames import Frame
@@ -92,11 +92,24 @@ class RunStatus:
     accepted: RequestAccepted | None = None
 
 
+class Direct(Protocol):
+    """A client that can be given frames without waking the task that serves it."""
+
+    def ready(self) -> bool:
+        """Whether it takes one in this turn of the loop; nobody else is sending to it."""
+        ...
+
+    def put(self, frame: Frame) -> None:
+        """Send it; only after `ready`."""
+        ...
+
+
 class Watch(Protocol):
     """One client's view of one run: frames in order, none missing, none twice."""
 
     run: str
     replayed: bool  #: the run was there before the request that watches it now
+    direct: Direct | None  #: gets data frames that arrive while nothing is queued; all others are for `next`
 
     async def next(self, timeout: float) -> Frame | None:
         """The next frame, or None after `timeout` seconds of silence (send a keep-alive, call again).
@@ -187,7 +200,7 @@ class RunLease(Protocol):
     body: bytes  #: opened; the normalised JSON
     verdicts: Mapping[str, bytes]  #: as stored; verify with schemas.verdicts.open_verdict
     deadline_s: float  #: seconds left at the claim
-    cancelled: asyncio.Event  #: set when someone cancels, the deadline was swept or the lease was lost
+    cancelled: Alarm  #: set when someone cancels, the deadline was swept or the lease was lost
     by: str  #: who cancelled, as RequestCancelled names them: client | lost | operator
 
     async def flush(
@@ -195,6 +208,11 @@ class RunLease(Protocol):
     ) -> None:
         """Store one data frame and push it to the watchers, atomically. events >= 1 whole SSE events. said: how many
         events carried what was generated, by all owners, these too: what is billed when somebody else ends the run."""
+        ...
+
+    def offer(self, payload: bytes, events: int, told: Callable[[bool], None], *, said: int = 0) -> None:
+        """The same for a frame that is not the first, without waiting: `told` hears whether it is stored. If not,
+        `flush` the same again: that stores it, once, or says why not. Nothing else is written meanwhile."""
         ...
 
     async def delivered(self) -> bytes | None:

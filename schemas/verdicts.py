@@ -7,7 +7,7 @@ of them before it opens an upstream.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from functools import lru_cache
 
 import msgspec
 
@@ -18,8 +18,7 @@ PASS, REFUSE, EDITS, SKIP = "pass", "refuse", "edits", "skip"
 PLACE = "verdict"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Edit:
+class Edit(msgspec.Struct, frozen=True, kw_only=True):
     """Replace text[start:end] (code points) of the string at `pointer` (RFC 6901) in the body `digest`.
 
     Never carries the matched text. kind: what was found (email, card, person ...)."""
@@ -32,8 +31,7 @@ class Edit:
     kind: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """What a family found in the string at `pointer` (RFC 6901): the kind, and how sure the surest match is, 0..1."""
 
     pointer: str
@@ -41,8 +39,7 @@ class Seen:
     score: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grant:
+class Grant(msgspec.Struct, frozen=True, kw_only=True):
     """What authorization found out about the caller; only its verdict carries one.
 
     tenant: the organization. pool and lane: where the run goes. weight: the tenant's share. cost: tokens that the run
@@ -59,7 +56,7 @@ class Grant:
     weight: int = 1
     cost: int = 1
     priority: int = 0
-    fail: dict[str, str] = field(default_factory=dict)
+    fail: dict[str, str] = msgspec.field(default_factory=dict)
     scopes: tuple[str, ...] = ()
     on_disconnect: str = ""
     limit_requests: int = -1
@@ -67,8 +64,7 @@ class Grant:
     reset_requests_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """One family's answer. found: kind -> count of what was seen, also when only flagged; never text.
 
     sought, seen: only on a route that asks what is seen (moderations): the kinds that were looked for, and where one
@@ -82,7 +78,7 @@ class Verdict:
     edits: tuple[Edit, ...] = ()
     failure: Failure | None = None
     grant: Grant | None = None
-    found: dict[str, int] = field(default_factory=dict)
+    found: dict[str, int] = msgspec.field(default_factory=dict)
     took_us: int = 0
     sought: tuple[str, ...] = ()
     seen: tuple[Seen, ...] = ()
@@ -109,10 +105,18 @@ def open_verdict(verifier: VerifierPort, family: str, stored: bytes) -> Verdict:
 
 def read_verdict(content: bytes) -> Verdict:
     """A verdict from its JSON, unverified."""
+    return _known(content) if len(content) <= _MOST_BYTES else _read(content)
+
+
+def _read(content: bytes) -> Verdict:
     try:
         return _decoder.decode(content)
     except UNREADABLE as error:
         raise DecodeError(f"not a verdict: {error}", content) from None
+
+
+_known = lru_cache(1024)(_read)  # verdicts are never changed, so what one room has read may be another's
+_MOST_BYTES = 4096  # longer ones are read each time
 
 
 def limit_headers(grant: Grant) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -71,7 +71,9 @@ def verdicts(run: str, tenant: str = "acme") -> dict[str, Verdict]:
     grant = Grant(tenant=tenant, key_id="00000000000000aa", pool="small", scopes=("key:00000000000000aa",))
     edit = Edit(digest=BODY, pointer="/messages/0/content", start=0, end=3, replacement=CANARY, kind="email")
     base = Verdict(run=run, family="authorization", outcome=PASS, policy="p1", body_digest=BODY, grant=grant)
-    rules = replace(base, family="rules", outcome=EDITS, grant=None, edits=(edit,), found={"email": 1}, took_us=90)
+    rules = msgspec.structs.replace(
+        base, family="rules", outcome=EDITS, grant=None, edits=(edit,), found={"email": 1}, took_us=90
+    )
     return {"authorization": base, "rules": rules}
 
 

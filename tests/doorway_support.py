@@ -16,7 +16,7 @@ from schemas import envelope as wire
 from schemas.events import RequestAccepted, RequestCompleted, Usage
 from state.memory import MemoryKeys
 from tests.ingress_support import chunk, new_parts
-from tests.run_support import CHANCE, CLOCK, PARTITIONS, RING, Hands, World, answer, open_gates, until
+from tests.run_support import CHANCE, CLOCK, PARTITIONS, RING, Hands, World, answer, open_gates, store_frame, until
 
 FAMILIES = ("authorization", "rules")
 
@@ -85,7 +85,7 @@ async def claimed(world: World, known: Collection[str] = ()) -> Hands:
 async def say(world: World, hands: Hands, last: int, *texts: str) -> None:
     payload = b"".join(chunk(text) for text in texts)
     frame = seals("router").frame(hands.run, 1, last, "data", len(texts), payload, {"x-headrace-endpoint": "e1"})
-    assert await world.scripts.flush(hands.run, "r1:a", last, frame) in ("ok", "")
+    assert await store_frame(world.scripts, hands.run, "r1:a", last, frame) in ("ok", "")
 
 
 async def finish(world: World, hands: Hands, last: int) -> None:

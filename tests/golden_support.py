@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,11 +113,11 @@ _EDIT = Edit(digest="cd" * 32, pointer="/messages/0/content", start=3, end=9, re
 _SEEN = Seen(pointer="/input/1", kind="card", score=0.95)
 _SAID = Verdict(run=RUN, family="rules", outcome=PASS, policy="p7", body_digest="cd" * 32, took_us=80)
 VERDICTS: dict[str, Verdict] = {
-    "verdict_pass": replace(_SAID, family="authorization", grant=_GRANT),
-    "verdict_refuse": replace(_SAID, outcome=REFUSE, failure=_FAILURE, found={"secret": 1}),
-    "verdict_edits": replace(_SAID, outcome=EDITS, edits=(_EDIT,), found={"email": 1}),
-    "verdict_seen": replace(_SAID, sought=("card", "email"), seen=(_SEEN,), found={"card": 2}),
-    "verdict_skip": replace(_SAID, family="persons", outcome=SKIP),
+    "verdict_pass": msgspec.structs.replace(_SAID, family="authorization", grant=_GRANT),
+    "verdict_refuse": msgspec.structs.replace(_SAID, outcome=REFUSE, failure=_FAILURE, found={"secret": 1}),
+    "verdict_edits": msgspec.structs.replace(_SAID, outcome=EDITS, edits=(_EDIT,), found={"email": 1}),
+    "verdict_seen": msgspec.structs.replace(_SAID, sought=("card", "email"), seen=(_SEEN,), found={"card": 2}),
+    "verdict_skip": msgspec.structs.replace(_SAID, family="persons", outcome=SKIP),
 }
 
 

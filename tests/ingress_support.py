@@ -26,7 +26,7 @@ from runtime.leaving import CANCELLED
 from runtime.topology import load
 from schemas.errors import Code, Failure, Refusal, Unavailable
 from schemas.frames import DATA, END, ERROR, Frame, encode_failure
-from schemas.ports import Archive, Door, NewRun, RunStatus
+from schemas.ports import Archive, Direct, Door, NewRun, RunStatus
 from schemas.records import ArchiveRecord, KeyRecord, ModelRecord
 from state.memory import MemoryCatalog, MemoryKeys
 
@@ -49,6 +49,7 @@ class PlayedRun:
     keeps_body: bool = True
     broken: Exception | None = None
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+    watches: list[PlayedWatch] = field(default_factory=list)
 
     @property
     def run(self) -> str:
@@ -59,6 +60,8 @@ class PlayedRun:
         frame = Frame(epoch=1, sequence=last + events, kind=kind, events=events, payload=payload, headers=headers or {})
         async with self.changed:
             self.frames.append(frame)
+            for watch in self.watches:
+                watch.hand_over(frame)
             self.changed.notify_all()
 
     async def data(self, *texts: str, headers: dict[str, str] | None = None) -> None:
@@ -88,7 +91,17 @@ class PlayedWatch:
         self.run, self.replayed = played.run, False
         self._played, self._after, self._at = played, after, 0
         self._open = True
+        self.direct: Direct | None = None
         played.watching += 1
+        played.watches.append(self)
+
+    def hand_over(self, frame: Frame) -> None:
+        """The newest frame, to a client that takes it at once and lacks nothing before it."""
+        lacks = len(self._played.frames) - self._at
+        if self.direct is not None and frame.kind == DATA and lacks == 1 and self._open and self.direct.ready():
+            self.direct.put(frame)
+            self._at += 1
+            self._played.handed += 1
 
     async def next(self, timeout: float) -> Frame | None:
         played = self._played
@@ -118,6 +131,7 @@ class PlayedWatch:
     def close(self) -> None:
         if self._open:
             self._open = False
+            self._played.watches.remove(self)
             self._played.watching -= 1
             self._played.closed += 1
 

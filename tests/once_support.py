@@ -15,7 +15,7 @@ from schemas.ports import Mark, NewRun, Once, Watch
 from schemas.records import ArchiveRecord
 from storage.memory import MemoryArchive, MemoryRequests
 from tests.engine_support import request, seals
-from tests.run_support import CHANCE, CLOCK, FAMILIES, PARTITIONS, Hands, World, answer
+from tests.run_support import CHANCE, CLOCK, FAMILIES, PARTITIONS, Hands, World, answer, store_frame
 
 DAY_MS = 86_400_000
 OURS = Once(marks=(Mark("name", "asked"),), spread=2, tenant="org")
@@ -54,7 +54,9 @@ class Place:
 
     async def say(self, watch: Watch, text: bytes = b"data: a\n\n") -> None:
         """The router flushes one event."""
-        await self.world.scripts.flush(watch.run, "r1:a", 1, seals("router").frame(watch.run, 1, 1, DATA, 1, text, {}))
+        await store_frame(
+            self.world.scripts, watch.run, "r1:a", 1, seals("router").frame(watch.run, 1, 1, DATA, 1, text, {})
+        )
 
     async def end(self, watch: Watch, said: int, fact: Any, kind: str = END, payload: bytes = b"data: end\n\n") -> None:
         """The router ends the run after `said` events."""

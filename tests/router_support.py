@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 from msgspec import Raw
 
+from base.alarm import Alarm
 from base.clock import Clock, SystemClock
 from base.crypto import KeyRing, Signer, Verifier, digest, new_ring_key
 from base.ids import SystemRandom, mint_run_id
@@ -83,7 +84,7 @@ class MemoryLease:
     sequence: int = 0
     lost: bool = False
     flush_s: float = 0.0
-    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    cancelled: Alarm = field(default_factory=Alarm)
     sent: list[Sent] = field(default_factory=list)
     fact: Terminal | None = None
     run: str = ""
@@ -98,6 +99,13 @@ class MemoryLease:
     ) -> None:
         self._write(DATA, payload, events, headers)
         await CLOCK.sleep(self.flush_s)
+
+    def offer(self, payload: bytes, events: int, told: Callable[[bool], None], *, said: int = 0) -> None:
+        if self.lost:
+            told(False)
+            return
+        self._write(DATA, payload, events, None)
+        asyncio.get_running_loop().call_later(self.flush_s, told, True)
 
     async def delivered(self) -> bytes | None:
         return b"".join(one.payload for one in self.sent)

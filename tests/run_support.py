@@ -28,7 +28,7 @@ from runtime.memory.server import text_of
 from runtime.names import kept_key, prefix, prefix_of, starts_key
 from runtime.push import Push, RedisPush
 from runtime.runs import RedisRuns, Runs
-from runtime.scripts import Answer, Ending, RedisScripts, Scripts, SealedFrame, Seat
+from runtime.scripts import Answer, Ending, RedisScripts, Scripts, SealedFrame, Seat, Write
 from runtime.together import RedisPuller, SharedGroups, Together
 from schemas.envelope import Signed
 from schemas.ports import Redis
@@ -335,6 +335,12 @@ def acceptance(run: str, **changes: Any) -> Acceptance:
     return replace(new, **changes)
 
 
+async def store_frame(scripts: Scripts, run: str, owner: str, last: int, sealed: SealedFrame) -> str:
+    """One frame of one run."""
+    (word,) = await scripts.flush([Write(run, owner, last, sealed)])
+    return word
+
+
 def frame(text: str, events: int = 1, kind: str = "data", headers: bytes = b"") -> SealedFrame:
     return SealedFrame(kind=kind, events=events, payload=text.encode(), headers=headers)
 
@@ -436,7 +442,7 @@ class Hands:
         assert (await self.world.scripts.claim(self.run, self.lane, entry, consumer, owner)).state == "ok"
 
     async def flush(self, last: int, owner: str = "r1:a", events: int = 1) -> str:
-        return await self.world.scripts.flush(self.run, owner, last, frame(f"f{last}", events))
+        return await store_frame(self.world.scripts, self.run, owner, last, frame(f"f{last}", events))
 
     async def end(self, place: str, owner: str = "r1:a", guard: str = "owner") -> str:
         last = frame("last", kind="end", headers=b"{}")

@@ -1,20 +1,62 @@
--- flush: store one data frame and push the same bytes.
--- KEYS  1 {p}:run:<run>   2 {p}:reply:<run>
--- ARGV  1 p  2 run  3 owner  4 last sequence  5 events  6 sealed frame  7 headers
---       8 how many events carried what was generated, this frame's too
--- Returns 'ok' | 'cancel' (stored, and somebody wants it stopped) | 'lost' | 'gap' (the sequence does not fit)
---       | 'expired' (the stream is gone under its owner).
-local r = call('HMGET', KEYS[1], 'owner', 'state', 'seq', 'watchers', 'cancel', 'epoch', 't:first')
-if r[1] ~= ARGV[3] or r[2] ~= 'running' then return 'lost' end
-local seq, last, n = tonumber(r[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-if seq == last then return r[5] and 'cancel' or 'ok' end
-if seq + n ~= last then return 'gap' end
-local fields = {'k', 'data', 'n', n, 'd', ARGV[6]}
-if ARGV[7] ~= '' then
-  fields[7], fields[8] = 'h', ARGV[7]
+-- flush: store data frames of runs of one partition and push the same bytes, all of them in one message per ingress.
+-- KEYS  of each run: {p}:run:<run>, {p}:reply:<run>
+-- ARGV  1 p  then of each run: run, owner, last sequence, events, sealed frame, headers, how many events carried what
+--       was generated, this frame's too
+-- Returns a word for each: 'ok' | 'cancel' (stored, and somebody wants it stopped) | 'lost' | 'gap' (the sequence does
+--       not fit) | 'expired' (the stream is gone under its owner) | 'error <text>' (the server refused).
+-- Each run is a step of its own: what befalls one touches no other.
+local doors = {}
+
+local function tell(door, head, h, d)
+  local to = doors[door]
+  if not to then
+    to = {heads = {}, bytes = {}}
+    doors[door] = to
+  end
+  to.heads[#to.heads + 1] = head
+  to.bytes[#to.bytes + 1] = h
+  to.bytes[#to.bytes + 1] = d
 end
-if not store(KEYS[2], r[6] .. '-' .. last, seq == 0, fields) then return 'expired' end
-if r[7] then call('HSET', KEYS[1], 'seq', last, 'said', ARGV[8])
-else call('HSET', KEYS[1], 'seq', last, 'said', ARGV[8], 't:first', ms(now())) end
-push(ARGV[1], ARGV[2], r[4], r[6], last, n, 'data', ARGV[6], ARGV[7])
-return r[5] and 'cancel' or 'ok'
+
+local function tell_all(watchers, head, h, d)
+  local alone = string.match(watchers or '', '^([^# ]+)#%S*$')
+  if alone then return tell(alone, head, h, d) end
+  local seen = {}
+  for _, watcher in ipairs(words(watchers)) do
+    local door = string.match(watcher, '^[^#]+')
+    if not seen[door] then
+      seen[door] = true
+      tell(door, head, h, d)
+    end
+  end
+end
+
+local function flush(key, reply, run, owner, last, n, d, h, said)
+  local r = call('HMGET', key, 'owner', 'state', 'seq', 'watchers', 'cancel', 'epoch')
+  if r[1] ~= owner or r[2] ~= 'running' then return 'lost' end
+  local done = r[5] and 'cancel' or 'ok'
+  if r[3] == last then return done end
+  if tonumber(r[3]) + n ~= tonumber(last) then return 'gap' end
+  local fields = {'k', 'data', 'n', n, 'd', d}
+  if h ~= '' then
+    fields[7], fields[8] = 'h', h
+  end
+  if not store(reply, r[6] .. '-' .. last, r[3] == '0', fields) then return 'expired' end
+  if r[3] ~= '0' then call('HSET', key, 'seq', last, 'said', said)
+  else call('HSET', key, 'seq', last, 'said', said, 't:first', ms(now())) end
+  local head = run .. ' ' .. r[6] .. ' ' .. last .. ' ' .. n .. ' data ' .. #h .. ' ' .. #d
+  tell_all(r[4], head, h, d)
+  return done
+end
+
+local out = {}
+for i = 1, #KEYS / 2 do
+  local a = 7 * i - 5
+  local stored, said = pcall(flush, KEYS[2 * i - 1], KEYS[2 * i], ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3],
+    ARGV[a + 4], ARGV[a + 5], ARGV[a + 6])
+  out[i] = stored and said or 'error ' .. tostring(type(said) == 'table' and said.err or said)
+end
+for door, to in pairs(doors) do
+  call('SPUBLISH', ARGV[1] .. ':push:' .. door, MANY .. table.concat(to.heads, ' ') .. '\n' .. table.concat(to.bytes))
+end
+return out

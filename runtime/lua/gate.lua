@@ -161,3 +161,28 @@ local function drop_entry(lane, entry)
   pump(p, pool, 1)
   call('XACK', lane, 'router', entry)
 end
+
+-- What a router needs of a run's hash beside the verdicts.
+local CLAIMED = {a = true, as = true, cancel = true, deadline = true, ['t:accepted'] = true, ['t:cleared'] = true}
+
+-- The fields by which a run becomes `owner`'s, added to `fields`.
+local function owned(fields, r, owner, t)
+  local n = #fields
+  fields[n + 1], fields[n + 2], fields[n + 3], fields[n + 4] = 'state', 'running', 'owner', owner
+  fields[n + 5], fields[n + 6], fields[n + 7], fields[n + 8] = 'epoch', r.epoch + 1, 'first', r.seq + 1
+  fields[n + 9], fields[n + 10] = 't:claimed', ms(t)
+  return fields
+end
+
+-- What the claim script answers. epoch: the claim's.
+local function claim_of(p, run, r, epoch, t)
+  local body = call('GET', p .. ':body:' .. run) or ''
+  local out = {'ok', tonumber(epoch), tonumber(r.seq), r.deadline - t, body}
+  for name, value in pairs(r) do
+    if CLAIMED[name] or string.sub(name, 1, 2) == 'v:' then
+      out[#out + 1] = name
+      out[#out + 1] = tostring(value)
+    end
+  end
+  return out
+end

@@ -60,6 +60,10 @@ local function store(key, id, fresh, fields)
   return reply ~= false
 end
 
+-- A push that carries frames of many runs begins with this line; behind it the heads of all, then their bytes in turn.
+-- It has the form of a single frame's head: a door that does not know it takes it for a run that it does not watch.
+local MANY = '- 0 0 0 many 0\n'
+
 -- Push the stored bytes to every watching ingress, once each. Header: run epoch seq events kind length-of-h.
 local function push(p, run, watchers, epoch, seq, n, kind, d, h)
   local seen = {}

@@ -1,23 +1,31 @@
 -- verdict: store the answers of some families once; whoever completes the set moves the run on.
 -- KEYS  1 {p}:run:<run>   2 {p}:requests
--- ARGV  1 p  2 run  3 retention ms  then for each family:
+-- ARGV  1 p  2 run  3 retention ms  4 router that takes it at once ('' = none)  5 owner if so (router:nonce)  6 the pool
+--       that it has a place of  then for each family:
 --       1 family  2 entry ('' = none to acknowledge)  3 outcome  4 stored verdict ('' when missing)
 --       5 pool  6 lane  7 tenant  8 sealed frame  9 frame headers  10 fact kind  11 fact e  12 fact s
 --       13 what happens when the last watcher leaves ('' = as accepted)  14 weight  15 cost  16 priority at the gate
--- Returns {moved, state}: moved 1 when this call cleared or refused the run.
+-- Returns {moved, state}: moved 1 when this call cleared or refused the run; and when it is cleared into a lane of that
+-- pool, the lane's next entry, delivered to that router: {moved, state, entry, its envelope}, and if it is this run's, as
+-- it is unless others lie before it, the answer of a claim {moved, state, entry, envelope, {'ok', ...}}. Asked again by
+-- the same owner it answers the same.
 -- A run that nobody watches any more follows its policy from here on, now that authorization has said it.
 -- Authorization outranks: nothing is decided before it has answered, and its refusal is the one that is shown.
-local p, run, EACH = ARGV[1], ARGV[2], 16
+local p, run, FIRST, EACH = ARGV[1], ARGV[2], 7, 16
 local r = hash(KEYS[1])
 
 local function ack()
-  for i = 4, #ARGV, EACH do
+  for i = FIRST, #ARGV, EACH do
     if ARGV[i + 1] ~= '' then call('XACK', KEYS[2], ARGV[i], ARGV[i + 1]) end
   end
 end
 
 if r.state ~= 'checking' then
   ack()
+  if r.state == 'running' and r.owner == ARGV[5] then
+    local row = call('XRANGE', r.lane, r.entry, r.entry)[1]
+    return {0, r.state, r.entry, row and row[2][2] or '', claim_of(p, run, r, r.epoch, now())}
+  end
   return {0, r.state or 'gone'}
 end
 
@@ -32,7 +40,7 @@ local function put(name, value)
   end
 end
 
-for i = 4, #ARGV, EACH do
+for i = FIRST, #ARGV, EACH do
   local family, outcome = ARGV[i], ARGV[i + 2]
   if wanted[family] and not r['o:' .. family] then
     put('o:' .. family, outcome)
@@ -57,7 +65,10 @@ for i = 4, #ARGV, EACH do
     end
   end
 end
-if #fields > 0 then call('HSET', KEYS[1], unpack(fields)) end
+
+local function write()
+  if #fields > 0 then call('HSET', KEYS[1], unpack(fields)) end
+end
 
 local function refuse(by)
   local frame = {kind = 'error', n = 1, d = r['rd:' .. by], h = r['rh:' .. by] or ''}
@@ -65,22 +76,38 @@ local function refuse(by)
   finish(p, run, r, frame, fact, ARGV[3])
 end
 
+-- Deliver the next entry of the lane that the run has come into to the router that has a place for it.
+local function hand_over(t)
+  local reply = redis.pcall('XREADGROUP', 'GROUP', 'router', ARGV[4], 'COUNT', 1, 'STREAMS', r.lane, '>')
+  if not reply or reply.err then return {} end
+  local id, row = unpack(reply[1][2][1])
+  if id ~= r.entry then return {id, row[2]} end
+  owned(fields, r, ARGV[5], t)
+  r.state = 'running'
+  return {id, row[2], claim_of(p, run, r, r.epoch + 1, t)}
+end
+
+-- The answers are written with what comes of them, in one call.
 local function clear()
-  local t = now()
+  local t, handed = now(), {}
   local key, passes = lane_of(p, r.pool, r.lanename), is_open(p, r.pool, r.lanename, t)
-  local cleared = {'state', 'queued', 'lane', key, 't:cleared', ms(t)}
   call('SADD', p .. ':lanes', key)
   call('ZADD', p .. ':live', 'XX', r.deadline, run)
+  put('state', 'queued')
+  put('lane', key)
+  put('t:cleared', ms(t))
   if passes then
-    cleared[7], cleared[8] = 'entry', into_lane(p, r.pool, r.lanename, run)
+    put('entry', into_lane(p, r.pool, r.lanename, run))
+    if ARGV[4] ~= '' and r.pool == ARGV[6] then handed = hand_over(t) end
   else
     wait_at_gate(p, run, r, t)
   end
-  call('HSET', KEYS[1], unpack(cleared))
+  write()
   if not passes then pump(p, r.pool, 1) end
+  return handed
 end
 
-local moved, complete = 0, true
+local moved, complete, handed = 0, true, {}
 if r['o:authorization'] then
   for _, name in ipairs(due) do
     complete = complete and r['o:' .. name] ~= nil
@@ -90,12 +117,16 @@ if r['o:authorization'] then
     if not by and r['o:' .. name] == 'refuse' then by = name end
   end
   if by then
+    write()
     refuse(by)
     r.state, moved = 'ended', 1
   elseif complete then
-    clear()
-    r.state, moved = 'queued', 1
+    handed, moved = clear(), 1
+  else
+    write()
   end
+else
+  write()
 end
 ack()
-return {moved, r.state}
+return {moved, r.state, unpack(handed)}

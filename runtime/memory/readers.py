@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+
+import msgspec
 
 from base.ids import is_run_id
 from runtime.groups import GroupLost, Row
@@ -132,7 +133,7 @@ class MemoryPuller:
             rows = self._groups.give((stream,), want.group, want.consumer, want.count)
         except GroupLost as lost:
             return str(lost)
-        return [replace(row, body=self._body(row)) for row in rows]
+        return [msgspec.structs.replace(row, body=self._body(row)) for row in rows]
 
     def _body(self, row: Row) -> bytes:
         run = _RUN.search(row.fields.get(b"e", b""))

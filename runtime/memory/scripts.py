@@ -9,22 +9,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from runtime.acceptance import Acceptance, Accepted, Repeat
+from runtime.claims import Claim, Handed, Moved, Taker
 from runtime.memory import once
 from runtime.memory.entries import MemoryEntries
 from runtime.memory.gate import FAR_MS, lane_of
-from runtime.memory.server import Stream, id_of
-from runtime.memory.steps import Values, hash_of, place_of, words
+from runtime.memory.server import Held as Pending
+from runtime.memory.server import Id, Stream, id_of, text_of
+from runtime.memory.steps import Pushed, Values, doors_of, hash_of, many, place_of, words
 from runtime.names import kept_key, prefix_of
 from runtime.scripts import (
     Answer,
-    Claim,
     Ending,
     SealedFrame,
     Seat,
     Watched,
+    Write,
 )
 from schemas.envelope import Signed
 from schemas.verdicts import REFUSE
+
+#: What a router needs of a run's hash beside the verdicts.
+_CLAIMED = frozenset({"a", "as", "cancel", "deadline", "t:accepted", "t:cleared"})
 
 
 class MemoryScripts(MemoryEntries):
@@ -107,22 +112,45 @@ class MemoryScripts(MemoryEntries):
         return True
 
     async def verdict(self, answer: Answer) -> tuple[bool, str]:
-        return await self.verdicts([answer])
+        return (await self.verdicts([answer]))[:2]
 
-    async def verdicts(self, answers: Sequence[Answer]) -> tuple[bool, str]:
+    async def verdicts(self, answers: Sequence[Answer], taker: Taker | None = None) -> Moved:
         await self._server.turn()
         name = answers[0].run
         p, run = prefix_of(name), self._hash(name)
-        moved = False
+        moved, handed = False, None
         if run is not None and run["state"] == b"checking":
             due = words(run, "families")
             for answer in answers:
                 self._take_answer(p, answer, run, due)
-            moved = self._decide(p, name, run, due)
+            done = self._decide(p, name, run, due)
+            moved = bool(done)
+            if done == "passed" and taker and run["pool"].decode() == taker.pool:
+                handed = self._hand_over(name, run, taker)
+        elif run is not None and taker and run["state"] == b"running" and run["owner"] == taker.owner.encode():
+            handed = self._handed(name, run, taker, id_of(run["entry"].decode()))
         for answer in answers:
             if answer.entry:
                 self._server.ack(f"{p}:requests", answer.family, answer.entry)
-        return moved, run["state"].decode() if run is not None else "gone"
+        return Moved(moved, run["state"].decode() if run is not None else "gone", handed)
+
+    def _hand_over(self, name: str, run: dict[str, bytes], taker: Taker) -> Handed | None:
+        """Deliver the lane's next entry to the router that has a place for it."""
+        lane = run["lane"].decode()
+        group = self._server.group(lane, "router")
+        id = next((id for id, _ in self._server.streams[lane].after(group.last)), None) if group else None
+        if group is None or id is None:
+            return None
+        group.consumers.add(taker.consumer)
+        group.last = id
+        group.pending[id] = Pending(taker.consumer, self._server.now())
+        return self._handed(name, run, taker, id)
+
+    def _handed(self, name: str, run: dict[str, bytes], taker: Taker, id: Id) -> Handed:
+        fields = self._server.streams[run["lane"].decode()].entries.get(id, {})
+        mine = run["entry"] == text_of(id).encode()
+        claim = self._own(name, run, taker.owner) if mine else None
+        return Handed(entry=text_of(id), envelope=fields.get(b"e", b""), claim=claim)
 
     def _take_answer(self, p: str, answer: Answer, run: dict[str, bytes], due: Sequence[str]) -> None:
         """The first answer of a family that must give one."""
@@ -137,23 +165,24 @@ class MemoryScripts(MemoryEntries):
         if self._depart(p, answer.run, run["policy"].decode()) == "cancel":
             run["cancel"] = run.get("leaver", b"client")
 
-    def _decide(self, p: str, run_id: str, run: dict[str, bytes], due: Sequence[str]) -> bool:
-        """Authorization first: nothing is decided before it answered, and its refusal is the one that shows."""
+    def _decide(self, p: str, run_id: str, run: dict[str, bytes], due: Sequence[str]) -> str:
+        """refused | passed | waits (at the gate) | "" nothing yet. Authorization first: nothing is decided before it
+        answered, and its refusal is the one that shows."""
         if "o:authorization" not in run:
-            return False
+            return ""
         refusing = [name for name in ("authorization", *due) if run.get(f"o:{name}") == REFUSE.encode()]
         if refusing:
             by = refusing[0]
             frame = SealedFrame(kind="error", events=1, payload=run[f"rd:{by}"], headers=run.get(f"rh:{by}", b""))
             signed = Signed(run[f"re:{by}"], run[f"rs:{by}"])
             self._finish(p, run_id, run, frame, Ending(kind="RequestRefused", signed=signed, outcome="refused"))
-            return True
+            return "refused"
         if any(f"o:{name}" not in run for name in due):
-            return False
-        self._clear(p, run_id, run)
-        return True
+            return ""
+        return "passed" if self._clear(p, run_id, run) else "waits"
 
-    def _clear(self, p: str, run_id: str, run: dict[str, bytes]) -> None:
+    def _clear(self, p: str, run_id: str, run: dict[str, bytes]) -> bool:
+        """Whether it passed the gate at once."""
         s, pool, lane = self._server, run["pool"].decode(), run["lanename"].decode()
         key, passes = lane_of(p, pool, lane), self._gates.is_open(p, pool, lane)
         s.lanes.setdefault(p, set()).add(key)
@@ -166,21 +195,25 @@ class MemoryScripts(MemoryEntries):
         run.update(hash_of({"state": "queued", "lane": key, "t:cleared": s.now()}))
         if not passes:
             self._gates.pump(p, pool, 1)
+        return passes
 
     # --- owning it ------------------------------------------------------------------------------------------------
 
     async def claim(self, run: str, stream: str, entry: str, consumer: str, owner: str) -> Claim:
         await self._server.turn()
-        s, found = self._server, self._hash(run)
+        found = self._hash(run)
         if found is None or found["state"] not in (b"queued", b"running") or found.get("entry") != entry.encode():
             self._drop_entry(stream, entry)
             return Claim(state="gone")
         if self._group(stream, "router").holder(id_of(entry)) != consumer:
             return Claim(state="lost")
-        told = dict(found)
+        return self._own(run, found, owner)
+
+    def _own(self, run: str, found: dict[str, bytes], owner: str) -> Claim:
+        """gate.lua's owned and claim_of."""
+        s, told = self._server, dict(found)
         if found.get("owner") != owner.encode():
             epoch, first = int(found["epoch"]) + 1, int(found["seq"]) + 1
-            told["epoch"] = str(epoch).encode()
             mine: Values = {"state": "running", "owner": owner, "epoch": epoch, "first": first, "t:claimed": s.now()}
             found.update(hash_of(mine))
         return Claim(
@@ -189,13 +222,21 @@ class MemoryScripts(MemoryEntries):
             sequence=int(found["seq"]),
             left_ms=int(found["deadline"]) - s.now(),
             body=s.bodies.get(f"{prefix_of(run)}:body:{run}", b""),
-            fields=told,
+            fields={name: value for name, value in told.items() if name in _CLAIMED or name.startswith("v:")},
         )
 
-    async def flush(self, run: str, owner: str, last: int, frame: SealedFrame) -> str:
+    async def flush(self, writes: Sequence[Write]) -> list[str]:
         await self._server.turn()
+        pushes: dict[str, list[Pushed]] = {}
+        said = [self._flush(write, pushes) for write in writes]
+        for door, told in pushes.items():
+            self._server.publish(f"{prefix_of(writes[0].run)}:push:{door}", many(told))
+        return said
+
+    def _flush(self, write: Write, pushes: dict[str, list[Pushed]]) -> str:
+        run, last, frame = write.run, write.last, write.frame
         p, found = prefix_of(run), self._hash(run)
-        if found is None or found.get("owner") != owner.encode() or found["state"] != b"running":
+        if found is None or found.get("owner") != write.owner.encode() or found["state"] != b"running":
             return "lost"
         done = "cancel" if "cancel" in found else "ok"
         sequence = int(found["seq"])
@@ -213,14 +254,8 @@ class MemoryScripts(MemoryEntries):
         self._server.add(key, fields, (epoch, last))
         found.setdefault("t:first", str(self._server.now()).encode())
         found |= {"seq": str(last).encode(), "said": str(frame.said).encode()}
-        self._push(
-            p,
-            run,
-            found,
-            epoch,
-            last,
-            SealedFrame(kind="data", events=frame.events, payload=frame.payload, headers=frame.headers),
-        )
+        for door in doors_of(found):
+            pushes.setdefault(door, []).append((run, epoch, last, frame))
         return done
 
     async def end(self, run: str, guard: str, value: str, place: str, frame: SealedFrame, ending: Ending) -> str:

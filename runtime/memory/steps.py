@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from runtime.client import ServerError
 from runtime.memory import once
 from runtime.memory.gate import MemoryGates
 from runtime.memory.server import Group, MemoryServer, text_of
-from runtime.names import kept_key, prefix_of, starts_key
+from runtime.names import MANY, kept_key, prefix_of, starts_key
 from runtime.scripts import Ending, SealedFrame
 
 Values = dict[str, str | bytes | int]
+#: A data frame that is pushed: run, epoch, last sequence, frame.
+Pushed = tuple[str, int, int, SealedFrame]
 
 _TIMES = ("accepted", "cleared", "claimed", "first")
 
@@ -65,7 +69,7 @@ class Steps:
         """The stored bytes to every watching door, once each."""
         head = f"{run_id} {epoch} {sequence} {frame.events} {frame.kind} {len(frame.headers)}\n"
         message = head.encode() + frame.headers + frame.payload
-        for door in dict.fromkeys(watcher.partition("#")[0] for watcher in words(run, "watchers")):
+        for door in doors_of(run):
             self._server.publish(f"{p}:push:{door}", message)
 
     def _drop_run_entry(self, run: dict[str, bytes]) -> None:
@@ -118,3 +122,17 @@ def words(run: dict[str, bytes], name: str) -> list[str]:
 
 def hash_of(fields: Values) -> dict[str, bytes]:
     return {name: value if isinstance(value, bytes) else str(value).encode() for name, value in fields.items()}
+
+
+def doors_of(run: dict[str, bytes]) -> list[str]:
+    """The ingresses that watch it."""
+    return list(dict.fromkeys(watcher.partition("#")[0] for watcher in words(run, "watchers")))
+
+
+def many(told: Sequence[Pushed]) -> bytes:
+    """flush.lua's push: frames of many runs in one message."""
+    heads = [
+        f"{run} {epoch} {last} {frame.events} {frame.kind} {len(frame.headers)} {len(frame.payload)}"
+        for run, epoch, last, frame in told
+    ]
+    return MANY + " ".join(heads).encode() + b"\n" + b"".join(frame.headers + frame.payload for *_, frame in told)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 import pytest_asyncio
 
+from runtime.claims import Moved, Taker
 from runtime.consume import Engine
 from runtime.jointly import Jointly
 from runtime.scripts import Answer
@@ -145,10 +146,8 @@ async def test_every_entry_of_the_step_is_acknowledged(world: World, hands: Hand
         await groups.ensure(hands.requests, family)
         await groups.read([hands.requests], family, "c1", 10, 50)
     ((entry, _),) = await world.entries(hands.requests)
-    assert await world.scripts.verdicts([answer(hands.run, family, "pass", entry) for family in FAMILIES]) == (
-        True,
-        "queued",
-    )
+    said = [answer(hands.run, family, "pass", entry) for family in FAMILIES]
+    assert await world.scripts.verdicts(said) == Moved(True, "queued")
     assert [await world.pending(hands.requests, family) for family in FAMILIES] == [{}, {}, {}]
 
 
@@ -159,11 +158,11 @@ class Noted:
     away: int = 0
     steps: list[list[str]] = field(default_factory=list)
 
-    async def verdicts(self, answers: Sequence[Answer]) -> tuple[bool, str]:
+    async def verdicts(self, answers: Sequence[Answer], taker: Taker | None = None) -> Moved:
         self.steps.append([f"{said.run} {said.family}" for said in answers])
         if len(self.steps) <= self.away:
             raise Unavailable("away")
-        return True, "queued"
+        return Moved(True, "queued")
 
 
 async def test_answers_of_one_moment_go_in_one_step_for_each_run() -> None:

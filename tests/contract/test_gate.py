@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import msgspec
+
 from base.ids import mint_run_id
 from runtime.names import prefix, waiting_key
 from runtime.places import Announcer, Places
@@ -30,7 +32,7 @@ async def clear(world: World, tenant: str = "org", lane: str = "interactive", **
     for family in FAMILIES:
         said = answer(hands.run, family)
         if family == "authorization":
-            said = replace(said, tenant=tenant, lane=lane, **place)
+            said = msgspec.structs.replace(said, tenant=tenant, lane=lane, **place)
         await world.scripts.verdict(said)
     return hands
 

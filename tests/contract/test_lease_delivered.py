@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest_asyncio
 
+from runtime.flushes import Flushes
 from runtime.lease import Lease
 from tests.engine_support import LANE_KEY, House, seals
 from tests.run_support import CHANCE, CLOCK, FAMILIES, World, answer, until
@@ -22,7 +23,8 @@ async def house(world: World) -> AsyncIterator[House]:
 async def _claimed(world: World, run: str, entry: str, consumer: str) -> Lease:
     owner = f"{consumer}:x"
     claim = await world.scripts.claim(run, LANE_KEY, entry, consumer, owner)
-    return Lease(run, owner, claim, world.scripts, world.runs, seals("router"), CLOCK, CHANCE)
+    hands = world.scripts, Flushes(world.scripts), world.runs, seals("router")
+    return Lease(run, owner, claim, *hands, CLOCK, CHANCE)
 
 
 async def _read(world: World, house: House) -> tuple[str, str]:

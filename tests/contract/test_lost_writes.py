@@ -24,7 +24,19 @@ from schemas.frames import DATA, END, OWNER, Frame
 from schemas.outcomes import Delivery, Done, Outcome
 from schemas.ports import NewRun, RunLease, Watch
 from tests.engine_support import LANE_KEY, PARTITION, REQUESTS, House, P, request, seals
-from tests.run_support import CHANCE, CLOCK, FAMILIES, PARTITIONS, POOL, Hands, World, answer, open_gates, until
+from tests.run_support import (
+    CHANCE,
+    CLOCK,
+    FAMILIES,
+    PARTITIONS,
+    POOL,
+    Hands,
+    World,
+    answer,
+    open_gates,
+    store_frame,
+    until,
+)
 from tests.state_support import FakeClock
 
 SEALS = seals("router")
@@ -100,7 +112,7 @@ class Life:
         if self.first:
             return  # as the router does: the half of another's answer is not continued
         frame = SEALS.frame(self.run, self.epoch, last, DATA, 1, self._said(last), {OWNER: f"{self.router}-nonce"})
-        await self.world.scripts.flush(self.run, self.owner, last, frame)
+        await store_frame(self.world.scripts, self.run, self.owner, last, frame)
 
     async def _end(self) -> None:
         at = self.first or self.words

@@ -20,7 +20,7 @@ from schemas.frames import DATA, END, ERROR, OWNER, encode_failure
 from schemas.ports import Mark, Once, Watch
 from tests.engine_support import seals
 from tests.once_support import BROKEN, OURS, Place, make_place, read
-from tests.run_support import FAMILIES, PARTITIONS, Hands, World, answer, open_gates, until
+from tests.run_support import FAMILIES, PARTITIONS, Hands, World, answer, open_gates, store_frame, until
 
 ROTATED = Once(marks=(Mark("new name", "new asked"), *OURS.marks), spread=2, tenant="org")
 
@@ -223,7 +223,7 @@ async def _claim(place: Place, watch: Watch, owner: str) -> Hands:
 async def _say(place: Place, watch: Watch, owner: str, epoch: int, last: int, text: bytes) -> None:
     named = {OWNER: owner.partition(":")[2]}
     frame = seals("router").frame(watch.run, epoch, last, DATA, 1, text, named)
-    assert await place.world.scripts.flush(watch.run, owner, last, frame) == "ok"
+    assert await store_frame(place.world.scripts, watch.run, owner, last, frame) == "ok"
 
 
 async def _end(place: Place, watch: Watch, owner: str, epoch: int, last: int) -> None:

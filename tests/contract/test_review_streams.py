@@ -11,8 +11,9 @@ from ingress.reading import events_behind
 from ingress.routes.streams import numbers
 from schemas.errors import Unavailable
 from schemas.frames import DATA, END, Frame
+from schemas.ports import Direct
 from tests.contract.test_run_watch import SEALS, _make_door, _owned
-from tests.run_support import World
+from tests.run_support import World, store_frame
 
 
 @pytest.mark.parametrize("draining", [False, True])
@@ -20,7 +21,7 @@ async def test_reader_that_is_cut_has_left_unless_its_ingress_goes(world: World,
     door = await _make_door(world, "door")
     owner = await _owned(world, door)
     frame = SEALS.frame(owner.run, owner.epoch, 1, "data", 1, b"data: x\n\n", None)
-    assert await world.scripts.flush(owner.run, owner.owner, 1, frame) == "ok"
+    assert await store_frame(world.scripts, owner.run, owner.owner, 1, frame) == "ok"
     reader = await door.attach(owner.run, 0)
     await owner.watch.leave()
     health = Health("ingress")
@@ -35,6 +36,7 @@ class Patchy:
     """A watch of a run that Redis does not show for a while. Implements schemas.ports.Watch."""
 
     run, replayed = "r", False
+    direct: Direct | None = None
 
     def __init__(self, *seen: Frame | None) -> None:
         self._seen = iter(seen)

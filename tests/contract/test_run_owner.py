@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 from msgspec import structs
 
-from runtime.scripts import DeadLetter, Held
-from tests.run_support import FAMILIES, POOL, Hands, World, answer, ending, frame, until
+from runtime.names import MANY
+from runtime.scripts import DeadLetter, Held, Write
+from tests.run_support import FAMILIES, POOL, Hands, RedisWorld, World, answer, ending, frame, store_frame, until
 
 # --- claim ----------------------------------------------------------------------------------------------------------
 
@@ -35,7 +36,7 @@ async def test_flush_leaves_how_many_events_carried_what_was_generated(world: Wo
     await hands.own()
     for last, said in ((3, 2), (4, 2)):
         stored = structs.replace(frame(f"f{last}", 3 if last == 3 else 1), said=said)
-        assert await world.scripts.flush(hands.run, "r1:a", last, stored) == "ok"
+        assert await store_frame(world.scripts, hands.run, "r1:a", last, stored) == "ok"
     assert (await hands.field("seq"), await hands.field("said")) == ("4", "2")
 
 
@@ -132,19 +133,54 @@ async def test_flush_is_pushed_once_to_every_watching_door(world: World, hands: 
     for watcher in ("door#2", "other#1"):
         await world.scripts.watch(hands.run, watcher, add=True)
     await until(lambda: _pushed(world, hands, heard["door"]))
-    head, _, rest = heard["door"][-1].partition(b"\n")
-    run, epoch, sequence, events, kind, size = head.decode().split()
-    assert (run, epoch, events, kind, size) == (hands.run, "1", "1", "data", "2")
+    head, _, rest = heard["door"][-1].removeprefix(MANY).partition(b"\n")
+    run, epoch, sequence, events, kind, size, length = head.decode().split()
+    assert (run, epoch, events, kind, size, int(length)) == (hands.run, "1", "1", "data", "2", len(rest) - 2)
     assert rest == b"hh" + f"f{sequence}".encode()
     await until(lambda: heard["other"])
     assert heard["third"] == []
     assert all(len(set(messages)) == len(messages) for messages in heard.values())
 
 
+async def test_frames_of_many_runs_are_stored_together_each_by_its_own_owner(world: World, hands: Hands) -> None:
+    heard: list[bytes] = []
+    await world.push.listen([f"{hands.p}:push:door"], heard.append, lambda: None)
+    stolen, third = Hands(world), Hands(world)
+    for one in (hands, stolen, third):
+        await one.own()
+    await until(lambda: _pushed(world, hands, heard))
+    heard.clear()
+    last = int(await hands.field("seq")) + 1
+    writes = [
+        Write(hands.run, "r1:a", last, frame("one")),
+        Write(stolen.run, "r2:b", 1, frame("no")),
+        Write(third.run, "r1:a", 2, frame("three", 2, headers=b"hh")),
+    ]
+    assert await world.scripts.flush(writes) == ["ok", "lost", "ok"]
+    assert await world.entries(stolen.reply) == []
+    await until(lambda: any(third.run.encode() in message for message in heard))
+    heads = f"{hands.run} 1 {last} 1 data 0 3 {third.run} 1 2 2 data 2 5\n"
+    assert heard[-1] == MANY + heads.encode() + b"one" + b"hh" + b"three"
+    assert await world.scripts.flush(writes) == ["ok", "lost", "ok"]
+    assert len(await world.entries(third.reply)) == 1
+
+
+async def test_what_befalls_one_run_touches_no_other_of_the_same_flush(world: World, hands: Hands) -> None:
+    broken, after = Hands(world), Hands(world)
+    for one in (hands, broken, after):
+        await one.own()
+    if not isinstance(world, RedisWorld):
+        return
+    await world.redis.execute("SET", broken.reply, "no stream")
+    words = await world.scripts.flush([Write(one.run, "r1:a", 1, frame("x")) for one in (hands, broken, after)])
+    assert (words[0], words[2]) == ("ok", "ok") and words[1].startswith("error") and "WRONGTYPE" in words[1]
+    assert [await one.field("seq") for one in (hands, broken, after)] == ["1", "0", "1"]
+
+
 async def _pushed(world: World, hands: Hands, messages: list[bytes]) -> bool:
     """A subscription on a server begins a little later, so flush until one is heard."""
     last = int(await hands.field("seq")) + 1
-    assert await world.scripts.flush(hands.run, "r1:a", last, frame(f"f{last}", headers=b"hh")) == "ok"
+    assert await store_frame(world.scripts, hands.run, "r1:a", last, frame(f"f{last}", headers=b"hh")) == "ok"
     return bool(messages)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 import pytest_asyncio
 
@@ -16,7 +16,7 @@ from runtime.door import Bounds, StreamDoor
 from runtime.names import prefix, push_channel
 from runtime.runs import Runs
 from runtime.watch import StreamWatch
-from schemas.errors import Code, Refusal
+from schemas.errors import Code, DecodeError, Refusal
 from schemas.events import RequestCompleted, Usage
 from schemas.frames import OWNER, Frame, StoredFrame
 from schemas.ports import NewRun, Watch
@@ -32,6 +32,7 @@ from tests.run_support import (
     World,
     answer,
     open_gates,
+    store_frame,
     until,
 )
 
@@ -60,7 +61,7 @@ class Owner:
         last = self.sequence + events
         payload = f"{last}|".encode() * size
         frame = SEALS.frame(self.run, self.epoch, last, "data", events, payload, {OWNER: self.owner.rpartition(":")[2]})
-        assert await self.world.scripts.flush(self.run, self.owner, last, frame) in ("ok", "cancel")
+        assert await store_frame(self.world.scripts, self.run, self.owner, last, frame) in ("ok", "cancel")
         self.sequence = last
 
     async def end(self) -> None:
@@ -120,6 +121,79 @@ async def test_frames_arrive_in_order_and_end(world: World, door: StreamDoor) ->
     assert [(f.sequence, f.events, f.first) for f in got] == [(1, 1, 1), (3, 2, 2), (6, 3, 4), (7, 1, 7)]
     assert [f.terminal for f in got] == [False, False, False, True]
     assert await owner.watch.next(0.0) is None and door.hub.live == 0
+
+
+class Client:
+    """Implements schemas.ports.Direct."""
+
+    def __init__(self) -> None:
+        self.got: list[int] = []
+        self.takes = True
+
+    def ready(self) -> bool:
+        return self.takes
+
+    def put(self, frame: Frame) -> None:
+        assert self.takes
+        self.got.append(frame.sequence)
+
+
+async def test_client_that_takes_frames_at_once_is_given_them_until_the_last(world: World, door: StreamDoor) -> None:
+    owner, client = await _owned(world, door), Client()
+    owner.watch.direct = client
+    asking = asyncio.ensure_future(_next(owner.watch))
+    for events in (1, 2, 3):
+        await owner.flush(events)
+    await until(lambda: client.got == [1, 3, 6])
+    assert not asking.done()
+    await owner.end()
+    last = await asking
+    assert (last.sequence, last.terminal, client.got) == (7, True, [1, 3, 6])
+
+
+async def test_frames_that_a_client_cannot_take_now_are_its_reader_s_and_later_ones_follow(
+    world: World, door: StreamDoor
+) -> None:
+    owner, client = await _owned(world, door), Client()
+    owner.watch.direct, client.takes = client, False
+    await owner.flush()
+    await until(lambda: _queued(owner.watch) == 1)
+    client.takes = True
+    await owner.flush()  # not before the one that waits
+    await until(lambda: _queued(owner.watch) == 2)
+    assert await _sequences(owner.watch, 2) == [1, 2] and client.got == []
+    await owner.flush()
+    await until(lambda: client.got == [3])
+    owner.watch.direct = None
+    await owner.flush()
+    assert await _sequences(owner.watch, 1) == [4]
+
+
+async def test_gap_before_a_frame_for_a_client_is_read_from_the_stream(world: World) -> None:
+    door = await _make_door(world, "deaf", deaf=True)
+    owner, client = await _owned(world, door), Client()
+    owner.watch.direct = client
+    await owner.flush()
+    await owner.flush()
+    sealed = SEALS.frame(owner.run, 1, 2, "data", 1, b"2|", {OWNER: "a"})
+    head = f"{owner.run} 1 2 1 data {len(sealed.headers)}\n"
+    door.hub.hear(head.encode() + sealed.headers + sealed.payload)
+    assert await _sequences(owner.watch, 2) == [1, 2] and client.got == []
+
+
+async def test_frame_that_does_not_open_is_told_to_the_reader_and_given_to_nobody(world: World) -> None:
+    door = await _make_door(world, "deaf", deaf=True)
+    owner, client = await _owned(world, door), Client()
+    owner.watch.direct = client
+    door.hub.hear(f"{owner.run} 1 1 1 data 0\n".encode() + b"forged")
+    with pytest.raises(DecodeError):
+        await owner.watch.next(20.0)
+    assert client.got == []
+
+
+def _queued(watch: Watch) -> int:
+    assert isinstance(watch, StreamWatch)
+    return len(watch._queue)
 
 
 async def test_silence_is_told_as_none(world: World, door: StreamDoor) -> None:
@@ -337,7 +411,7 @@ async def test_run_left_before_authorization_answered_follows_the_policy_that_it
     owner = await _accepted(world, door, on_disconnect="finish" if policy == "cancel" else "cancel")
     await owner.watch.leave()
     assert await owner.hands.state() == "checking" and await _ends_at(world, owner) == 0
-    await world.scripts.verdict(replace(answer(owner.run, "authorization"), policy=policy))
+    await world.scripts.verdict(msgspec.structs.replace(answer(owner.run, "authorization"), policy=policy))
     assert bool(await _ends_at(world, owner)) == (policy != "finish")
     assert await owner.hands.field("cancel") == ("" if goes else "client")
 
@@ -346,7 +420,7 @@ async def test_run_left_unchecked_keeps_whoever_came_back_before_the_verdict(wor
     owner = await _accepted(world, door)
     await owner.watch.leave()
     await door.attach(owner.run, 0)
-    await world.scripts.verdict(replace(answer(owner.run, "authorization"), policy="cancel"))
+    await world.scripts.verdict(msgspec.structs.replace(answer(owner.run, "authorization"), policy="cancel"))
     assert await _ends_at(world, owner) == 0 and await owner.hands.field("cancel") == ""
 
 

@@ -443,3 +443,150 @@ async def test_a_name_is_looked_up_and_judged_each_time_it_is_used() -> None:
         with pytest.raises(ConnectFailed, match="no connection"):
             await transport.open("http://nobody.invalid/v1", {}, b"{}", Timeouts(), private=True)
         assert engine.connections == 1
+
+
+# --- poured into a sink ---------------------------------------------------------------------------------------------
+
+
+class Told:
+    """A server that sends what a test tells it, on its one connection."""
+
+    def __init__(self) -> None:
+        self.says: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def serve(self, reader: Reader, writer: Writer) -> None:
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            await request_of(reader)
+            writer.write(CHUNKED)
+            while said := await self.says.get():
+                writer.write(said)
+                await writer.drain()
+        writer.close()
+
+    def piece(self, data: bytes) -> None:
+        self.says.put_nowait(b"%x\r\n%b\r\n" % (len(data), data))
+
+
+class Glass:
+    """A sink that keeps what it is given, and wants more while `wants` says so."""
+
+    def __init__(self, wants: Callable[[bytes], bool] = lambda piece: True) -> None:
+        self.got: list[bytes] = []
+        self._wants = wants
+
+    def __call__(self, piece: bytes) -> bool:
+        self.got.append(piece)
+        return self._wants(piece)
+
+
+def _no_event(piece: bytes) -> bool:
+    if b"b" in piece:
+        raise BadResponse("no event")
+    return True
+
+
+@on_both_loops
+async def test_a_body_is_poured_piece_by_piece_without_waking_who_pours() -> None:
+    engine, sink = Told(), Glass()
+    async with serving(engine.serve) as url, calling() as transport:
+        response = await ask(transport, url)
+        pouring = asyncio.ensure_future(response.pour(sink))
+        for data in (b"a", b"bb", b"ccc"):
+            engine.piece(data)
+            await until(lambda data=data: data in sink.got)  # type: ignore[misc]
+        assert not pouring.done()
+        engine.says.put_nowait(b"0\r\n\r\n")
+        assert await pouring is True and sink.got == [b"a", b"bb", b"ccc"]
+        engine.says.put_nowait(b"")
+
+
+@on_both_loops
+async def test_a_sink_that_wants_no_more_is_given_the_rest_when_it_asks_again() -> None:
+    engine, sink = Told(), Glass(lambda piece: piece != b"a")
+    async with serving(engine.serve) as url, calling() as transport:
+        response = await ask(transport, url)
+        engine.piece(b"a")
+        assert await response.pour(sink) is False
+        engine.piece(b"b")
+        engine.says.put_nowait(b"0\r\n\r\n")
+        assert await response.pour(sink) is True
+        assert sink.got == [b"a", b"b"]
+        engine.says.put_nowait(b"")
+
+
+@on_both_loops
+async def test_pouring_that_is_cut_off_loses_nothing() -> None:
+    engine, sink = Told(), Glass()
+    async with serving(engine.serve) as url, calling() as transport:
+        response = await ask(transport, url)
+        first = asyncio.ensure_future(response.pour(sink))
+        engine.piece(b"a")
+        await until(lambda: sink.got == [b"a"])
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        engine.piece(b"b")
+        engine.says.put_nowait(b"0\r\n\r\n")
+        assert await response.pour(sink) is True
+        assert b"".join(sink.got) == b"ab"
+        engine.says.put_nowait(b"")
+
+
+@on_both_loops
+async def test_what_a_sink_raises_comes_out_of_pouring() -> None:
+    engine, sink = Told(), Glass(_no_event)
+    async with serving(engine.serve) as url, calling() as transport:
+        response = await ask(transport, url)
+        pouring = asyncio.ensure_future(response.pour(sink))
+        engine.piece(b"a")
+        await until(lambda: sink.got == [b"a"])
+        engine.piece(b"b")
+        with pytest.raises(BadResponse, match="no event"):
+            await pouring
+        response.close()
+        engine.says.put_nowait(b"")
+
+
+@on_both_loops
+async def test_a_break_while_pouring_is_raised_after_what_came_before() -> None:
+    engine, sink = Told(), Glass()
+    async with serving(engine.serve) as url, calling() as transport:
+        response = await ask(transport, url)
+        engine.piece(b"a")
+        engine.says.put_nowait(b"")
+        with pytest.raises(Broken, match="before it was complete"):
+            await response.pour(sink)
+        assert sink.got == [b"a"]
+
+
+@on_both_loops
+async def test_silence_while_pouring_counts_from_the_last_piece() -> None:
+    engine, sink = Told(), Glass()
+    async with serving(engine.serve) as url, calling() as transport:
+        response = await ask(transport, url, timeouts=Timeouts(idle_s=0.3))
+        pouring = asyncio.ensure_future(response.pour(sink))
+        for number in range(6):
+            engine.piece(b"%d" % number)
+            await until(lambda number=number: len(sink.got) > number)  # type: ignore[misc]
+            await CLOCK.sleep(0.06)
+        assert not pouring.done()
+        with pytest.raises(IdleTimeout):
+            await pouring
+        assert len(sink.got) == 6
+        engine.says.put_nowait(b"")
+
+
+@on_both_loops
+async def test_a_sink_that_has_enough_is_given_nothing_before_it_asks_again() -> None:
+    """Pieces may arrive between its word and the turn of whoever pours."""
+    sink = Glass(lambda piece: False)
+    async with serving(Engine(CHUNKED + b"1\r\na\r\n").serve) as url, calling() as transport:
+        response = await ask(transport, url)
+        assert await response.pour(sink) is False and sink.got == [b"a"]
+        pouring = asyncio.ensure_future(response.pour(sink))
+        await CLOCK.sleep(0)
+        connection = response._connection  # type: ignore[attr-defined]
+        for piece in (b"b", b"c"):
+            connection.data_received(b"1\r\n%b\r\n" % piece)
+        assert await pouring is False and sink.got == [b"a", b"b"]
+        assert await response.read() == b"c"
+        response.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import asyncpg
@@ -86,7 +86,7 @@ class Letters:
     def __init__(self) -> None:
         self.reasons: list[str] = []
 
-    async def decided(self, delivery: Delivery, outcome: Decided) -> None:
+    async def decided(self, pairs: Sequence[tuple[Delivery, Decided]]) -> None:
         raise AssertionError("the audit decides nothing")
 
     async def dead(self, row: Row, spec: Spec, consumer: str, starts: int, reason: str) -> None:

@@ -32,7 +32,7 @@ from tests.ingress_support import (
     read_chunk,
     read_head,
 )
-from tests.run_support import RING, Hands, RedisWorld, World, open_world, until
+from tests.run_support import RING, Hands, RedisWorld, World, open_world, store_frame, until
 
 CUTS = 1_000
 SEED = 20
@@ -155,7 +155,7 @@ class Player:
 
     async def _flush(self, hands: Hands, last: int, events: Sequence[bytes]) -> None:
         frame = seals("router").frame(hands.run, self.epoch, last, "data", len(events), b"".join(events), None)
-        assert await self.world.scripts.flush(hands.run, self.owner, last, frame) == "ok"
+        assert await store_frame(self.world.scripts, hands.run, self.owner, last, frame) == "ok"
 
     async def _end(self, hands: Hands, last: int, final: bytes, fails: bool) -> None:
         failure = Failure(code="upstream_interrupted", message="It broke: „jäh“.")

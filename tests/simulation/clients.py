@@ -12,6 +12,7 @@ from typing import Any
 from ingress.presence import sign_off
 from ingress.reading import events_behind
 from ingress.routes.streams import numbers
+from ingress.routes.work import TRANSPORT
 from schemas.errors import Refusal, Unavailable
 from tests.simulation.processes import Door
 
@@ -93,7 +94,8 @@ class Asker(Seen):
             "x-headrace-on-disconnect": self.wish,
         }
         headers = [(name.encode(), value.encode()) for name, value in said_of_it.items() if value]
-        await door.work({"type": "http", "headers": headers}, receive, send)
+        line = {TRANSPORT: Line(self)} if self.number % 2 else {}
+        await door.work({"type": "http", "headers": headers, "extensions": line}, receive, send)
 
     def hear(self, message: dict[str, Any]) -> None:
         """A part of the answer arrives, unless nobody is there."""
@@ -115,6 +117,27 @@ class Asker(Seen):
             return [self.raw] if self.ended else []
         blocks = self.raw.split(b"\n\n")[:-1]
         return [block[6:] for block in blocks if block.startswith(b"data: ")]
+
+
+class Line:
+    """What the handler sees of a client's connection: chunks can be written on it."""
+
+    def __init__(self, asker: Asker) -> None:
+        self._asker = asker
+
+    def is_closing(self) -> bool:
+        return self._asker.over
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def abort(self) -> None:
+        self._asker.gone.set()
+
+    def write(self, chunk: bytes) -> None:
+        size, _, rest = chunk.partition(b"\r\n")
+        assert len(rest) == int(size, 16) + 2, "one whole chunk"
+        self._asker.hear({"type": "http.response.body", "body": rest[:-2], "more_body": True})
 
 
 @dataclass(eq=False)

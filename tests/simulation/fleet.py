@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from base.clock import Clock
 from providers.fake import JSON, Cut, Delay, FakeResponse, FakeTransport, Hang, Head, Piece, Refuse, Step
-from providers.ports import Timeouts
+from providers.ports import Sink, Timeouts
 from tests.router_support import chunk, completion, sse, usage_chunk
 
 #: What an engine can do with a call.
@@ -126,9 +126,8 @@ class Metered:
     async def read(self) -> bytes:
         return self._told(await self._response.read())
 
-    async def read_within(self, seconds: float) -> bytes | None:
-        data = await self._response.read_within(seconds)
-        return None if data is None else self._told(data)
+    async def pour(self, sink: Sink) -> bool:
+        return await self._response.pour(lambda data: sink(self._told(data)))
 
     def _told(self, data: bytes) -> bytes:
         self._sent.words += len(_WORD.findall(data))

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from runtime.acceptance import Acceptance, Accepted, Repeat
+from runtime.claims import Claim
 from runtime.memory import MemoryScripts
 from runtime.names import once_key
-from runtime.scripts import Answer, Claim, Ending, SealedFrame, Watched
+from runtime.scripts import Answer, Ending, SealedFrame, Watched, Write
 from runtime.sweeper import Sweeper
 from schemas.records import FactRecord, RequestRecord
 from storage.memory import MemoryRequests
@@ -33,9 +34,9 @@ class Mutant:
 class WithoutOwner(MemoryScripts):
     """Flush and end take whoever comes for the owner. One of them alone is caught by what the other looks at."""
 
-    async def flush(self, run: str, owner: str, last: int, frame: SealedFrame) -> str:
-        found = self._hash(run) or {}
-        return await super().flush(run, found.get("owner", b"").decode(), last, frame)
+    async def flush(self, writes: Sequence[Write]) -> list[str]:
+        owner = {write.run: (self._hash(write.run) or {}).get("owner", b"").decode() for write in writes}
+        return await super().flush([Write(w.run, owner[w.run], w.last, w.frame) for w in writes])
 
     async def end(self, run: str, guard: str, value: str, place: str, frame: SealedFrame, ending: Ending) -> str:
         found = self._hash(run) or {}
@@ -47,11 +48,11 @@ class WithoutOwner(MemoryScripts):
 class ClaimWithoutNonce(MemoryScripts):
     """The owner is whatever process the entry is with, and an epoch that nobody compares."""
 
-    async def claim(self, run: str, stream: str, entry: str, consumer: str, owner: str) -> Claim:
-        return await super().claim(run, stream, entry, consumer, "owner:same")
+    def _own(self, run: str, found: dict[str, bytes], owner: str) -> Claim:
+        return super()._own(run, found, "owner:same")
 
-    async def flush(self, run: str, owner: str, last: int, frame: SealedFrame) -> str:
-        return await super().flush(run, "owner:same", last, frame)
+    async def flush(self, writes: Sequence[Write]) -> list[str]:
+        return await super().flush([Write(w.run, "owner:same", w.last, w.frame) for w in writes])
 
     async def end(self, run: str, guard: str, value: str, place: str, frame: SealedFrame, ending: Ending) -> str:
         return await super().end(run, guard, "owner:same" if guard == "owner" else value, place, frame, ending)

@@ -208,7 +208,7 @@ def test_an_unproven_authorization_names_no_tenant() -> None:
 @pytest.mark.parametrize("change", [{"run": run_id(2)}, {"body_digest": "0" * 64}])
 def test_a_verdict_about_another_run_or_body_is_left_out(change: dict[str, str]) -> None:
     said = verdicts(run_id())
-    said["rules"] = replace(said["rules"], **change)  # type: ignore[arg-type]
+    said["rules"] = msgspec.structs.replace(said["rules"], **change)
     found = row(End(verdicts=said))
     assert found.unverified == ("rules",)
     assert [item["family"] for item in found.verdicts] == ["authorization"]  # type: ignore[attr-defined]

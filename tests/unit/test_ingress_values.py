@@ -29,15 +29,17 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 def test_before_the_answer_begins_one_waits_until_commit() -> None:
-    assert PACE.patience(False, 0) == 45
-    assert PACE.patience(False, 40) == 5
-    assert PACE.patience(False, 50) == 0
+    assert PACE.patience(False, 0, 0) == 45
+    assert PACE.patience(False, 40, 0) == 5
+    assert PACE.patience(False, 50, 0) == 0
 
 
 def test_after_it_began_one_waits_a_keep_alive_or_to_the_end() -> None:
-    assert PACE.patience(True, 100) == 15
-    assert PACE.patience(True, 600) == 5
-    assert PACE.patience(True, 700) == 0
+    assert PACE.patience(True, 100, 0) == 15
+    assert PACE.patience(True, 100, 4) == 11  # something was sent 4 s ago
+    assert PACE.patience(True, 100, 20) == 0
+    assert PACE.patience(True, 600, 0) == 5
+    assert PACE.patience(True, 700, 0) == 0
 
 
 @pytest.mark.parametrize(

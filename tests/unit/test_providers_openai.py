@@ -281,3 +281,54 @@ def test_an_answer_of_the_other_kind_is_none(holds: str) -> None:
     body = orjson.dumps({"model": "m", "data" if holds == "choices" else "choices": []})
     with pytest.raises(BadResponse):
         answer(body, "public", holds)
+
+
+_WORDS = st.one_of(
+    st.sampled_from(
+        ["hi", " there", 'a"b', "back\\slash", "line\nfeed", "é", "\x7f", "", '"model":"engine-7b"', '"content":"x']
+    ),
+    st.text(max_size=6),
+)
+_EXTRA = st.sampled_from(
+    [{}, {"usage": None}, {"usage": {"prompt_tokens": 1, "completion_tokens": 2}}, {"message": {"content": "hi"}}]
+)
+_EVENTS = st.lists(
+    st.tuples(_WORDS, st.sampled_from([None, None, None, "stop"]), st.sampled_from([0, 0, 0, 1]), _EXTRA),
+    min_size=2,
+    max_size=8,
+)
+
+
+@given(events=_EVENTS, show_usage=st.booleans(), spaced=st.booleans())
+def test_events_of_a_known_form_mean_what_they_would_mean_alone(
+    events: list[tuple[str, str | None, int, dict[str, Any]]], show_usage: bool, spaced: bool
+) -> None:
+    learning, fresh = ChatStream("public", show_usage), ChatStream("public", show_usage)
+    for text, finish, index, extra in events:
+        choice = {"index": index, "delta": {"content": text}, "finish_reason": finish, **extra}
+        event = {"id": "c1", "model": "engine-7b", "choices": [choice], **extra}
+        data = json.dumps(event).encode() if spaced else orjson.dumps(event)
+        fresh._form = None
+        assert learning.take(data) == fresh.take(data)
+        assert (learning.pieces, learning.usage, learning.finish_reason) == (
+            fresh.pieces,
+            fresh.usage,
+            fresh.finish_reason,
+        )
+        assert (learning._seen, learning._finished) == (fresh._seen, fresh._finished)
+
+
+@pytest.mark.parametrize("words", [b"\x01", b"\xff", b'a","x":"b', b"a\\", b"\n"])
+def test_words_that_break_the_form_are_judged_like_any_event(words: bytes) -> None:
+    """What is no JSON, or says more than words, must not pass because the event before it was understood."""
+    head, tail = b'{"model":"e","choices":[{"index":0,"delta":{"content":"', b'"}}]}'
+    stream = ChatStream("public", False)
+    assert stream.take(head + b"hello" + tail) is not None and stream.take(head + b"you" + tail) is not None
+    fresh = ChatStream("public", False)
+    try:
+        expected = fresh.take(head + words + tail)
+    except BadResponse:
+        with pytest.raises(BadResponse):
+            stream.take(head + words + tail)
+    else:
+        assert stream.take(head + words + tail) == expected

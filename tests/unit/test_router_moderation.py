@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import orjson
 import pytest
 from openai.types import ModerationCreateResponse
@@ -62,7 +63,7 @@ def test_openais_categories_are_named_and_said_to_be_applied_to_nothing() -> Non
 
 
 def test_a_kind_that_no_family_looked_for_is_absent_rather_than_false() -> None:
-    skipped = replace(said(sought=(), family="persons"), outcome=SKIP)
+    skipped = msgspec.structs.replace(said(sought=(), family="persons"), outcome=SKIP)
     (one,) = results("John Smith", said(), skipped)
     assert set(one["categories"]) == {*OPENAI_CATEGORIES, *RULES}
     (other,) = results("John Smith", said(), said(("/input", "persons", 0.7), sought=("persons",), family="persons"))

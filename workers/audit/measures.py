@@ -11,20 +11,25 @@ from schemas.routes import GENERATED, OPERATIONS
 
 def measure(rows: Iterable[RequestRecord]) -> None:
     """Tokens, cost, duration and time to first token. Names that no catalog knows (404) share one label."""
+    sums: dict[str, list[int]] = {}  # model -> tokens in, tokens out, micros: counted once for all rows
     for row in rows:
         model = row.model if row.endpoint else ""
-        metrics.observe("gen_ai_server_request_duration_seconds", row.duration_ms / 1000, **_labels(row, model))
+        labels = _labels(row, model)
+        metrics.observe("gen_ai_server_request_duration_seconds", row.duration_ms / 1000, **labels)
         if row.ttft_ms:
-            metrics.observe("gen_ai_server_time_to_first_token_seconds", row.ttft_ms / 1000, **_labels(row, model))
+            metrics.observe("gen_ai_server_time_to_first_token_seconds", row.ttft_ms / 1000, **labels)
         if row.prompt_tokens or row.completion_tokens:
-            _measure_tokens(row, model)
-            metrics.inc("headrace_tokens_total", row.prompt_tokens, model=model, type="input")
-            metrics.inc("headrace_tokens_total", row.completion_tokens, model=model, type="output")
-            metrics.inc("headrace_cost_micros_total", row.cost_micros, model=model)
+            _measure_tokens(row, labels)
+            total = sums.setdefault(model, [0, 0, 0])
+            for n, more in enumerate((row.prompt_tokens, row.completion_tokens, row.cost_micros)):
+                total[n] += more
+    for model, (prompt, completion, micros) in sums.items():
+        metrics.inc("headrace_tokens_total", prompt, model=model, type="input")
+        metrics.inc("headrace_tokens_total", completion, model=model, type="output")
+        metrics.inc("headrace_cost_micros_total", micros, model=model)
 
 
-def _measure_tokens(row: RequestRecord, model: str) -> None:
-    labels = _labels(row, model)
+def _measure_tokens(row: RequestRecord, labels: dict[str, str]) -> None:
     metrics.observe("gen_ai_client_token_usage", row.prompt_tokens, **labels, gen_ai_token_type="input")
     if row.route in GENERATED:  # an embedding has no output tokens, not even none
         metrics.observe("gen_ai_client_token_usage", row.completion_tokens, **labels, gen_ai_token_type="output")

@@ -204,7 +204,7 @@ def _summary(verdict: Verdict) -> dict[str, object]:
         "policy": name(verdict.policy),
         "took_us": whole(verdict.took_us),
         "found": {name(kind): whole(count) for kind, count in verdict.found.items()},
-        "edits": dict(Counter(name(edit.kind) for edit in verdict.edits)),
+        "edits": dict(Counter(name(edit.kind) for edit in verdict.edits)) if verdict.edits else {},
     }
     if verdict.failure is not None:
         said["code"] = name(verdict.failure.code)

@@ -25,7 +25,7 @@ from schemas.verdicts import SKIP, Verdict
 from workers.guardrails.look import Find, failed, look, persons_find, rules_find
 from workers.guardrails.policy import PERSONS, RULES, Policies, Policy
 from workers.guardrails.ports import Names
-from workers.guardrails.rules import Decision, TookTooLong, used_kinds
+from workers.guardrails.rules import Decision, TookTooLong
 from workers.guardrails.scanners.finding import KINDS
 
 log = logs.room("guardrails")
@@ -40,15 +40,16 @@ class Guard:
 
     async def handle(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
         """One verdict per accepted request, in order. Unavailable when the store that holds the bodies is away."""
-        if len(deliveries) == 1:
-            return [await self.judge(deliveries[0])]
+        at_once = self.family == RULES and all(delivery.body for delivery in deliveries)  # nothing of it waits
+        if len(deliveries) == 1 or at_once:
+            return [await self.judge(delivery) for delivery in deliveries]
         return await asyncio.gather(*[self.judge(delivery) for delivery in deliveries])
 
     async def judge(self, delivery: Delivery) -> Outcome:
         """The verdict on one accepted request."""
         event: RequestAccepted = delivery.event
         policy = self._policies.find(event.model, event.key_id)
-        if not used_kinds(policy, self.family):
+        if not policy.families[self.family].kinds:
             return self._verdict(event, policy, Decision(outcome=SKIP, found={}), 0.0)
         body = await self._bodies.body(event.run, delivery.body)
         if body is None:
@@ -86,7 +87,7 @@ class Guard:
         )
         metrics.inc("headrace_verdicts_total", family=self.family, verdict=decision.outcome)
         metrics.observe("headrace_guardrail_duration_seconds", took, family=self.family)
-        for kind in KINDS:
+        for kind in KINDS if decision.found else ():
             if kind in decision.found:
                 metrics.inc("headrace_findings_total", decision.found[kind], scanner=kind, action=policy.actions[kind])
         if decision.failure is None:

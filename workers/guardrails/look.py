@@ -12,7 +12,7 @@ from typing import Any
 from base.clock import Clock
 from schemas.routes import MODERATIONS
 from schemas.verdicts import REFUSE, SKIP
-from workers.guardrails.policy import RULES, Policy
+from workers.guardrails.policy import PERSONS, RULES, Policy
 from workers.guardrails.ports import Names
 from workers.guardrails.rules import (
     Decision,
@@ -40,15 +40,14 @@ async def look(find: Find, family: str, policy: Policy, route: str, body: Any, d
     """What the family finds in a decoded body of `route` and what that means; for a moderation only what it is.
 
     TimeoutError when the family's time is over; whatever `find` raises."""
-    async with asyncio.timeout(policy.families[family].timeout):
-        if route == MODERATIONS:
-            found = await find(list(parts({"input": body.get("input")})), policy)
-            return found, report(found, used_kinds(policy, family))
-        refused = unreadable(body, route, policy, family)
-        if refused is not None:
-            return (), Decision(outcome=REFUSE, failure=refused, found={})
-        found = await find(list(parts(body)), policy)
-        return found, decide(found, policy, digest)
+    if route == MODERATIONS:
+        found = await find(list(parts({"input": body.get("input")})), policy)
+        return found, report(found, used_kinds(policy, family))
+    refused = unreadable(body, route, policy, family)
+    if refused is not None:
+        return (), Decision(outcome=REFUSE, failure=refused, found={})
+    found = await find(list(parts(body)), policy)
+    return found, decide(found, policy, digest)
 
 
 def failed(family: str, policy: Policy) -> Decision:
@@ -69,7 +68,8 @@ def rules_find(clock: Clock) -> Find:
 
         if sum(len(part.text) for part in texts) < IN_THREAD:
             return scan_all()
-        return await asyncio.to_thread(scan_all)
+        async with asyncio.timeout(policy.families[RULES].timeout):
+            return await asyncio.to_thread(scan_all)
 
     return find
 
@@ -80,7 +80,8 @@ def persons_find(names: Names, max_characters: int) -> Find:
     async def find(texts: list[Part], policy: Policy) -> Found:
         if sum(len(part.text) for part in texts) > max_characters:
             raise TookTooLong
-        return await find_persons(texts, names)
+        async with asyncio.timeout(policy.families[PERSONS].timeout):
+            return await find_persons(texts, names)
 
     return find
 

@@ -127,7 +127,7 @@ class Router:
 
     async def _serve(self, work: Work) -> None:
         """Call endpoints until one answered, the run is cancelled or nothing more may be tried."""
-        async with Interrupt(work.lease.cancelled) as interrupt:
+        with Interrupt(work.lease.cancelled) as interrupt:
             try:
                 failure = await self._try_endpoints(work, interrupt)
             except Stopped:

@@ -10,6 +10,8 @@ from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, TypeVar
 
+from base.alarm import Alarm
+
 T = TypeVar("T")
 
 
@@ -18,42 +20,45 @@ class Stopped(Exception):
 
 
 class Interrupt:
-    """Use as `async with` in the task that waits. `cancelled` is the lease's event."""
+    """Use as `with` in the task that waits. `cancelled` is the lease's signal."""
 
-    def __init__(self, cancelled: asyncio.Event) -> None:
+    def __init__(self, cancelled: Alarm) -> None:
         self._cancelled = cancelled
         self._waiting = False
         self._struck = False
+        self._error: Exception | None = None
 
-    async def __aenter__(self) -> Interrupt:
+    def __enter__(self) -> Interrupt:
         task = asyncio.current_task()
         assert task is not None
         self._task = task
-        self._watcher = asyncio.create_task(self._watch())
+        self._cancelled.tell(self._strike)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, e: BaseException | None, t: TracebackType | None
-    ) -> None:
-        self._watcher.cancel()
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, t: TracebackType | None) -> None:
+        self._cancelled.forget(self._strike)
 
     async def wait(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of `work`, or Stopped as soon as the run is cancelled; `work` is cancelled with it."""
-        if self._cancelled.is_set():
+        if self._error is not None or self._cancelled.is_set():
             work.close()
-            raise Stopped
+            raise self._error or Stopped
         self._waiting = True
         try:
             return await work
         except asyncio.CancelledError:
             if self._struck and self._task.uncancel() == 0:
-                raise Stopped from None
+                raise (self._error or Stopped) from None
             raise
         finally:
             self._waiting = False
 
-    async def _watch(self) -> None:
-        await self._cancelled.wait()
-        if self._waiting:
+    def fail(self, error: Exception) -> None:
+        """What waits, or will wait, ends with this error: something beside it has failed."""
+        self._error = self._error or error
+        self._strike()
+
+    def _strike(self) -> None:
+        if self._waiting and not self._struck:
             self._struck = True
             self._task.cancel()

@@ -1,12 +1,15 @@
 """An engine's stream into frames of a run: the first two frames at once, then as many events together as the pace says.
 
-Single-handed: one task reads, translates and stores. While it stores, the engine's bytes wait in a bounded buffer, so a
-slow store slows the engine down instead of filling memory. An event is held only until the next frame may go out.
+After them no task wakes for an event: the engine's bytes are cut, translated and given away in the turn of the loop in
+which they arrive. One frame is under way at a time; what comes meanwhile, or before the next frame may go out, is held,
+and past `_HELD` bytes the engine is read no further, so a slow store slows it down instead of filling memory.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from base.clock import Clock
 from providers.errors import BadResponse
@@ -15,6 +18,10 @@ from providers.sse import Splitter
 from schemas.ports import RunLease
 from workers.router.interrupt import Interrupt
 from workers.router.rules import flush_gap
+
+#: A frame under way: payload, events, how many events said something so far, when it was begun.
+UnderWay = tuple[bytes, int, int, float]
+_HELD = 64 * 1024  # bytes of events that wait for the store
 
 
 class Pace:
@@ -25,15 +32,12 @@ class Pace:
     def __init__(self, least_s: float, most_s: float) -> None:
         self._least, self._most = least_s, most_s
         self._flush_s = 0.0
+        self.gap = flush_gap(least_s, most_s, 0.0)  # seconds between two frames of one run, now
 
     def note(self, seconds: float) -> None:
         """One frame took this long to store."""
         self._flush_s += (seconds - self._flush_s) / 16
-
-    @property
-    def gap(self) -> float:
-        """Seconds between two frames of one run, now."""
-        return flush_gap(self._least, self._most, self._flush_s)
+        self.gap = flush_gap(self._least, self._most, self._flush_s)
 
 
 class Relay:
@@ -56,53 +60,67 @@ class Relay:
         self._answered: Callable[[], None] | None = answered
         self._splitter = Splitter()
         self._pending: list[bytes] = []
-        self._events = 0  # in what is pending
+        self._events = self._held = 0  # in what is pending: events, bytes
         self._next_flush = 0.0
+        self._flowing = False  # past the first words, while the engine is read
+        self._under_way: UnderWay | None = None
+        self._insisting: asyncio.Task[None] | None = None
+        self._error: Exception | None = None  # why it was not stored
+        self._landed: asyncio.Future[None] | None = None  # somebody waits for it
+        self._interrupt: Interrupt | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
 
     async def pump(self, response: UpstreamResponse, interrupt: Interrupt) -> None:
         """Relay until the engine is done. What is left for the last frame stays pending.
 
         UpstreamFault when the engine fails, Stopped when the run is cancelled, OwnerLost when it is another's."""
         _check_head(response)
-        while not self.stream.done:
-            piece = await interrupt.wait(self._next(response))
-            if piece is not None:
-                if not piece:
+        self._interrupt = interrupt
+        try:
+            while not self.stream.done:
+                if await interrupt.wait(response.pour(self._arrived)):
                     self._take(self._splitter.finish())
-                    return
-                if self._answered is not None:  # the first piece
-                    self._answered()
-                    self._answered = None
-                self._take(self._splitter.feed(piece))
-            if self._pending and not self.stream.done and self._clock.monotonic() >= self._next_flush:
-                await self.flush()
+                    break
+                if not self.stream.done:
+                    await self.flush()
+                    self._flowing = self._next_flush > 0
+        except asyncio.CancelledError:
+            self._abandon()
+            raise
+        finally:
+            self._flowing = False
+            self._disarm()
+        await self._settled()
 
     async def flush(self) -> None:
-        """Send what is pending as one frame."""
+        """Send what is pending as one frame, behind the one under way."""
+        await self._settled()
         if not self._pending:
             return
         started = self._clock.monotonic()
         payload, events = self.rest()
         headers = self._headers if self._lease.sequence == 0 else None
         await self._lease.flush(payload, events, headers, said=self.stream.pieces)
-        ended = self._clock.monotonic()
-        self._pace.note(ended - started)
-        if self.first_at is not None:  # engines name the speaker first: the first words must not wait behind that
-            self._next_flush = started + self._pace.gap
-        self.first_at = self.first_at or ended
+        self._note(started)
 
     def rest(self) -> tuple[bytes, int]:
         """What is pending, taken out: bytes and number of events."""
         payload, events = b"".join(self._pending), self._events
         self._pending.clear()
-        self._events = 0
+        self._events = self._held = 0
         return payload, events
 
-    async def _next(self, response: UpstreamResponse) -> bytes | None:
-        """The next piece, or None when what is pending has been held long enough."""
-        if not self._pending:
-            return await response.read()
-        return await response.read_within(max(0.0, self._next_flush - self._clock.monotonic()))
+    def _arrived(self, piece: bytes) -> bool:
+        """A piece of the engine's answer; whether the next one may come. UpstreamFault."""
+        if self._answered is not None:  # the first piece
+            self._answered()
+            self._answered = None
+        self._take(self._splitter.feed(piece))
+        if self.stream.done or (self._pending and not self._flowing):
+            return False
+        self._go()
+        return self._held < _HELD
 
     def _take(self, events: list[bytes]) -> None:
         for data in events:
@@ -110,6 +128,89 @@ class Relay:
             if told is not None:
                 self._pending.append(told)
                 self._events += self.stream.told
+                self._held += len(told)
+
+    def _go(self) -> None:
+        """Send what is pending, now or as soon as the next frame may go out."""
+        if not self._pending or self._under_way is not None or self._timer is not None:
+            return
+        now = self._clock.monotonic()
+        if now < self._next_flush:
+            self._timer = self._loop.call_later(self._next_flush - now, self._due)
+            return
+        payload, events = self.rest()
+        said = self.stream.pieces
+        sent = self._under_way = (payload, events, said, now)
+        self._lease.offer(payload, events, partial(self._told, sent), said=said)
+
+    def _due(self) -> None:
+        self._timer = None
+        if self._flowing and not self.stream.done:
+            self._go()
+
+    def _told(self, sent: UnderWay, stored: bool) -> None:
+        """What became of the frame under way."""
+        if sent is not self._under_way:
+            return  # nobody waits for it any more
+        if not stored:
+            self._insisting = self._loop.create_task(self._insist(sent), name="frame again")
+            return
+        self._under_way = None
+        self._note(sent[3])
+        if self._landed is not None:
+            self._wake()
+        elif self._pending and self._flowing and not self.stream.done:
+            self._go()
+
+    async def _insist(self, sent: UnderWay) -> None:
+        """The store did not say that it has the frame: until it does, or says why not."""
+        payload, events, said, _ = sent
+        try:
+            await self._lease.flush(payload, events, said=said)
+        except Exception as error:
+            self._error = error
+            if self._interrupt is not None:
+                self._interrupt.fail(error)
+            self._wake()
+        else:
+            self._told(sent, True)
+
+    async def _settled(self) -> None:
+        """Until no frame is under way. What the store said against it is raised."""
+        while self._under_way is not None:
+            if self._error is not None:
+                raise self._error
+            self._landed = self._loop.create_future()
+            try:
+                await self._landed
+            except asyncio.CancelledError:
+                self._abandon()
+                raise
+            finally:
+                self._landed = None
+
+    def _wake(self) -> None:
+        if self._landed is not None and not self._landed.done():
+            self._landed.set_result(None)
+
+    def _note(self, started: float) -> None:
+        """A frame that was begun then is stored now."""
+        ended = self._clock.monotonic()
+        self._pace.note(ended - started)
+        if self.first_at is not None:  # engines name the speaker first: the first words must not wait behind that
+            self._next_flush = started + self._pace.gap
+        self.first_at = self.first_at or ended
+
+    def _abandon(self) -> None:
+        """This process lets go of the run: what is under way may arrive or not."""
+        self._under_way = None
+        if self._insisting is not None:
+            self._insisting.cancel()
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 def _check_head(response: UpstreamResponse) -> None:

@@ -7,8 +7,8 @@ an endpoint that can continue, or end what lacks only its end, or leave it broke
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
+import msgspec
 import orjson
 
 from base import logs
@@ -59,7 +59,7 @@ def usage_of_sent(lease: RunLease, told: Told) -> Usage:
     """What was sent is worth: the engine's count where the client has it, else each event with text a token, else
     every event but three: who speaks, why it ended and how much it was."""
     if told.usage is not None:
-        return replace(told.usage, estimated=True)
+        return msgspec.structs.replace(told.usage, estimated=True)
     pieces = told.pieces if told.head or told.pieces else max(lease.sequence - 3, 0)
     return Usage(prompt_tokens=lease.accepted.prompt_tokens, completion_tokens=pieces, estimated=True)
 

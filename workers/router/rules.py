@@ -221,7 +221,10 @@ class RetryWindow:
 
 def flush_gap(least_s: float, most_s: float, flush_s: float) -> float:
     """Seconds between two frames of a run: twice what storing one takes now, within [least, most]."""
-    return min(max(least_s, 2 * flush_s), max(least_s, most_s))
+    twice = 2 * flush_s
+    if twice <= least_s or most_s <= least_s:
+        return least_s
+    return twice if twice < most_s else most_s
 
 
 def public_headers(grant: Grant, endpoint: str, stream: bool) -> dict[str, str]:

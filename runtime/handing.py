@@ -1,0 +1,54 @@
+"""Runs that a process clears and takes in one step, so that no read and no claim lies between verdict and router.
+
+A process that judges runs and routes them says with its verdicts that it has a place for one more. If the run passes
+the gate at once, the same script delivers its entry to this router and claims it. What this cannot serve (no place, a
+gate with a queue, a lane that others have filled) goes the usual way, by the router's own read.
+
+- A place is kept for as long as the script is under way. Together with what the present read has asked for, a router
+  never gets more than it can start.
+- A script whose reply was lost is asked again under the same owner, and answers the same.
+"""
+
+from __future__ import annotations
+
+from base.ids import Random, short_id
+from runtime.claims import Handed, Taker
+from runtime.consume import Engine
+from runtime.groups import Row
+from runtime.lease import Leases
+from runtime.names import place_of
+
+_FORGOTTEN = 1_000  # lost replies that are remembered; a run is asked for again within a second
+
+
+class Handing:
+    """The router of one partition in this process. Implements runtime.jointly.Router."""
+
+    def __init__(self, engine: Engine, leases: Leases, chance: Random) -> None:
+        self._engine, self._leases, self._chance = engine, leases, chance
+        self._asked: dict[str, str] = {}  # run -> owner of a script whose reply was lost
+        engine.shares()
+
+    def offer(self, run: str, lane: str) -> Taker | None:
+        """Who takes the run if it comes into that lane now; None when there is no place. `settle` must follow."""
+        if not self._engine.expect(lane):
+            return None
+        consumer = self._engine.consumer
+        owner = self._asked.pop(run, "") or f"{consumer}:{short_id(self._chance)}"
+        return Taker(consumer=consumer, owner=owner, pool=place_of(lane)[0])
+
+    def settle(self, taker: Taker, lane: str, handed: Handed | None) -> None:
+        """What came of an offer: an entry, or nothing."""
+        if handed is None:
+            self._engine.unexpect(lane)
+            return
+        if handed.claim is not None:
+            self._leases.give(lane, handed.entry, taker.owner, handed.claim)
+        if not self._engine.receive(Row(lane, handed.entry, {b"e": handed.envelope})):
+            self._leases.forget(lane, handed.entry)
+
+    def lost(self, run: str, taker: Taker, lane: str) -> None:
+        """Nobody knows what came of it."""
+        self._engine.unexpect(lane)
+        if len(self._asked) < _FORGOTTEN:
+            self._asked[run] = taker.owner

@@ -1,0 +1,127 @@
+"""An engine's stream into frames: what happens while a frame is under way, and when it is not stored."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from providers.errors import Broken
+from providers.fake import Cut, Delay, FakeTransport, Hang, Head, Piece, Script
+from providers.openai_openai import ChatStream
+from providers.ports import Timeouts
+from schemas.errors import OwnerLost
+from tests.router_support import CLOCK, MemoryLease, chunk, cleared_run, sse, until
+from workers.router.interrupt import Interrupt, Stopped
+from workers.router.relay import Pace, Relay
+
+WORDS = [f"w{number}" for number in range(12)]
+
+
+class Moody(MemoryLease):
+    """Answers offers when it is told to; `refuses`: what it says then is that nothing was stored."""
+
+    __slots__ = ("again", "asked", "refuses")
+
+    def mood(self) -> Moody:
+        self.asked: list[Callable[[], None]] = []
+        self.refuses, self.again = False, 0
+        return self
+
+    def offer(self, payload: bytes, events: int, told: Callable[[bool], None], *, said: int = 0) -> None:
+        def answer() -> None:
+            if not self.refuses:
+                self._write("data", payload, events, None)
+            told(not self.refuses)
+
+        self.asked.append(answer)
+
+    async def flush(self, payload: bytes, events: int, headers: object = None, *, said: int = 0) -> None:
+        self.again += self.refuses
+        await MemoryLease.flush(self, payload, events, None, said=said)
+
+
+def moody() -> Moody:
+    lease = cleared_run()
+    return Moody(lease.accepted, lease.body, lease.verdicts).mood()
+
+
+def words(count: int, gap: float = 0.0) -> Script:
+    pieces = [Piece(sse(chunk(word))) for word in WORDS[:count]]
+    return [Head(), *(step for piece in pieces for step in (piece, Delay(gap)))]
+
+
+async def pumping(lease: MemoryLease, script: Script) -> Relay:
+    relay = Relay(lease, ChatStream("public", False), {}, Pace(0.0, 0.0), CLOCK, lambda: None)
+    response = await FakeTransport([script], CLOCK).open("http://e/", {}, b"", Timeouts())
+    with Interrupt(lease.cancelled) as interrupt:
+        await relay.pump(response, interrupt)
+    return relay
+
+
+async def test_what_comes_while_a_frame_is_under_way_goes_out_together_behind_it() -> None:
+    lease = moody()
+    task = asyncio.create_task(pumping(lease, [*words(6, 0.001), Hang()]))
+    await until(lambda: len(lease.asked) == 1)
+    await CLOCK.sleep(0.05)
+    assert [one.events for one in lease.sent] == [1, 1] and len(lease.asked) == 1
+    lease.asked.pop()()
+    await until(lambda: len(lease.asked) == 1)
+    lease.asked.pop()()
+    assert [one.events for one in lease.sent] == [1, 1, 1, 3]
+    lease.cancelled.set()
+    with pytest.raises(Stopped):
+        await task
+
+
+async def test_the_end_of_the_stream_waits_for_the_frame_under_way() -> None:
+    lease = moody()
+    script = [*words(4, 0.001), Piece(sse(chunk(finish="stop"), "[DONE]"))]
+    task = asyncio.create_task(pumping(lease, script))
+    await until(lambda: len(lease.asked) == 1)
+    await CLOCK.sleep(0.02)
+    assert not task.done()
+    lease.asked.pop()()
+    relay = await task
+    assert [one.events for one in lease.sent] == [1, 1, 1] and relay.rest()[1] == 2
+
+
+async def test_a_frame_that_was_not_stored_is_sent_again_and_nothing_overtakes_it() -> None:
+    lease = moody()
+    lease.refuses = True
+    task = asyncio.create_task(pumping(lease, [*words(8, 0.001), Cut()]))
+    while not task.done():
+        if lease.asked:
+            lease.asked.pop()()
+        await CLOCK.sleep(0.002)
+    with pytest.raises(Broken):
+        await task
+    text = b"".join(one.payload for one in lease.sent)
+    found = [word for word in WORDS if b'"%b"' % word.encode() in text]
+    assert lease.again > 0 and found == WORDS[: len(found)] and len(found) >= 4
+    assert text.index(b'"w2"') < text.index(b'"w3"')
+
+
+async def test_a_run_that_another_took_meanwhile_ends_the_call_while_the_engine_is_silent() -> None:
+    lease = moody()
+    task = asyncio.create_task(pumping(lease, [*words(3, 0.001), Hang()]))
+    await until(lambda: len(lease.asked) == 1)
+    lease.lost = lease.refuses = True
+    lease.asked.pop()()
+    with pytest.raises(OwnerLost):
+        await asyncio.wait_for(task, 5)
+
+
+async def test_a_router_that_stops_lets_go_of_the_frame_under_way() -> None:
+    lease = moody()
+    task = asyncio.create_task(pumping(lease, [*words(5, 0.001), Hang()]))
+    await until(lambda: len(lease.asked) == 1)
+    answer = lease.asked.pop()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    lease.refuses = True
+    answer()
+    await CLOCK.sleep(0.02)
+    assert lease.asked == [] and lease.again == 0
