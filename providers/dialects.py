@@ -23,7 +23,7 @@ class OpenAi:
         """See Dialect."""
         return openai_openai.request(question.body, upstream_model, question.stream)
 
-    def answer(self, question: Question, body: bytes) -> Answered:
+    def answer(self, question: Question, body: bytes, ended_ms: int = 0) -> Answered:
         """See Dialect."""
         return openai_openai.answer(body, question.model, "data" if question.route == EMBEDDINGS else "choices")
 
@@ -44,9 +44,9 @@ class ResponsesOverChat:
         """See Dialect."""
         return responses_openai.request(question, upstream_model)
 
-    def answer(self, question: Question, body: bytes) -> Answered:
+    def answer(self, question: Question, body: bytes, ended_ms: int = 0) -> Answered:
         """See Dialect."""
-        return responses_chunks.answer(question, body)
+        return responses_chunks.answer(question, body, ended_ms)
 
     def stream(self, question: Question) -> EngineStream:
         """See Dialect."""
@@ -65,9 +65,9 @@ class ResponsesPassed:
         """See Dialect."""
         return responses_responses.request(question, upstream_model)
 
-    def answer(self, question: Question, body: bytes) -> Answered:
+    def answer(self, question: Question, body: bytes, ended_ms: int = 0) -> Answered:
         """See Dialect."""
-        return responses_responses.answer(question, body)
+        return responses_responses.answer(question, body, ended_ms)
 
     def stream(self, question: Question) -> EngineStream:
         """See Dialect."""

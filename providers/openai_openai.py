@@ -170,7 +170,7 @@ class ChatStream:
                 data = _without_usage(data)
         return event_bytes(self._rename(data))
 
-    def ending(self) -> bytes:
+    def ending(self, ended_ms: int = 0) -> bytes:
         """The last bytes. Broken when the engine neither said [DONE] nor finished every choice it began;
         BadResponse when it said [DONE] and nothing else."""
         if not self._seen:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -31,6 +32,11 @@ def load(body: bytes) -> dict[str, Any]:
 def begun(question: Question) -> dict[str, Any]:
     """The response that a run begins with: in progress, nothing said."""
     return response_object(question.run, question.accepted_ms, question.model, load(question.body))
+
+
+def completed_at(begun: Mapping[str, Any], status: Any, ended_ms: int) -> dict[str, Any]:
+    """When the response was complete, for its object; never before its beginning, which another clock has told."""
+    return {"completed_at": max(ended_ms // 1000, begun["created_at"]) if status == "completed" and ended_ms else None}
 
 
 class _Thoughts(msgspec.Struct):

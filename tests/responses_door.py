@@ -36,6 +36,15 @@ def delta(number: int, text: str) -> bytes:
     return event(number, "response.output_text.delta", delta=text, **place)
 
 
+def spoken(number: int) -> bytes:
+    """The two events before the first word of a message."""
+    message = {"type": "message", "id": "msg_1", "role": "assistant", "status": "in_progress", "content": []}
+    part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+    added = event(number, "response.output_item.added", output_index=0, item=message)
+    place = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+    return added + event(number + 1, "response.content_part.added", part=part, **place)
+
+
 async def tell(run: PlayedRun, *texts: str) -> list[bytes]:
     """A whole stream, one frame per event; what it was."""
     told = [begun(run), *(delta(number, text) for number, text in enumerate(texts, 1))]

@@ -14,6 +14,7 @@ from ingress.shapes import (
     COUNT,
     FLAG,
     LIST,
+    NOT_NEGATIVE,
     NUMBER,
     OBJECT,
     TEXT,
@@ -31,7 +32,7 @@ Fields = dict[str, Any]
 
 PREVIOUS = "previous_response_id"
 _MOST_ITEMS = 100_000
-_MOST_PAIRS = 16  # of metadata
+_MOST_PAIRS, _LONGEST_NAME, _LONGEST_VALUE = 16, 64, 512  # of metadata; characters
 
 RESPONSE_FIELDS: Mapping[str, Shape] = {
     "stream": FLAG,
@@ -53,6 +54,11 @@ RESPONSE_FIELDS: Mapping[str, Shape] = {
         lambda value: value in ("auto", "disabled"), "'auto' or 'disabled'", {"enum": ["auto", "disabled", None]}
     ),
     "user": TEXT,
+    "max_tool_calls": COUNT,
+    "top_logprobs": NOT_NEGATIVE,
+    "prompt_cache_key": TEXT,
+    "safety_identifier": TEXT,
+    "service_tier": TEXT,
 }
 _ELSEWHERE = {
     "conversation": "Conversations are not kept here; name the turn before with 'previous_response_id'.",
@@ -116,8 +122,13 @@ def _not_stored(name: str) -> Refusal:
 
 
 def _metadata(pairs: Mapping[str, Any] | None) -> None:
-    if pairs and (len(pairs) > _MOST_PAIRS or not all(map(is_text, pairs.values()))):
-        raise invalid("metadata", f"an object of at most {_MOST_PAIRS} texts")
+    if pairs and not (len(pairs) <= _MOST_PAIRS and all(_fits(*pair) for pair in pairs.items())):
+        bounds = f"names of at most {_LONGEST_NAME} characters, values of at most {_LONGEST_VALUE}"
+        raise invalid("metadata", f"an object of at most {_MOST_PAIRS} texts: {bounds}")
+
+
+def _fits(name: str, value: Any) -> bool:
+    return is_text(value) and len(name) <= _LONGEST_NAME and len(value) <= _LONGEST_VALUE
 
 
 def _items(value: Any) -> list[Fields]:

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import orjson
 
+from base import logs
 from ingress.asked import Asked
 from ingress.credentials import allow
 from ingress.exchange import Exchange
@@ -19,12 +20,14 @@ from ingress.reading import Found
 from ingress.responses.asked import PREVIOUS, asked_of, decide, fields_of
 from ingress.responses.conversation import earlier
 from ingress.responses.resource import Response, failed, failed_event, unfinished
-from ingress.responses.shown import created_ms, object_of
+from ingress.responses.shown import broken, created_ms, object_of
 from ingress.routes.work import Work
 from policy.api_keys import Credential
 from policy.disconnect import FINISH, HEADER
-from schemas.errors import Code, Failure, Refusal
+from schemas.errors import Code, Failure, HeadraceError, Refusal
 from schemas.ports import NewRun, Watch
+
+log = logs.room("ingress")
 
 
 def _too_long(limit: int) -> Refusal:
@@ -63,16 +66,24 @@ class ResponsesWork(Work):
         return replace(new, accepted=accepted, deadline_ms=round(self._settings.background_deadline * 1000))
 
     async def _answer(self, watch: Watch, out: Exchange, new: NewRun) -> None:
-        created = self._parts.clock.now_ms()
-
-        def last_words(failure: Failure) -> bytes:
-            return failed_event(out.events, failed(watch.run, created, orjson.loads(new.body), failure))
+        async def last_words(failure: Failure) -> bytes:
+            return failed_event(out.events, await self._broken(watch.run, new, failure))
 
         out.last_words = last_words
         if new.accepted.background and not orjson.loads(new.body).get("stream"):
             await self._at_once(watch, out, new)
         else:
             await super()._answer(watch, out, new)
+
+    async def _broken(self, run: str, new: NewRun, failure: Failure) -> Response:
+        """What is left of a response that broke off; without the store, what was asked."""
+        try:
+            status = await self._parts.door.status(run)
+            if status is not None:
+                return await broken(self._parts, status, failure)
+        except HeadraceError as error:
+            log.warning("what was said of a response cannot be read", run=run, reason=str(error))
+        return failed(unfinished(run, self._parts.clock.now_ms(), orjson.loads(new.body), "failed"), failure)
 
     async def _at_once(self, watch: Watch, out: Exchange, new: NewRun) -> None:
         """The object as it stands: queued, unless the request came before under its Idempotency-Key."""

@@ -14,7 +14,7 @@ from schemas.records import ArchiveRecord
 from schemas.responses import response_id
 from storage.memory import MemoryArchive, MemoryRequests
 from tests.ingress_support import PlayedRun, gateway, until
-from tests.responses_door import answer, ask, begun, body_of, call, delta, event, tell, whole
+from tests.responses_door import answer, ask, begun, body_of, call, delta, event, spoken, tell, whole
 
 BROKEN = Failure(code=Code.upstream_interrupted, message="broke off")
 
@@ -82,16 +82,19 @@ async def test_a_failure_before_the_first_byte_is_the_status(stream: bool) -> No
 
 async def test_a_failure_after_the_first_byte_is_the_last_event_with_the_whole_object() -> None:
     async def play(run: PlayedRun) -> None:
-        await run.put("data", begun(run) + delta(1, "a"), 2)
+        await run.put("data", begun(run) + spoken(1) + delta(3, "a"), 4)
         await run.fail(BROKEN)
 
     async with gateway(play) as up, up.client() as client:
         seen = [one async for one in await client.responses.create(model="tiny", input="x", stream=True)]
         last = seen[-1]
-        assert [one.sequence_number for one in seen] == [0, 1, 2]
+        assert [one.sequence_number for one in seen] == [0, 1, 2, 3, 4]
         assert last.type == "response.failed" and last.response.status == "failed"
-        assert last.response.error is not None and str(last.response.error.code) == "upstream_interrupted"
+        assert last.response.error is not None
+        assert (last.response.error.code, last.response.error.type) == ("server_error", "upstream_interrupted")
         assert last.response.id == response_id((await up.door.first()).run)
+        assert last.response.output_text == "a" and last.response.output[0].to_dict()["status"] == "incomplete"
+        assert (await client.responses.retrieve(last.response.id)).to_dict() == last.response.to_dict()
 
 
 async def test_an_idempotency_key_works_as_on_other_routes() -> None:
@@ -118,6 +121,9 @@ async def test_an_idempotency_key_works_as_on_other_routes() -> None:
         ({"background": 1}, "background"),
         ({"metadata": {"a": 1}}, "metadata"),
         ({"metadata": {str(n): "" for n in range(17)}}, "metadata"),
+        ({"metadata": {"n" * 65: ""}}, "metadata"),
+        ({"metadata": {"n": "x" * 513}}, "metadata"),
+        ({"service_tier": 1}, "service_tier"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
         ({"truncation": "some"}, "truncation"),
         ({"stream_options": {}}, "stream_options"),
@@ -198,13 +204,14 @@ async def test_cancel_ends_a_run_in_the_background_and_may_be_said_again() -> No
     async with gateway() as up, up.client() as client:
         queued = await client.responses.create(model="tiny", input="x", background=True)
         run = await up.door.first()
-        await run.put("data", begun(run) + delta(1, "a"), 2)
+        await run.put("data", begun(run) + spoken(1) + delta(3, "a"), 4)
         for _ in range(2):
             assert (await client.responses.cancel(queued.id)).status == "cancelled"
         assert run.cancelled == ["client"]
         assert (await client.responses.retrieve(queued.id)).status == "cancelled"
-        last = (await call(up, "GET", f"{queued.id}?stream=true&starting_after=1")).body
+        last = (await call(up, "GET", f"{queued.id}?stream=true&starting_after=3")).body
         assert last.startswith(b"event: response.failed\n") and b'"status":"cancelled"' in last
+        assert (await client.responses.retrieve(queued.id)).output_text == "a"
 
 
 async def test_only_what_runs_in_the_background_can_be_cancelled() -> None:

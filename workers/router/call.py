@@ -110,7 +110,7 @@ class Caller:
         relay = Relay(work.lease, stream, headers, self._pace, self._clock, work.answered)
         try:
             await relay.pump(response, interrupt)
-            last = stream.ending()
+            last = stream.ending(self._clock.now_ms())
         except (UpstreamFault, Stopped):
             response.close()
             work.first_at = work.first_at or relay.first_at
@@ -132,7 +132,7 @@ class Caller:
         accepted = work.lease.accepted
         body = await self._body(response, interrupt, self._settings.max_answer_bytes)
         work.answered()
-        found = _dialect_of(work).answer(question_of(work, work.body), body)
+        found = _dialect_of(work).answer(question_of(work, work.body), body, self._clock.now_ms())
         now = self._clock.monotonic()
         work.first_at = now
         work.note(called, now, OK, response.status)
