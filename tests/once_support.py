@@ -31,6 +31,11 @@ class Place:
     archive: MemoryArchive
     requests: MemoryRequests
 
+    def tight(self, **bounds: int) -> StreamDoor:
+        """A door that takes less in."""
+        scripts, runs = self.world.scripts, self.world.runs
+        return StreamDoor("tight", PARTITIONS, scripts, runs, seals("ingress"), CLOCK, CHANCE, Bounds(**bounds))
+
     def another_door(self, archive: MemoryArchive) -> StreamDoor:
         scripts, runs = self.world.scripts, self.world.runs
         return StreamDoor("two", PARTITIONS, scripts, runs, seals("ingress"), CLOCK, CHANCE, Bounds(), archive)

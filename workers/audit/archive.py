@@ -60,7 +60,10 @@ class Archive:
         if not frames or frames[-1].kind == DATA:
             await self._missing(opened)
             return None
-        return record(opened, frames, await self._held.body(opened.run))
+        made = record(opened, frames, await self._held.body(opened.run))
+        if made is None:  # nobody's: Redis need not have it longer than other runs
+            await self._held.let_go(opened.run)
+        return made
 
     async def _missing(self, opened: Opened) -> None:
         """Nothing to keep: deleted, perhaps after an earlier try had kept it, or lost."""
