@@ -79,7 +79,8 @@ def answer(question: Question, body: bytes, ended_ms: int = 0) -> Answered:
 class ResponseStream:
     """Implements providers.ports.EngineStream: one chunk becomes several events, or none."""
 
-    def __init__(self, question: Question) -> None:
+    def __init__(self, question: Question, telling: Telling | None = None) -> None:
+        """telling: of what went out already."""
         self.usage: Usage | None = None
         self.finish_reason = ""
         self.pieces = 0
@@ -87,7 +88,7 @@ class ResponseStream:
         self.told = 0
         self._counts = _NONE
         self._begun = False
-        self._telling = Telling(begun(question))
+        self._telling = telling or Telling(begun(question))
         self._calls: dict[int, _Pending] = {}
         self._newest = -1
 
@@ -122,10 +123,13 @@ class ResponseStream:
         if _present(chunk.error):
             raise error_of({"error": msgspec.json.decode(chunk.error)})
         if _present(chunk.usage):
-            self._counts, self.usage = chunk.usage, openai_openai.usage_of(chunk.usage) or self.usage
+            self._count(chunk.usage)
         for choice in chunk.choices or ():
             if choice.index == 0:
                 self._choice(choice)
+
+    def _count(self, counts: msgspec.Raw) -> None:
+        self._counts, self.usage = counts, openai_openai.usage_of(counts) or self.usage
 
     def _choice(self, choice: _Choice) -> None:
         self._begun = True

@@ -73,6 +73,18 @@ class Telling:
             self._tell("response.created", response=self._base)
             self._tell("response.in_progress", response=self._base)
 
+    def resume(self, events: int, item: Mapping[str, Any] | None, text: str) -> None:
+        """So many events went out, of one message at most, which has one part of text at most. Once, at the start."""
+        self._number = events
+        if item is None:
+            return
+        parts = len(item.get("content") or [])
+        opened = {**item, "content": []}
+        self._output.append(opened)
+        self._speech = _Open(opened, 0, [text] if text else [])
+        if parts:
+            self._kind, self._place = TEXT, {**self._speech.place, "content_index": 0}
+
     def say(self, kind: Kind, delta: str) -> None:
         """A piece of text, never an empty one."""
         if self._speech is None or self._kind is not kind:

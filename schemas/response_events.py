@@ -29,12 +29,13 @@ _LISTS = {"content_index": "content", "summary_index": "summary"}
 
 class Told:
     """Grows event by event. response: the object that they began with, None before it was told. deltas: events that
-    carried generated text."""
+    carried generated text. events: all of them. kinds: those that were told."""
 
     def __init__(self) -> None:
         self.response: dict[str, Any] | None = None
         self.deltas = 0
         self.events = 0
+        self.kinds: set[str] = set()
         self._items: dict[int, Item] = {}
 
     def hear(self, sent: bytes) -> None:
@@ -54,6 +55,7 @@ class Told:
 
     def _add(self, event: Mapping[str, Any]) -> None:
         kind = event["type"]
+        self.kinds.add(kind)
         self.deltas += kind.endswith(".delta")
         if kind == "response.created":
             self.response = event["response"]

@@ -145,7 +145,7 @@ class Router:
             if last is not None and work.lease.sequence:
                 if not await self._goes_on(work, interrupt):
                     return last
-                if await end_if_whole(work, self._clock.monotonic()):
+                if await end_if_whole(work, self._clock.monotonic(), self._clock.now_ms()):
                     return None
             place = await self._place(work, interrupt)
             if not isinstance(place, Place):
