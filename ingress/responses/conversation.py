@@ -8,7 +8,7 @@ from typing import Any
 from ingress.parts import Parts
 from ingress.reading import find
 from ingress.responses.asked import PREVIOUS
-from ingress.responses.shown import asked_in, ended, object_of
+from ingress.responses.shown import asked_in, ended, is_response, object_of
 from schemas.errors import Code, Failure, Refusal
 from schemas.records import KeyRecord
 from schemas.responses import run_of
@@ -22,7 +22,7 @@ async def earlier(parts: Parts, response: str, key: KeyRecord) -> list[Item]:
     """What was asked and answered up to and in that response. Refusal(previous_response_not_found) when it is not
     there, not the tenant's, not kept with its input, or has no answer."""
     found = await find(parts, run_of(response), key)
-    if found is None:
+    if found is None or not is_response(found):
         raise _not_found(f"Previous response with id '{response}' not found, or it is no longer kept.")
     asked = await asked_in(parts, found)
     if not asked.get("store"):

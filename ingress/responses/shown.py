@@ -27,16 +27,16 @@ _FRAME_S = 10.0  # the last frame of a run that has ended, or is about to
 async def response_of(parts: Parts, response: str, key: KeyRecord) -> Found:
     """The run behind a public id. Refusal(not_found) for what is no response of the key's tenant."""
     found = await find(parts, run_of(response), key)
-    if found is None or _route(found) != RESPONSES:
+    if found is None or not is_response(found):
         words = "There is no response with this id, or it is no longer kept."
         raise Refusal.of(Code.not_found, words, param="response_id")
     return found
 
 
-def _route(found: Found) -> str:
-    if isinstance(found, ArchiveRecord):
-        return found.route
-    return found.accepted.route if found.accepted else ""
+def is_response(found: Found) -> bool:
+    """Whether it came by this route: every run has a name that could be a response's."""
+    said = found if isinstance(found, ArchiveRecord) else found.accepted
+    return said is not None and said.route == RESPONSES
 
 
 def is_background(found: Found) -> bool:

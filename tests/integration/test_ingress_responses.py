@@ -13,7 +13,7 @@ from schemas.errors import Code, Failure
 from schemas.records import ArchiveRecord
 from schemas.responses import response_id
 from storage.memory import MemoryArchive, MemoryRequests
-from tests.ingress_support import PlayedRun, gateway, until
+from tests.ingress_support import PlayedRun, chat_body, completion, gateway, post, raw, until
 from tests.responses_door import answer, ask, begun, body_of, call, delta, event, spoken, tell, whole
 
 BROKEN = Failure(code=Code.upstream_interrupted, message="broke off")
@@ -261,6 +261,16 @@ async def test_a_turn_that_is_not_there_not_stored_unfinished_or_of_others_is_no
             assert (refused.status, refused.error["code"]) == (400, "previous_response_not_found")
             assert refused.error["param"] == "previous_response_id"
         assert (await ask(up, token=rival, previous_response_id=waiting)).error["code"] == "previous_response_not_found"
+
+
+async def test_a_chat_is_no_turn_to_go_on_from() -> None:
+    async with gateway() as up:
+        asking = asyncio.create_task(raw(up.port, post(up.token, chat_body(store=True))))
+        run = await up.door.first()
+        await run.answer(completion("x"))
+        await asking
+        refused = await ask(up, previous_response_id=response_id(run.run))
+        assert (refused.status, refused.error["code"]) == (400, "previous_response_not_found")
 
 
 async def test_turns_together_may_not_pass_the_limit_of_a_body() -> None:
