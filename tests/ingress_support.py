@@ -49,6 +49,7 @@ class PlayedRun:
     keeps_body: bool = True
     deaf: bool = False  # it is told to stop and goes on
     broken: Exception | None = None
+    waited: asyncio.Event = field(default_factory=asyncio.Event)  # for scripts that wait for their test
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     @property

@@ -35,8 +35,17 @@ def failed(begun: Response, failure: Failure) -> Response:
     return {**begun, "status": "failed", "error": error_object(failure)}
 
 
-def failed_event(number: int, response: Response) -> bytes:
-    """The last event of a stream whose run has no answer. Never an `error` event: clients raise it and lose the object.
-    number: its sequence_number."""
-    event = {"type": "response.failed", "sequence_number": number, "response": response}
-    return b"event: response.failed\ndata: " + orjson.dumps(event) + b"\n\n"
+def last_events(number: int, response: Response) -> list[bytes]:
+    """How a stream ends whose run has no answer: response.failed with the whole object. Never an `error` event: clients
+    raise it and lose the object. One that has told nothing begins first, for clients read no other beginning. number:
+    of events that went out."""
+    ended = ("response.failed", response)
+    if number:
+        return [_event(number, *ended)]
+    begun = {**response, "status": "in_progress", "error": None}
+    return [_event(0, "response.created", begun), _event(1, *ended)]
+
+
+def _event(number: int, kind: str, response: Response) -> bytes:
+    event = {"type": kind, "sequence_number": number, "response": response}
+    return b"event: %b\ndata: %b\n\n" % (kind.encode(), orjson.dumps(event))

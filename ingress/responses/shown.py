@@ -11,7 +11,7 @@ from ingress.parts import Parts
 from ingress.presence import sign_off
 from ingress.reading import Found, Look, find
 from ingress.replay import blocks_of, events_of
-from ingress.responses.resource import Response, failed, failed_event, standing, unfinished
+from ingress.responses.resource import Response, failed, last_events, standing, unfinished
 from schemas.errors import Code, Failure, HeadraceError, Refusal, Unavailable
 from schemas.frames import ERROR, Frame, decode_failure
 from schemas.ports import RunStatus
@@ -52,6 +52,11 @@ def created_ms(found: Found) -> int:
 
 def ended(found: Found) -> bool:
     return isinstance(found, ArchiveRecord) or found.state == "ended"
+
+
+def failed_at_once(found: Found) -> bool:
+    """Whether it ended with an error before anything was said. That is one event of the run and two of its reader."""
+    return isinstance(found, RunStatus) and ended(found) and found.sequence == 1
 
 
 async def asked_in(parts: Parts, found: Found) -> dict[str, Any]:
@@ -125,17 +130,20 @@ async def look_behind(parts: Parts, found: Found, after: int) -> Look:
 
     asked = await asked_in(parts, found)
 
-    async def failing(failure: Failure, number: int) -> bytes:
+    async def failing(failure: Failure, number: int) -> list[bytes]:
         try:
             response = await broken(parts, found, failure)
         except HeadraceError:  # the store is away: then without what was said
             response = failed(unfinished(found.run, created_ms(found), asked, "failed"), failure)
-        return failed_event(number, response)
+        return last_events(number, response)
 
     async def new(frame: Frame) -> Iterable[bytes]:
         if frame.kind == ERROR:
-            behind = frame.sequence > after
-            return [await failing(decode_failure(frame.payload), frame.sequence - 1)] if behind else []
+            told = await failing(decode_failure(frame.payload), frame.sequence - 1)
+            return [event for number, event in enumerate(told, frame.sequence) if number > after]
         return [block for number, block in blocks_of(frame) if number > after]
 
-    return Look(new, failing)
+    async def failure(failure: Failure, number: int) -> bytes:
+        return b"".join(await failing(failure, number))
+
+    return Look(new, failure)

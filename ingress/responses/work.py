@@ -19,7 +19,7 @@ from ingress.headers import disconnect_wish
 from ingress.reading import Found
 from ingress.responses.asked import PREVIOUS, asked_of, decide, fields_of
 from ingress.responses.conversation import earlier
-from ingress.responses.resource import Response, failed, failed_event, unfinished
+from ingress.responses.resource import Response, failed, last_events, unfinished
 from ingress.responses.shown import broken, created_ms, object_of
 from ingress.routes.work import Work
 from policy.api_keys import Credential
@@ -67,7 +67,7 @@ class ResponsesWork(Work):
 
     async def _answer(self, watch: Watch, out: Exchange, new: NewRun) -> None:
         async def last_words(failure: Failure) -> bytes:
-            return failed_event(out.events, await self._broken(watch.run, new, failure))
+            return b"".join(last_events(out.events, await self._broken(watch.run, new, failure)))
 
         out.last_words = last_words
         if new.accepted.background and not orjson.loads(new.body).get("stream"):

@@ -18,6 +18,7 @@ from ingress.responses.conversation import listed, page_of
 from ingress.responses.shown import (
     asked_in,
     ended,
+    failed_at_once,
     is_background,
     look_behind,
     object_of,
@@ -64,7 +65,8 @@ def _get(routes: APIRouter, parts: Parts, known: Any) -> None:
             words = "This response was not made as a stream: ask with 'stream' or 'background' next time."
             raise Refusal.of(Code.invalid_request, words, param="stream")
         after = 0 if starting_after is None else starting_after + 1
-        return await show(parts, found, after, await look_behind(parts, found, after))
+        begin = 0 if failed_at_once(found) else after
+        return await show(parts, found, begin, await look_behind(parts, found, after))
 
 
 def _cancel(routes: APIRouter, parts: Parts, known: Any) -> None:

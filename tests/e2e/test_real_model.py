@@ -75,7 +75,7 @@ def test_real_model_responds_in_turns_to_a_shape_and_in_the_background(real: Hou
     with real_client.responses.stream(model=engine.MODEL, input="Name a river.", max_output_tokens=16) as stream:
         numbers = [seen.sequence_number for seen in stream]
     assert numbers == list(range(len(numbers)))
-    schema = {"type": "object", "properties": {"river": {"type": "string"}}, "required": ["river"]}
+    schema: dict[str, object] = {"type": "object", "properties": {"river": {"type": "string"}}, "required": ["river"]}
     shaped = real_client.responses.create(
         model=engine.MODEL,
         input="Name a river as JSON.",

@@ -97,6 +97,25 @@ async def test_a_failure_after_the_first_byte_is_the_last_event_with_the_whole_o
         assert (await client.responses.retrieve(last.response.id)).to_dict() == last.response.to_dict()
 
 
+async def test_a_stream_that_fails_after_its_head_and_before_its_first_event_begins_all_the_same() -> None:
+    async def play(run: PlayedRun) -> None:
+        await until(lambda: run.watching == 1)
+        await run.waited.wait()
+        await run.fail(BROKEN)
+
+    async with gateway(play, commit_after=0.05) as up, up.client() as client:
+        stream = await client.responses.create(model="tiny", input="x", stream=True)  # its head is here
+        run = await up.door.first()
+        run.waited.set()
+        seen = [one async for one in stream]
+        assert [(one.type, one.sequence_number) for one in seen] == [("response.created", 0), ("response.failed", 1)]
+        again = client.responses.stream(response_id=response_id(run.run))
+        async with again as helped:
+            assert [one.type async for one in helped] == ["response.created", "response.failed"]
+        rest = await client.responses.retrieve(response_id(run.run), stream=True, starting_after=0)
+        assert [one.type async for one in rest] == ["response.failed"]
+
+
 async def test_an_idempotency_key_works_as_on_other_routes() -> None:
     async with gateway(answer) as up:
         await ask(up, "idempotency-key: once")

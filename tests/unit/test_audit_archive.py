@@ -15,8 +15,9 @@ from schemas.frames import DATA, END, StoredFrame, unpack
 from schemas.outcomes import Dead, Delivery, Done
 from schemas.records import ArchiveRecord
 from storage.memory import MemoryArchive, MemoryRequests
-from tests.audit_support import PUBLISHERS, STRANGER, TIMES, VERIFIER, End, accepted, run_id
+from tests.audit_support import PUBLISHERS, STRANGER, TIMES, VERIFIER, End, accepted, run_id, verdicts
 from workers.audit.archive import Archive
+from workers.audit.opening import AUTHORIZATION
 
 LAST = StoredFrame(epoch=1, sequence=2, kind=END, events=2, payload=b"sealed", headers=b"")
 
@@ -116,6 +117,13 @@ async def test_half_an_answer_is_not_kept(frames: list[StoredFrame]) -> None:
     shelf, kept = Shelf(found=frames), MemoryArchive(MemoryRequests())
     assert list(await room(shelf, kept).handle([delivery()])) == [Done()]
     assert await kept.find("acme", run_id(1), TIMES.ended) is None
+
+
+async def test_what_belongs_to_nobody_that_is_known_is_let_go_and_not_kept() -> None:
+    shelf, kept = Shelf(), MemoryArchive(MemoryRequests())
+    stranger = {AUTHORIZATION: replace(verdicts(run_id(1))[AUTHORIZATION], grant=None)}
+    assert list(await room(shelf, kept).handle([delivery(verdicts=stranger)])) == [Done()]
+    assert await kept.find("acme", run_id(1), TIMES.ended) is None and shelf.gone == [run_id(1)]
 
 
 async def test_a_forged_end_dies_and_a_forged_acceptance_keeps_nothing() -> None:

@@ -61,7 +61,7 @@ class Archive:
             await self._missing(opened)
             return None
         made = record(opened, frames, await self._held.body(opened.run))
-        if made is None:  # nobody's: Redis need not have it longer than other runs
+        if made is None and opened.accepted is not None:  # nobody's: Redis need not have it longer than other runs
             await self._held.let_go(opened.run)
         return made
 
