@@ -10,6 +10,7 @@ import msgspec
 
 from providers.openai_openai import usage_of
 from providers.ports import Question
+from schemas.events import Usage
 from schemas.responses import response_object
 
 _encoder = msgspec.json.Encoder()
@@ -59,7 +60,11 @@ def usage_object(counts: msgspec.Raw) -> dict[str, Any] | None:
         details = _thoughts.decode(counts).completion_tokens_details
     except msgspec.MsgspecError:
         details = None
-    thought = (details.reasoning_tokens if details else 0) or 0
+    return usage_shown(usage, (details.reasoning_tokens if details else 0) or 0)
+
+
+def usage_shown(usage: Usage, thought: int = 0) -> dict[str, Any]:
+    """thought: tokens of reasoning among those of the answer, as the engine says."""
     return {
         "input_tokens": usage.prompt_tokens,
         "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},

@@ -16,7 +16,7 @@ from providers.openai_continue import Told, whole_usage
 from providers.ports import Question
 from providers.responses_chunks import ResponseStream
 from providers.responses_events import Telling, event
-from providers.responses_object import dump
+from providers.responses_object import dump, usage_shown
 from schemas.errors import UNREADABLE, Failure
 from schemas.events import Usage
 from schemas.response_events import Told as ToldEvents
@@ -86,14 +86,7 @@ class ContinuedResponse(ResponseStream):
 def closing(told: Told, usage: Usage, ended_ms: int) -> tuple[bytes, int]:
     """The end of a response to which its bound leaves nothing more, and how many events that are."""
     telling = _resumed(told)
-    counts = {
-        "input_tokens": usage.prompt_tokens,
-        "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
-        "output_tokens": usage.completion_tokens,
-        "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-    }
-    telling.end(counts, "max_output_tokens", ended_ms)
+    telling.end(usage_shown(usage), "max_output_tokens", ended_ms)
     events = telling.told()
     return b"".join(events), len(events)
 

@@ -165,6 +165,16 @@ async def test_the_router_asks_each_endpoint_in_what_it_speaks() -> None:
     assert orjson.loads(unary.text)["model"] == "public"
 
 
+async def test_what_a_chat_has_no_words_for_is_asked_of_the_endpoint_that_speaks_responses() -> None:
+    chat = [endpoint(f"e{number}") for number in range(1, 6)]
+    able = endpoint("e6", speaks=("chat", "responses"))
+    stage = Stage([Head(), Piece(b"".join([*BEGIN, END]))], endpoints=[*chat, able])
+    lease = await stage.run(cleared_run(route=RESPONSES, tools=[{"type": "web_search"}]))
+    assert [one.url.rpartition("/v1")[2] for one in stage.transport.calls] == ["/responses"]
+    assert isinstance(lease.fact, RequestCompleted) and lease.fact.endpoint == "e6"
+    assert [one.outcome for one in lease.fact.attempts][-1] == "ok" and len(lease.fact.attempts) <= 2
+
+
 async def test_a_passed_response_that_breaks_off_is_failed_with_what_was_said() -> None:
     stage = Stage([Head(), Piece(b"".join(BEGIN)), Cut()], endpoints=[endpoint("e1", speaks=("responses",))])
     lease = await stage.run(cleared_run(route=RESPONSES))
