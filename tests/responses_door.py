@@ -21,7 +21,8 @@ def event(number: int, kind: str, **fields: Any) -> bytes:
 def whole(run: PlayedRun, text: str, status: str = "completed") -> dict[str, Any]:
     """The object of an answered run."""
     part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
-    message = {"type": "message", "id": "msg_1", "role": "assistant", "status": status, "content": [part]}
+    name = f"msg_{run.run.replace('-', '')}_0"
+    message = {"type": "message", "id": name, "role": "assistant", "status": status, "content": [part]}
     shown = response_object(run.run, 7_000, "tiny", orjson.loads(run.new.body))
     return {**shown, "status": status, "output": [message]}
 

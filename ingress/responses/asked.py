@@ -94,11 +94,19 @@ def decide(fields: Fields, *, allow_store: bool) -> Fields:
         for name in ("background", PREVIOUS, "store"):
             if fields.get(name):
                 raise _not_stored(name)
+        for number, item in enumerate(fields["input"]):
+            if is_reference(item):
+                raise _not_stored(f"input[{number}]")
     store, background = allow_store and fields.get("store") is not False, fields.get("background") is True
     if background and not store:
         raise invalid("background", "left out where 'store' is false: its answer must be kept until somebody asks")
     fields["store"], fields["background"] = store, background
     return fields
+
+
+def is_reference(item: Fields) -> bool:
+    """Whether it stands for an item of an earlier response."""
+    return item.get("type") == "item_reference"
 
 
 def asked_of(fields: Fields) -> Asked:
@@ -155,7 +163,7 @@ def _item(item: Any, name: str) -> None:
         case "function_call_output":
             _needs(item, name, "call_id", "output")
         case "item_reference":
-            raise invalid(name, "an item itself: items are kept with their response; name that in '" + PREVIOUS + "'")
+            _needs(item, name, "id")
 
 
 def _needs(item: Fields, name: str, *fields: str) -> None:

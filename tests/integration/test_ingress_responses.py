@@ -64,9 +64,9 @@ async def test_where_nothing_is_stored_an_omitted_store_is_false_and_wishes_are_
         assert (await ask(up, store=False, background=False)).status == 200
         assert not (await up.door.first()).new.accepted.keep_body
         wishes: list[dict[str, Any]] = [{"store": True}, {"background": True}, {"previous_response_id": "resp_1"}]
-        for wish in wishes:
+        for wish in [*wishes, {"input": [{"type": "item_reference", "id": "x"}]}]:
             refused = await ask(up, **wish)
-            assert refused.status == 400 and refused.error["param"] in wish
+            assert refused.status == 400 and str(refused.error["param"]).partition("[")[0] in wish
             assert "server.allow_store: true" in str(refused.error["message"])
 
 
@@ -132,7 +132,7 @@ async def test_an_idempotency_key_works_as_on_other_routes() -> None:
         ({"input": [{"role": "user"}]}, "input[0].content"),
         ({"input": [{"content": "x"}]}, "input[0].role"),
         ({"input": [{"type": "function_call_output", "output": "x"}]}, "input[0].call_id"),
-        ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0]"),
+        ({"input": [{"type": "item_reference"}]}, "input[0].id"),
         ({"model": 7}, "model"),
         ({"tools": {}}, "tools"),
         ({"text": "x"}, "text"),
@@ -280,6 +280,26 @@ async def test_a_turn_that_is_not_there_not_stored_unfinished_or_of_others_is_no
             assert (refused.status, refused.error["code"]) == (400, "previous_response_not_found")
             assert refused.error["param"] == "previous_response_id"
         assert (await ask(up, token=rival, previous_response_id=waiting)).error["code"] == "previous_response_not_found"
+
+
+async def test_an_item_that_is_referred_to_is_put_in_its_place() -> None:
+    async with gateway(answer) as up, up.client() as client:
+        first = await client.responses.create(model="tiny", input="one")
+        (asked,) = [item async for item in client.responses.input_items.list(first.id)]
+        said = f"msg_{first.id.removeprefix('resp_')}_0"
+        by_name: Any = [{"type": "item_reference", "id": name} for name in (asked.id, said)]
+        by_name += [{"role": "user", "content": "two"}]
+        await client.responses.create(model="tiny", input=by_name)
+        *_, last = up.door.runs.values()
+        body = orjson.loads(last.new.body)
+        assert [(item["role"], item.get("id")) for item in body["input"]] == [
+            *[("user", asked.id), ("assistant", said), ("user", None)]
+        ]
+        rival = await up.other_key(tenant="rival")
+        wrong = ((said, rival), ("msg_theirs", up.token), (f"{said}9", up.token))
+        for name, token in wrong:
+            refused = await ask(up, token=token, input=[{"type": "item_reference", "id": name}])
+            assert (refused.status, refused.error["param"]) == (404, "input[0].id"), name
 
 
 async def test_a_chat_is_no_turn_to_go_on_from() -> None:
