@@ -39,8 +39,8 @@ class ResponsesWork(Work):
     """The ASGI handler of the route."""
 
     async def _asked(self, raw: bytes, headers: Mapping[bytes, bytes]) -> Asked:
-        """Whoever names an earlier response or an item of one, or will not wait, is authenticated here: by what they may
-        see, and because a refusal after `queued` would be read late."""
+        """Whoever names an earlier response or an item of one, or will not wait, is authenticated here: by what they
+        may see, and because a refusal after `queued` would be read late."""
         fields = decide(fields_of(raw), allow_store=self._settings.allow_store)
         previous, refers = fields.get(PREVIOUS), any(map(is_reference, fields["input"]))
         if not (previous or refers or fields["background"]):
