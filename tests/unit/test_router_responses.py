@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from providers.fake import JSON, Cut, Hang, Head, Piece, Script
+from providers.fake import JSON, Cut, Delay, Hang, Head, Piece, Script
 from schemas.errors import Code, Failure, status_of
 from schemas.events import RequestCancelled, RequestCompleted, RequestFailed, Usage
 from schemas.frames import DATA, END, ERROR
@@ -28,6 +28,7 @@ from tests.router_support import (
 )
 from tests.unit.test_responses_passed import BEGIN
 from tests.unit.test_router_handler import Stage
+from workers.router.settings import RouterSettings
 
 GOOD: Script = [Head(), Piece(GOOD_STREAM)]
 FIRST = sse(chunk("he"))
@@ -218,6 +219,16 @@ async def test_a_response_whose_beginning_is_lost_ends_with_an_error_as_other_an
     lease.sequence = 4
     await Stage(GOOD).run(lease)
     assert lease.sent[-1].kind == ERROR and lease.failure.code == Code.upstream_interrupted
+
+
+@pytest.mark.parametrize("background", [True, False])
+async def test_only_its_own_deadline_bounds_a_call_in_the_background(background: bool) -> None:
+    brief = RouterSettings(total_timeout_s=0.05)
+    lease = asked()
+    lease.accepted = replace(lease.accepted, background=background)
+    # the engine's time is over before its last words, and there is no other limit near
+    await Stage([Head(), Piece(FIRST), Delay(0.1), Piece(GOOD_STREAM)], settings=brief).run(lease)
+    assert isinstance(lease.fact, RequestCompleted if background else RequestFailed)
 
 
 async def test_a_cancelled_response_closes_the_engine_and_bills_what_was_said() -> None:

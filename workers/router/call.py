@@ -80,18 +80,20 @@ class Caller:
             endpoint.url.rstrip("/") + _dialect_of(work).path(question_of(work)),
             headers,
             _asked(work, endpoint),
-            self._timeouts(endpoint.pool, work.deadline - self._clock.monotonic()),
+            self._timeouts(work, endpoint.pool),
             private=endpoint.private,
         )
 
-    def _timeouts(self, pool: str, left: float) -> Timeouts:
-        """The settings' limits, inside what is left of the run's time."""
+    def _timeouts(self, work: Work, pool: str) -> Timeouts:
+        """The settings' limits, inside what is left of the run's time; in the background that alone bounds the whole."""
+        left = work.deadline - self._clock.monotonic()
+        most = left if work.lease.accepted.background else min(self._settings.total_timeout_s, left)
         first_byte = self._settings.first_byte_timeouts_s.get(pool, self._settings.first_byte_timeout_s)
         return Timeouts(
             connect_s=self._settings.connect_timeout_s,
             first_byte_s=first_byte,
             idle_s=self._settings.idle_timeout_s,
-            total_s=max(min(self._settings.total_timeout_s, left), 0.001),
+            total_s=max(most, 0.001),
         )
 
     def _reveal(self, endpoint: EndpointRecord) -> str:
