@@ -85,7 +85,7 @@ class Caller:
         )
 
     def _timeouts(self, work: Work, pool: str) -> Timeouts:
-        """The settings' limits, inside what is left of the run's time: the only bound of the whole in the background."""
+        """The settings' limits, inside what is left of the run's time; in the background there is only that."""
         left = work.deadline - self._clock.monotonic()
         most = left if work.lease.accepted.background else min(self._settings.total_timeout_s, left)
         first_byte = self._settings.first_byte_timeouts_s.get(pool, self._settings.first_byte_timeout_s)
