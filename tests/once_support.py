@@ -74,7 +74,7 @@ class Place:
 
     async def keep(self, watch: Watch, once: Once = OURS) -> None:
         """What group `archive` does of it."""
-        keeping = Keeping(self.world.runs, self.world.scripts)
+        keeping = Keeping(self.world.runs, self.world.scripts, seals("audit"))
         frames, mark, now = pack(await keeping.frames(watch.run)), once.marks[0], CLOCK.now_ms()
         kept = ArchiveRecord(
             run=watch.run,

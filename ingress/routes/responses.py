@@ -108,7 +108,7 @@ def _input_items(routes: APIRouter, parts: Parts, known: Any) -> None:
         """The items of the input, those of the turns before it too, while the input is kept."""
         found = await response_of(parts, response_id, key)
         asked = await asked_in(parts, found)
-        if not asked:
+        if "input" not in asked:
             words = "The input of this response is not kept."
             raise Refusal.of(Code.not_found, words, param="response_id")
         return _json(page_of(listed(found.run, asked["input"]), limit, order == "desc", after))

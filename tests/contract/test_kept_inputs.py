@@ -14,6 +14,7 @@ from schemas.errors import Refusal
 from schemas.events import RequestCancelled, RequestCompleted, RequestFailed, Usage
 from schemas.frames import ERROR, encode_failure
 from schemas.ports import NewRun, Watch
+from tests.engine_support import seals
 from tests.once_support import BROKEN, DAY_MS, Place, make_place
 from tests.run_support import CLOCK, Hands, World, answer, until
 
@@ -32,10 +33,12 @@ async def test_the_input_is_there_while_it_runs_and_after_its_end_until_it_is_ke
     watch = await asked(place)
     assert await place.door.body(watch.run) == b"{}"
     await place.complete(watch)
-    hands, keeping = Hands(place.world, watch.run), Keeping(place.world.runs, place.world.scripts)
+    hands, keeping = Hands(place.world, watch.run), Keeping(place.world.runs, place.world.scripts, seals("audit"))
     assert await place.world.body(watch.run) is None and await place.world.kept_bytes(hands.p) == 0
     assert await place.door.body(watch.run) == b"{}"
     assert await keeping.body(watch.run) == await place.world.runs.kept_body(watch.run)
+    rewritten = await keeping.body(watch.run, lambda body: body + b" as the guards left it")
+    assert seals("audit").open_body(watch.run, rewritten) == b"{} as the guards left it"
     assert await keeping.let_go(watch.run)
     assert await place.door.body(watch.run) is None and await keeping.body(watch.run) == b""
 
@@ -93,7 +96,7 @@ async def test_inputs_that_lie_aside_leave_no_room_for_more_of_them_until_they_a
         await tight.accept(more(hands.p, keep_body=True))
     assert caught.value.failure.code == "overloaded" and caught.value.failure.retry_after_ms
     assert (await tight.accept(more(hands.p))).run  # it puts nothing aside
-    assert await Keeping(place.world.runs, place.world.scripts).let_go(first.run)
+    assert await Keeping(place.world.runs, place.world.scripts, seals("audit")).let_go(first.run)
     assert await place.door.forget(second.run)
     for p in (hands.p, other.p):
         assert await place.world.aside_bytes(p) == 0
@@ -153,7 +156,7 @@ async def test_a_deleted_answer_is_kept_by_nobody(place: Place) -> None:
     watch = await asked(place)
     assert not await place.door.forget(watch.run)
     await place.complete(watch)
-    keeping = Keeping(place.world.runs, place.world.scripts)
+    keeping = Keeping(place.world.runs, place.world.scripts, seals("audit"))
     assert await place.door.forget(watch.run) and await place.door.forget(watch.run)
     assert await keeping.frames(watch.run) == [] and await keeping.body(watch.run) == b""
     assert not await keeping.let_go(watch.run)
