@@ -7,7 +7,7 @@ status to choose or only one error event left to send.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 from zlib import crc32
 
@@ -54,7 +54,7 @@ class Exchange:
         self.wire = wire
         self.accepted = self.begun = self.sending = self.replayed = False
         self.sends = self.events = 0
-        self.last_words: Callable[[Failure], bytes] = error_event
+        self.last_words: Callable[[Failure], Awaitable[bytes]] = _plain
         self.status = 0
         self.code = ""
         self._send, self._clock = send, clock
@@ -105,7 +105,7 @@ class Exchange:
         """The error, as a status while there is a choice, else as the last event, without [DONE]."""
         self.code = failure.code
         if self.begun:
-            await self.piece(self.last_words(failure), last=True)
+            await self.piece(await self.last_words(failure), last=True)
             return
         extra = [*frame_headers(headers or {}), *retry_headers(failure, spread_of(self.run))]
         if failure.code in _UNREAD:
@@ -126,6 +126,10 @@ class Exchange:
         self.sending = False
         self.sends += 1
         self._sent = self._clock.monotonic()
+
+
+async def _plain(failure: Failure) -> bytes:
+    return error_event(failure)
 
 
 def spread_of(run: str) -> float:

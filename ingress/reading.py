@@ -36,8 +36,8 @@ class Look:
     """How events go out. frame: those of a frame that the reader has not. failure: one that is no frame's, told after
     so many events; an error after the first byte is an event."""
 
-    frame: Callable[[Frame], Iterable[bytes]]
-    failure: Callable[[Failure, int], bytes]
+    frame: Callable[[Frame], Awaitable[Iterable[bytes]]]
+    failure: Callable[[Failure, int], Awaitable[bytes]]
 
 
 def caller_of(parts: Parts) -> Callable[[Request], Awaitable[KeyRecord]]:
@@ -115,12 +115,12 @@ async def events_behind(
             if frame is None:
                 continue
             after = max(after, frame.sequence)
-            for event in look.frame(frame):
+            for event in await look.frame(frame):
                 yield event
             if frame.terminal:
                 return
     except HeadraceError as error:
-        yield look.failure(failure_of(error), after)
+        yield await look.failure(failure_of(error), after)
         await sign_off(watch)
     except GeneratorExit:  # a reader that took nothing was cut; when this process goes, the run is left to be read
         if not health.draining:

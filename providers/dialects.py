@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from providers import openai_openai, responses_chunks, responses_openai, responses_responses
+from providers.openai_continue import Continued, Told
 from providers.ports import Answered, Dialect, EngineStream, Question
+from providers.responses_sent import ContinuedResponse
 from schemas.records import SPEAKS_RESPONSES
 from schemas.routes import EMBEDDINGS, RESPONSES
 
@@ -23,7 +25,7 @@ class OpenAi:
         """See Dialect."""
         return openai_openai.request(question.body, upstream_model, question.stream)
 
-    def answer(self, question: Question, body: bytes) -> Answered:
+    def answer(self, question: Question, body: bytes, ended_ms: int = 0) -> Answered:
         """See Dialect."""
         return openai_openai.answer(body, question.model, "data" if question.route == EMBEDDINGS else "choices")
 
@@ -44,9 +46,9 @@ class ResponsesOverChat:
         """See Dialect."""
         return responses_openai.request(question, upstream_model)
 
-    def answer(self, question: Question, body: bytes) -> Answered:
+    def answer(self, question: Question, body: bytes, ended_ms: int = 0) -> Answered:
         """See Dialect."""
-        return responses_chunks.answer(question, body)
+        return responses_chunks.answer(question, body, ended_ms)
 
     def stream(self, question: Question) -> EngineStream:
         """See Dialect."""
@@ -65,13 +67,25 @@ class ResponsesPassed:
         """See Dialect."""
         return responses_responses.request(question, upstream_model)
 
-    def answer(self, question: Question, body: bytes) -> Answered:
+    def answer(self, question: Question, body: bytes, ended_ms: int = 0) -> Answered:
         """See Dialect."""
-        return responses_responses.answer(question, body)
+        return responses_responses.answer(question, body, ended_ms)
 
     def stream(self, question: Question) -> EngineStream:
         """See Dialect."""
         return responses_responses.PassedStream(question)
+
+
+def continued_stream(question: Question, told: Told) -> EngineStream:
+    """For the rest of an answer, which a chat engine tells. See openai_continue."""
+    if question.route == RESPONSES:
+        return ContinuedResponse(question, told)
+    return Continued(question.model, question.show_usage, told)
+
+
+def chat_of(question: Question) -> bytes:
+    """The request that its rest would be asked with. Untranslatable."""
+    return responses_openai.request(question, "") if question.route == RESPONSES else question.body
 
 
 _OPENAI, _OVER_CHAT, _PASSED = OpenAi(), ResponsesOverChat(), ResponsesPassed()

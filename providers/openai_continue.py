@@ -23,6 +23,7 @@ from providers.openai_openai import DONE, GENERATED, ChatStream, usage_of
 from providers.sse import event_bytes
 from schemas.events import Usage
 from schemas.records import CONTINUE_FINAL_MESSAGE
+from schemas.response_events import Told as ToldEvents
 
 #: What every event of one answer repeats.
 _HEAD = ("id", "object", "created", "model", "system_fingerprint")
@@ -34,7 +35,7 @@ _BOUNDS = ("max_tokens", "max_completion_tokens", "n_predict")
 class Told:
     """What the client has of an answer. head: what its events repeat. pieces: events that carried what was generated,
     each at least one token. finish_reason: "" = it was not finished. counted: the usage event went out, with `usage`.
-    odd: why it is no plain text."""
+    odd: why it is no plain text. events: of a response, what they told."""
 
     head: Mapping[str, Any] = field(default_factory=dict)
     text: str = ""
@@ -43,6 +44,7 @@ class Told:
     counted: bool = False
     usage: Usage | None = None
     odd: str = ""
+    events: ToldEvents | None = None
 
 
 def read(sent: bytes) -> Told:

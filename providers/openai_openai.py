@@ -212,7 +212,7 @@ class ChatStream:
             self._form = _form_of(data, told, found.choices[0]) or self._form
         return told
 
-    def ending(self) -> bytes:
+    def ending(self, ended_ms: int = 0) -> bytes:
         """The last bytes. Broken when the engine neither said [DONE] nor finished every choice it began;
         BadResponse when it said [DONE] and nothing else."""
         if not self._seen:

@@ -128,9 +128,9 @@ class EngineStream(Protocol):
         BadResponse when it cannot be understood, EngineError when it is an error."""
         ...
 
-    def ending(self) -> bytes:
-        """The last events. Broken when the engine's stream ended before its answer was complete, BadResponse when it
-        carried none."""
+    def ending(self, ended_ms: int = 0) -> bytes:
+        """The last events. ended_ms: now, ms since the epoch, for an answer that says so. Broken when the engine's
+        stream ended before its answer was complete, BadResponse when it carried none."""
         ...
 
 
@@ -145,8 +145,8 @@ class Dialect(Protocol):
         """The engine's request. upstream_model: what it calls the model, "" = the public name. Untranslatable."""
         ...
 
-    def answer(self, question: Question, body: bytes) -> Answered:
-        """A unary answer for the client. BadResponse, EngineError."""
+    def answer(self, question: Question, body: bytes, ended_ms: int = 0) -> Answered:
+        """A unary answer for the client. ended_ms: as in `EngineStream.ending`. BadResponse, EngineError."""
         ...
 
     def stream(self, question: Question) -> EngineStream:

@@ -66,11 +66,11 @@ class _Chunk(msgspec.Struct):
 _chunks = msgspec.json.Decoder(_Chunk)
 
 
-def answer(question: Question, body: bytes) -> Answered:
+def answer(question: Question, body: bytes, ended_ms: int = 0) -> Answered:
     """A unary answer for the client. BadResponse, EngineError."""
     found = openai_openai.answer(body, question.model)
     stream = ResponseStream(question)
-    response = stream.whole(body)
+    response = stream.whole(body, ended_ms)
     return Answered(
         body=dump(response), usage=found.usage, finish_reason=stream.finish_reason, text_bytes=found.text_bytes
     )
@@ -79,7 +79,8 @@ def answer(question: Question, body: bytes) -> Answered:
 class ResponseStream:
     """Implements providers.ports.EngineStream: one chunk becomes several events, or none."""
 
-    def __init__(self, question: Question) -> None:
+    def __init__(self, question: Question, telling: Telling | None = None) -> None:
+        """telling: of what went out already."""
         self.usage: Usage | None = None
         self.finish_reason = ""
         self.pieces = 0
@@ -87,7 +88,7 @@ class ResponseStream:
         self.told = 0
         self._counts = _NONE
         self._begun = False
-        self._telling = Telling(begun(question))
+        self._telling = telling or Telling(begun(question))
         self._calls: dict[int, _Pending] = {}
         self._newest = -1
 
@@ -101,31 +102,34 @@ class ResponseStream:
         self._take(data)
         return self._out() or None
 
-    def ending(self) -> bytes:
+    def ending(self, ended_ms: int = 0) -> bytes:
         """See EngineStream."""
         if not self._begun:
             raise BadResponse("the engine's stream carried no answer")
         if not self.done and not self.finish_reason:
             raise Broken("the engine's stream ended before the answer was complete")
-        self._end()
+        self._end(ended_ms)
         return self._out()
 
-    def whole(self, body: bytes) -> dict[str, Any]:
+    def whole(self, body: bytes, ended_ms: int = 0) -> dict[str, Any]:
         """The response that a unary answer is."""
         self._take(body)
         if not self._begun:
             raise BadResponse("the engine's answer has no choices")
-        return self._end()
+        return self._end(ended_ms)
 
     def _take(self, data: bytes) -> None:
         chunk = _decoded(data)
         if _present(chunk.error):
             raise error_of({"error": msgspec.json.decode(chunk.error)})
         if _present(chunk.usage):
-            self._counts, self.usage = chunk.usage, openai_openai.usage_of(chunk.usage) or self.usage
+            self._count(chunk.usage)
         for choice in chunk.choices or ():
             if choice.index == 0:
                 self._choice(choice)
+
+    def _count(self, counts: msgspec.Raw) -> None:
+        self._counts, self.usage = counts, openai_openai.usage_of(counts) or self.usage
 
     def _choice(self, choice: _Choice) -> None:
         self._begun = True
@@ -165,10 +169,10 @@ class ResponseStream:
             self._telling.argue(pending.key, pending.arguments)
             pending.arguments = ""
 
-    def _end(self) -> dict[str, Any]:
+    def _end(self, ended_ms: int) -> dict[str, Any]:
         if not all(call.named for call in self._calls.values()):
             raise BadResponse("the engine called a function without a name")
-        return self._telling.end(usage_object(self._counts), _INCOMPLETE.get(self.finish_reason, ""))
+        return self._telling.end(usage_object(self._counts), _INCOMPLETE.get(self.finish_reason, ""), ended_ms)
 
     def _out(self) -> bytes:
         events = self._telling.told()

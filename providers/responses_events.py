@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from providers.responses_object import dump
+from providers.responses_object import completed_at, dump
 
 
 class Kind(NamedTuple):
@@ -73,6 +73,18 @@ class Telling:
             self._tell("response.created", response=self._base)
             self._tell("response.in_progress", response=self._base)
 
+    def resume(self, events: int, item: Mapping[str, Any] | None, text: str) -> None:
+        """So many events went out, of one message at most, which has one part of text at most. Once, at the start."""
+        self._number = events
+        if item is None:
+            return
+        parts = len(item.get("content") or [])
+        opened = {**item, "content": []}
+        self._output.append(opened)
+        self._speech = _Open(opened, 0, [text] if text else [])
+        if parts:
+            self._kind, self._place = TEXT, {**self._speech.place, "content_index": 0}
+
     def say(self, kind: Kind, delta: str) -> None:
         """A piece of text, never an empty one."""
         if self._speech is None or self._kind is not kind:
@@ -91,8 +103,8 @@ class Telling:
         self._calls[key].pieces.append(delta)
         self._tell("response.function_call_arguments.delta", **self._calls[key].place, delta=delta)
 
-    def end(self, usage: Mapping[str, Any] | None, reason: str = "") -> dict[str, Any]:
-        """Nothing more is said; the whole response. reason: why it is incomplete, "" = it is not."""
+    def end(self, usage: Mapping[str, Any] | None, reason: str = "", ended_ms: int = 0) -> dict[str, Any]:
+        """Nothing more is said; the whole response. reason: why it is incomplete, "" = it is not. ended_ms: now."""
         self.begin()
         if not self._output:
             self._speech = self._open_part(TEXT)
@@ -102,6 +114,7 @@ class Telling:
             self._close_call(call, status if call.at == last else "completed")
         details = {"reason": reason} if reason else None
         outcome = {"status": status, "incomplete_details": details, "output": self._output, "usage": usage}
+        outcome |= completed_at(self._base, status, ended_ms)
         self._tell(f"response.{status}", response={**self._base, **outcome})
         return {**self._base, **outcome}
 

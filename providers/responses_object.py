@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from providers.openai_openai import usage_of
 from providers.ports import Question
+from schemas.events import Usage
 from schemas.responses import response_object
 
 _encoder = msgspec.json.Encoder()
@@ -33,6 +35,11 @@ def begun(question: Question) -> dict[str, Any]:
     return response_object(question.run, question.accepted_ms, question.model, load(question.body))
 
 
+def completed_at(begun: Mapping[str, Any], status: Any, ended_ms: int) -> dict[str, Any]:
+    """When the response was complete, for its object; never before its beginning, which another clock has told."""
+    return {"completed_at": max(ended_ms // 1000, begun["created_at"]) if status == "completed" and ended_ms else None}
+
+
 class _Thoughts(msgspec.Struct):
     reasoning_tokens: int | None = None
 
@@ -53,7 +60,11 @@ def usage_object(counts: msgspec.Raw) -> dict[str, Any] | None:
         details = _thoughts.decode(counts).completion_tokens_details
     except msgspec.MsgspecError:
         details = None
-    thought = (details.reasoning_tokens if details else 0) or 0
+    return usage_shown(usage, (details.reasoning_tokens if details else 0) or 0)
+
+
+def usage_shown(usage: Usage, thought: int = 0) -> dict[str, Any]:
+    """thought: tokens of reasoning among those of the answer, as the engine says."""
     return {
         "input_tokens": usage.prompt_tokens,
         "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},

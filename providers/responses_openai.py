@@ -26,8 +26,23 @@ _SAID = frozenset((
     "max_output_tokens", "max_tool_calls", "include", "truncation", "previous_response_id", "store", "background",
     "stream", "stream_options",
 ))  # fmt: skip
-#: What only OpenAI's own service has: its stores of conversations and prompts, its compaction.
-_HOSTED = ("conversation", "prompt", "context_management")
+#: What no chat engine does -> what to do instead.
+NOT_DONE: Mapping[str, str] = {
+    "conversation": "name the turn before in 'previous_response_id'",
+    "prompt": "send 'instructions' and 'input'",
+    "context_management": "leave it out, and send fewer items when the context is full",
+    "moderation": "leave it out: the guardrails of this gateway judge, and /v1/moderations says what they find",
+    "access_programs": "leave it out",
+    "image": "leave it out",
+}
+_THOUGHTS = "leave it out: thoughts are told in full where the engine tells any"
+#: A field, one inside it, values by which it asks for what no chat engine does -> what to do instead.
+_NOT_SO: Mapping[tuple[str, str], tuple[tuple[Any, ...], str]] = {
+    ("truncation", ""): (("auto",), NOT_DONE["context_management"]),
+    ("prompt_cache_options", "prewarm"): ((True,), "leave it out"),
+    ("reasoning", "summary"): (("concise", "detailed"), _THOUGHTS),
+    ("reasoning", "generate_summary"): (("concise", "detailed"), _THOUGHTS),
+}
 #: Fields of a chat completion that would contradict the request -> what says the same here.
 _MOVED: Mapping[str, str] = {
     "messages": "'input'",
@@ -41,17 +56,23 @@ _MOVED: Mapping[str, str] = {
     "logprobs": "/v1/chat/completions",
     "top_logprobs": "/v1/chat/completions",
 }
+#: What may be asked to be included: it is there anyhow, or comes of tools and thoughts that a chat engine has not.
+_INCLUDABLE = frozenset((
+    "message.input_image.image_url", "reasoning.encrypted_content", "code_interpreter_call.outputs",
+    "computer_call_output.output.image_url", "file_search_call.results", "web_search_call.action.sources",
+    "web_search_call.results",
+))  # fmt: skip
 _LOGPROBS = "message.output_text.logprobs"
 
 
 def request(question: Question, upstream_model: str) -> bytes:
     """The engine's request. Untranslatable where a chat completion has no words for what is asked."""
     body = load(question.body)
-    _refuse_hosted(body)
+    _refuse(body)
     asked = {
         "model": upstream_model or question.model,
         "messages": messages_of(body.get("instructions"), body.get("input")),
-        **{name: value for name, value in body.items() if name not in _SAID},
+        **{name: value for name, value in body.items() if name not in _SAID and name not in _MOVED},
         **_tools(body),
         **_format(body),
     }
@@ -62,16 +83,29 @@ def request(question: Question, upstream_model: str) -> bytes:
     return dump(asked)
 
 
-def _refuse_hosted(body: Mapping[str, Any]) -> None:
-    for name in _HOSTED:
+def _refuse(body: Mapping[str, Any]) -> None:
+    """What would be passed over in silence, or contradict the rest."""
+    for name, instead in NOT_DONE.items():
         if body.get(name) is not None:
-            raise Untranslatable(name, f"The engine of this model does not offer '{name}'. Leave it out.")
+            raise Untranslatable(name, f"The engine of this model does not offer '{name}': {instead}.")
+    for (name, field), (values, instead) in _NOT_SO.items():
+        value = _inside(body, name, field) if field else body.get(name)
+        if value in values:
+            where = f"{name}.{field}" if field else name
+            raise Untranslatable(where, f"The engine of this model cannot do '{where}: {value}': {instead}.")
     for name, instead in _MOVED.items():
         if body.get(name):
             raise Untranslatable(name, f"'{name}' does not belong to this route: use {instead}.")
-    include = body.get("include")
-    if isinstance(include, list) and _LOGPROBS in include:
+    _refuse_included(body.get("include") or [])
+
+
+def _refuse_included(names: Any) -> None:
+    if not isinstance(names, list):
+        raise Untranslatable("include", "Invalid value for 'include': it must be a list.")
+    if _LOGPROBS in names:
         raise Untranslatable("include", "Log probabilities are not offered on this route: use /v1/chat/completions.")
+    if not all(isinstance(name, str) and name in _INCLUDABLE for name in names):
+        raise Untranslatable("include", "The engine of this model has nothing of that name to include.")
 
 
 def _tools(body: Mapping[str, Any]) -> dict[str, Any]:

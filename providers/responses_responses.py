@@ -15,7 +15,7 @@ from providers.openai_errors import error_of
 from providers.openai_openai import usage_of
 from providers.ports import Answered, Question
 from providers.responses_events import event
-from providers.responses_object import begun, dump, load
+from providers.responses_object import begun, completed_at, dump, load
 from schemas.errors import UNREADABLE
 from schemas.events import Usage
 
@@ -42,15 +42,16 @@ def _empty_thoughts(item: Any) -> bool:
     return thoughts and not item.get("encrypted_content") and not item.get("content")
 
 
-def answer(question: Question, body: bytes) -> Answered:
+def answer(question: Question, body: bytes, ended_ms: int = 0) -> Answered:
     """A unary answer for the client. BadResponse, EngineError."""
     found = _decoded(body)
     if found.get("error"):
         raise error_of(found)
     if not isinstance(found.get("output"), list):
         raise BadResponse("the engine's answer has no output")
+    ours = _ours(question)
     return Answered(
-        body=dump({**found, **_ours(question)}),
+        body=dump({**found, **ours, **completed_at(ours, found.get("status"), ended_ms)}),
         usage=_usage(found),
         finish_reason=_finish_reason(found),
         text_bytes=len(dump(found["output"])),
@@ -68,7 +69,7 @@ class PassedStream:
         self.told = 0
         self._ours = _ours(question)
         self._number = 0
-        self._last = b""
+        self._kind, self._last = "", dict[str, Any]()
 
     def take(self, data: bytes) -> bytes | None:
         """See EngineStream. Nothing counts after the event that ends the response."""
@@ -84,29 +85,35 @@ class PassedStream:
             raise error_of(found.get("response"))
         if isinstance(found.get("response"), dict):
             found["response"] = {**found["response"], **self._ours}
+        if kind in ("response.completed", "response.incomplete"):
+            self._end(kind, found)
+            return None
         self.pieces += kind.endswith(".delta")
-        out = event(kind, self._number, {name: value for name, value in found.items() if name not in _NUMBERED})
-        self._number += 1
-        if kind not in ("response.completed", "response.incomplete"):
-            self.told = 1
-            return out
-        self._end(found.get("response"), out)
-        return None
+        self.told = 1
+        return self._event(kind, found)
 
-    def ending(self) -> bytes:
+    def ending(self, ended_ms: int = 0) -> bytes:
         """See EngineStream."""
         if not self._number:
             raise BadResponse("the engine's stream carried no answer")
         if not self.done:
             raise Broken("the engine's stream ended before the answer was complete")
-        self.told = 1
-        return self._last
+        self.told, response = 1, self._last["response"]
+        ended = completed_at(response, response.get("status"), ended_ms)
+        return self._event(self._kind, {**self._last, "response": {**response, **ended}})
 
-    def _end(self, response: Any, out: bytes) -> None:
+    def _end(self, kind: str, found: dict[str, Any]) -> None:
+        response = found.get("response")
         if not isinstance(response, dict):
             raise BadResponse("the engine's last event has no response")
         self.usage, self.finish_reason = _usage(response), _finish_reason(response)
-        self.done, self._last = True, out
+        self.done, self._kind, self._last = True, kind, found
+
+    def _event(self, kind: str, found: dict[str, Any]) -> bytes:
+        """An event of the engine under our number."""
+        out = event(kind, self._number, {name: value for name, value in found.items() if name not in _NUMBERED})
+        self._number += 1
+        return out
 
 
 _NUMBERED = ("type", "sequence_number")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from runtime.backlog import Backlog
 from runtime.disk import Strict, no_promise
 from runtime.leaving import cancel_run
 from runtime.names import prefix, prefix_of
-from runtime.repeats import Repeats, replay
+from runtime.repeats import Archived, Repeats, replay
 from runtime.runs import Runs
 from runtime.scripts import Scripts
 from runtime.seals import Seals
@@ -27,6 +27,7 @@ from runtime.watch import Hub, StreamWatch
 from schemas import envelope as wire
 from schemas.errors import Code, DecodeError, HeadraceError, Refusal, Unavailable, UnknownVersion
 from schemas.events import RequestAccepted
+from schemas.frames import ERROR
 from schemas.ports import Archive, NewRun, Redis, RunStatus, Watch
 from schemas.records import ArchiveRecord
 
@@ -37,6 +38,7 @@ _LATE = (
     "So many requests wait for this model that a new one would be answered in about {} s, too late for its deadline of "
     "{} s."
 )
+_PAGE = 256  # frames of one read
 _AWAY = (0.2, 1.0)  # seconds, jittered, between two tries of a farewell while Redis is away
 
 
@@ -215,6 +217,17 @@ class StreamDoor:
             return self._seals.open_body(run.run, run.body) if run.body else None
         sealed = await self._runs.checking_body(run) or await self._runs.kept_body(run)
         return self._seals.open_body(run, sealed) if sealed else None
+
+    async def told(self, run: str | ArchiveRecord) -> AsyncIterator[bytes]:
+        """See schemas.ports.Door.told."""
+        runs: Runs = Archived(run) if isinstance(run, ArchiveRecord) else self._runs
+        name = run.run if isinstance(run, ArchiveRecord) else run
+        epoch = sequence = 0
+        while page := await runs.frames(name, epoch, sequence, _PAGE):
+            for one in page:
+                if one.kind != ERROR:
+                    yield self._seals.open_stored(name, one).payload
+            epoch, sequence = page[-1].epoch, page[-1].sequence
 
     async def forget(self, run: str) -> bool:
         """See schemas.ports.Door.forget."""

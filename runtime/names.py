@@ -3,6 +3,8 @@
     {p}:requests               stream   accepted runs; trimmed up to what all groups acknowledged
     {p}:body:<run>             string   the sealed body; deleted at the run's end
     {p}:kept:<run>             string   the sealed body of an ended run, until the archive has it with the answer
+    {p}:keeping                zset     `<run> <bytes>` of each of these -> when it expires (server clock)
+    {p}:keeping:bytes          string   sum of their bytes; counts against acceptance of more of them
     {p}:run:<run>              hash     the run's state (fields: runtime/lua/lib.lua); no expiry while it lives
     {p}:live                   zset     run -> deadline in ms of the server's clock; every run that has not ended
     {p}:left                   zset     run that nobody watches -> when its policy ends it; goes with the run

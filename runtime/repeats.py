@@ -180,7 +180,7 @@ def _reused() -> Refusal:
     return Refusal.of(Code.idempotency_key_reused, _REUSED, param="idempotency-key")
 
 
-class _Archived:
+class Archived:
     """The frames of one archived run. Implements runtime.runs.Runs."""
 
     def __init__(self, kept: ArchiveRecord) -> None:
@@ -208,7 +208,7 @@ class _Archived:
 
 def replay(kept: ArchiveRecord, seals: Seals, after: int) -> StreamWatch:
     """Watch an archived run from event `after` + 1: a watch like any other, whose stream lies in the record."""
-    return Hub(_Archived(kept), seals, _nobody).watch(kept.run, "", after=after, behind=True, ours=False)
+    return Hub(Archived(kept), seals, _nobody).watch(kept.run, "", after=after, behind=True, ours=False)
 
 
 async def _nobody(run: str, watcher: str, reason: str) -> None:

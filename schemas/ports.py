@@ -14,7 +14,7 @@ Every implementation has a memory twin that passes the same contract suite.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -155,6 +155,11 @@ class Door(Protocol):
 
     async def body(self, run: str | ArchiveRecord) -> bytes | None:
         """The run's body, opened: while it lives, and afterwards where it is kept. None = it is no longer there."""
+        ...
+
+    def told(self, run: str | ArchiveRecord) -> AsyncIterator[bytes]:
+        """The events of a run's stream that went out so far, whole events at a time, from the first; nobody counts as
+        watching. How it ended is no part of it where that was an error. Unavailable."""
         ...
 
     async def forget(self, run: str) -> bool:

@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from schemas.errors import Code, Failure, status_of
+
 _ID = re.compile(r"resp_([0-9a-f]{8})([0-9a-f]{4})([0-9a-f]{4})([0-9a-f]{4})([0-9a-f]{12})")
 
 
@@ -37,14 +39,46 @@ _ECHOED: Mapping[str, Any] = {
     "temperature": None,
     "tool_choice": "auto",
     "tools": [],
+    "top_logprobs": 0,
     "top_p": None,
+    "truncation": "disabled",
     "user": None,
 }
 
 
+#: What OpenAI's clients know as `error.code` of a response. An engine that says one of them is repeated.
+CODES = frozenset((
+    "server_error", "rate_limit_exceeded", "invalid_prompt", "data_residency_mismatch", "bio_policy",
+    "misalignment_policy_violation", "vector_store_timeout", "invalid_image", "invalid_image_format",
+    "invalid_base64_image", "invalid_image_url", "image_too_large", "image_too_small", "image_parse_error",
+    "image_content_policy_violation", "invalid_image_mode", "image_file_too_large", "unsupported_image_media_type",
+    "empty_image_file", "failed_to_download_image", "image_file_not_found",
+))  # fmt: skip
+#: Statuses of a request that cannot be answered as it is.
+_UNANSWERABLE = (400, 413, 422)
+
+
+def error_object(failure: Failure) -> dict[str, Any]:
+    """Why a response failed, in the words that clients know; `type` says it in ours, or in the engine's."""
+    return {
+        "code": _code_of(failure),
+        "message": failure.message,
+        "param": failure.param,
+        "type": failure.public_code or failure.code,
+    }
+
+
+def _code_of(failure: Failure) -> str:
+    if failure.public_code in CODES:
+        return failure.public_code
+    status = status_of(failure)
+    if status == 429 or failure.code == Code.rate_limit_exceeded:
+        return "rate_limit_exceeded"
+    return "invalid_prompt" if status in _UNANSWERABLE else "server_error"
+
+
 def response_object(run: str, accepted_ms: int, model: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """A response that has just begun: in progress, nothing said. body: the request. A truncation is not carried out, so
-    the object says `disabled`, whatever was asked for."""
+    """A response that has just begun: in progress, nothing said. body: the request."""
     said = {name: usual if body.get(name) is None else body[name] for name, usual in _ECHOED.items()}
     text, reasoning = body.get("text") or {}, body.get("reasoning") or {}
     return {
@@ -52,6 +86,7 @@ def response_object(run: str, accepted_ms: int, model: str, body: Mapping[str, A
         "object": "response",
         "created_at": accepted_ms // 1000,
         "status": "in_progress",
+        "completed_at": None,
         "background": body.get("background") is True,
         "error": None,
         "incomplete_details": None,
@@ -61,6 +96,5 @@ def response_object(run: str, accepted_ms: int, model: str, body: Mapping[str, A
         "reasoning": {"effort": None, "summary": None, **reasoning},
         "store": body.get("store") is True,
         "text": {"format": {"type": "text"}, **{name: value for name, value in text.items() if value is not None}},
-        "truncation": "disabled",
         "usage": None,
     }

@@ -47,7 +47,9 @@ class PlayedRun:
     cancelled: list[str] = field(default_factory=list)
     deleted: bool = False
     keeps_body: bool = True
+    deaf: bool = False  # it is told to stop and goes on
     broken: Exception | None = None
+    waited: asyncio.Event = field(default_factory=asyncio.Event)  # for scripts that wait for their test
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     watches: list[PlayedWatch] = field(default_factory=list)
 
@@ -203,14 +205,21 @@ class PlayedDoor:
         played = self.runs.get(run if isinstance(run, str) else run.run)
         return played.new.body if played is not None and played.keeps_body else None
 
+    async def told(self, run: str | ArchiveRecord) -> AsyncIterator[bytes]:
+        for frame in self.runs[run if isinstance(run, str) else run.run].frames:
+            if frame.kind != ERROR:
+                yield frame.payload
+
     async def forget(self, run: str) -> bool:
-        self.runs[run].deleted = True
-        return True
+        played = self.runs[run]
+        played.deleted = bool(played.frames and played.frames[-1].terminal)
+        return played.deleted
 
     async def cancel(self, run: str, by: str) -> bool:
         played = self.runs[run]
         played.cancelled.append(by)
-        await played.fail(CANCELLED)
+        if not played.deaf:
+            await played.fail(CANCELLED)
         return True
 
     async def first(self) -> PlayedRun:

@@ -31,6 +31,11 @@ class Place:
     archive: MemoryArchive
     requests: MemoryRequests
 
+    def tight(self, **bounds: int) -> StreamDoor:
+        """A door that takes less in."""
+        scripts, runs = self.world.scripts, self.world.runs
+        return StreamDoor("tight", PARTITIONS, scripts, runs, seals("ingress"), CLOCK, CHANCE, Bounds(**bounds))
+
     def another_door(self, archive: MemoryArchive) -> StreamDoor:
         scripts, runs = self.world.scripts, self.world.runs
         return StreamDoor("two", PARTITIONS, scripts, runs, seals("ingress"), CLOCK, CHANCE, Bounds(), archive)
@@ -71,7 +76,7 @@ class Place:
 
     async def keep(self, watch: Watch, once: Once = OURS) -> None:
         """What group `archive` does of it."""
-        keeping = Keeping(self.world.runs, self.world.scripts)
+        keeping = Keeping(self.world.runs, self.world.scripts, seals("audit"))
         frames, mark, now = pack(await keeping.frames(watch.run)), once.marks[0], CLOCK.now_ms()
         kept = ArchiveRecord(
             run=watch.run,

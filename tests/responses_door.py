@@ -21,7 +21,8 @@ def event(number: int, kind: str, **fields: Any) -> bytes:
 def whole(run: PlayedRun, text: str, status: str = "completed") -> dict[str, Any]:
     """The object of an answered run."""
     part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
-    message = {"type": "message", "id": "msg_1", "role": "assistant", "status": status, "content": [part]}
+    name = f"msg_{run.run.replace('-', '')}_0"
+    message = {"type": "message", "id": name, "role": "assistant", "status": status, "content": [part]}
     shown = response_object(run.run, 7_000, "tiny", orjson.loads(run.new.body))
     return {**shown, "status": status, "output": [message]}
 
@@ -34,6 +35,15 @@ def begun(run: PlayedRun) -> bytes:
 def delta(number: int, text: str) -> bytes:
     place = {"item_id": "msg_1", "output_index": 0, "content_index": 0, "logprobs": []}
     return event(number, "response.output_text.delta", delta=text, **place)
+
+
+def spoken(number: int) -> bytes:
+    """The two events before the first word of a message."""
+    message = {"type": "message", "id": "msg_1", "role": "assistant", "status": "in_progress", "content": []}
+    part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+    added = event(number, "response.output_item.added", output_index=0, item=message)
+    place = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+    return added + event(number + 1, "response.content_part.added", part=part, **place)
 
 
 async def tell(run: PlayedRun, *texts: str) -> list[bytes]:

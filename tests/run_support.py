@@ -69,6 +69,8 @@ class World(Protocol):
 
     async def kept_bytes(self, p: str) -> int: ...
 
+    async def aside_bytes(self, p: str) -> int: ...
+
     async def lanes(self, p: str) -> set[str]: ...
 
     async def body(self, run: str) -> bytes | None: ...
@@ -130,6 +132,9 @@ class MemoryWorld:
 
     async def kept_bytes(self, p: str) -> int:
         return self.server.bytes.get(p, 0)
+
+    async def aside_bytes(self, p: str) -> int:
+        return self.server.aside(p)
 
     async def lanes(self, p: str) -> set[str]:
         return set(self.server.lanes.get(p, ()))
@@ -225,6 +230,9 @@ class RedisWorld:
 
     async def kept_bytes(self, p: str) -> int:
         return int(await self.redis.execute("GET", f"{p}:bytes") or 0)
+
+    async def aside_bytes(self, p: str) -> int:
+        return int(await self.redis.execute("GET", f"{p}:keeping:bytes") or 0)
 
     async def lanes(self, p: str) -> set[str]:
         return {lane.decode() for lane in await self.redis.execute("SMEMBERS", f"{p}:lanes")}
@@ -471,6 +479,7 @@ class Hands:
             "facts": sorted({f[b"e"] for _, f in await self.world.entries(self.facts)}),
             "live": sorted(live),
             "bytes": await self.world.kept_bytes(p),
+            "aside": await self.world.aside_bytes(p),
             "body": await self.world.body(self.run),
             "kept": await self.world.runs.kept_body(self.run),
             "kept expires": await self.world.expires(kept_key(self.run)),

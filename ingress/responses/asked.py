@@ -14,6 +14,7 @@ from ingress.shapes import (
     COUNT,
     FLAG,
     LIST,
+    NOT_NEGATIVE,
     NUMBER,
     OBJECT,
     TEXT,
@@ -31,7 +32,7 @@ Fields = dict[str, Any]
 
 PREVIOUS = "previous_response_id"
 _MOST_ITEMS = 100_000
-_MOST_PAIRS = 16  # of metadata
+_MOST_PAIRS, _LONGEST_NAME, _LONGEST_VALUE = 16, 64, 512  # of metadata; characters
 
 RESPONSE_FIELDS: Mapping[str, Shape] = {
     "stream": FLAG,
@@ -53,6 +54,11 @@ RESPONSE_FIELDS: Mapping[str, Shape] = {
         lambda value: value in ("auto", "disabled"), "'auto' or 'disabled'", {"enum": ["auto", "disabled", None]}
     ),
     "user": TEXT,
+    "max_tool_calls": COUNT,
+    "top_logprobs": NOT_NEGATIVE,
+    "prompt_cache_key": TEXT,
+    "safety_identifier": TEXT,
+    "service_tier": TEXT,
 }
 _ELSEWHERE = {
     "conversation": "Conversations are not kept here; name the turn before with 'previous_response_id'.",
@@ -88,11 +94,19 @@ def decide(fields: Fields, *, allow_store: bool) -> Fields:
         for name in ("background", PREVIOUS, "store"):
             if fields.get(name):
                 raise _not_stored(name)
+        for number, item in enumerate(fields["input"]):
+            if is_reference(item):
+                raise _not_stored(f"input[{number}]")
     store, background = allow_store and fields.get("store") is not False, fields.get("background") is True
     if background and not store:
         raise invalid("background", "left out where 'store' is false: its answer must be kept until somebody asks")
     fields["store"], fields["background"] = store, background
     return fields
+
+
+def is_reference(item: Fields) -> bool:
+    """Whether it stands for an item of an earlier response."""
+    return item.get("type") == "item_reference"
 
 
 def asked_of(fields: Fields) -> Asked:
@@ -116,8 +130,13 @@ def _not_stored(name: str) -> Refusal:
 
 
 def _metadata(pairs: Mapping[str, Any] | None) -> None:
-    if pairs and (len(pairs) > _MOST_PAIRS or not all(map(is_text, pairs.values()))):
-        raise invalid("metadata", f"an object of at most {_MOST_PAIRS} texts")
+    if pairs and not (len(pairs) <= _MOST_PAIRS and all(_fits(*pair) for pair in pairs.items())):
+        bounds = f"names of at most {_LONGEST_NAME} characters, values of at most {_LONGEST_VALUE}"
+        raise invalid("metadata", f"an object of at most {_MOST_PAIRS} texts: {bounds}")
+
+
+def _fits(name: str, value: Any) -> bool:
+    return is_text(value) and len(name) <= _LONGEST_NAME and len(value) <= _LONGEST_VALUE
 
 
 def _items(value: Any) -> list[Fields]:
@@ -144,7 +163,7 @@ def _item(item: Any, name: str) -> None:
         case "function_call_output":
             _needs(item, name, "call_id", "output")
         case "item_reference":
-            raise invalid(name, "an item itself: items are kept with their response; name that in '" + PREVIOUS + "'")
+            _needs(item, name, "id")
 
 
 def _needs(item: Fields, name: str, *fields: str) -> None:

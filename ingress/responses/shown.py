@@ -11,11 +11,12 @@ from ingress.parts import Parts
 from ingress.presence import sign_off
 from ingress.reading import Found, Look, find
 from ingress.replay import blocks_of, events_of
-from ingress.responses.resource import Response, failed, failed_event, unfinished
-from schemas.errors import Code, Failure, Refusal, Unavailable
+from ingress.responses.resource import Response, failed, last_events, standing, unfinished
+from schemas.errors import Code, Failure, HeadraceError, Refusal, Unavailable
 from schemas.frames import ERROR, Frame, decode_failure
 from schemas.ports import RunStatus
 from schemas.records import ArchiveRecord, KeyRecord
+from schemas.response_events import Told
 from schemas.responses import run_of
 from schemas.routes import RESPONSES
 
@@ -26,16 +27,16 @@ _FRAME_S = 10.0  # the last frame of a run that has ended, or is about to
 async def response_of(parts: Parts, response: str, key: KeyRecord) -> Found:
     """The run behind a public id. Refusal(not_found) for what is no response of the key's tenant."""
     found = await find(parts, run_of(response), key)
-    if found is None or _route(found) != RESPONSES:
+    if found is None or not is_response(found):
         words = "There is no response with this id, or it is no longer kept."
         raise Refusal.of(Code.not_found, words, param="response_id")
     return found
 
 
-def _route(found: Found) -> str:
-    if isinstance(found, ArchiveRecord):
-        return found.route
-    return found.accepted.route if found.accepted else ""
+def is_response(found: Found) -> bool:
+    """Whether it came by this route: every run has a name that could be a response's."""
+    said = found if isinstance(found, ArchiveRecord) else found.accepted
+    return said is not None and said.route == RESPONSES
 
 
 def is_background(found: Found) -> bool:
@@ -53,6 +54,11 @@ def ended(found: Found) -> bool:
     return isinstance(found, ArchiveRecord) or found.state == "ended"
 
 
+def failed_at_once(found: Found) -> bool:
+    """Whether it ended with an error before anything was said. That is one event of the run and two of its reader."""
+    return isinstance(found, RunStatus) and ended(found) and found.sequence == 1
+
+
 async def asked_in(parts: Parts, found: Found) -> dict[str, Any]:
     """The request's body, {} when it is no longer there."""
     body = await parts.door.body(found if isinstance(found, ArchiveRecord) else found.run)
@@ -65,13 +71,34 @@ async def asked_in(parts: Parts, found: Found) -> dict[str, Any]:
 async def object_of(parts: Parts, found: Found) -> Response:
     """The response as it stands. Unavailable when its end cannot be read now."""
     if isinstance(found, RunStatus) and found.state != "ended":
-        status = "in_progress" if found.state == "running" else "queued"
-        return unfinished(found.run, created_ms(found), await asked_in(parts, found), status)
+        return await so_far(parts, found, "in_progress" if found.state == "running" else "queued")
     frame = await ending_of(parts, found)
     if frame.kind == ERROR:
-        failure = decode_failure(frame.payload)
-        return failed(found.run, created_ms(found), await asked_in(parts, found), failure)
+        return await broken(parts, found, decode_failure(frame.payload))
     return answered(frame, found.stream)
+
+
+async def so_far(parts: Parts, found: Found, status: str, *, ending: bool = False) -> Response:
+    """The object with what was said until now; only what goes out as a stream is there before its end. ending: nothing
+    more will come."""
+    told = Told()
+    if found.stream:
+        async for events in parts.door.told(found if isinstance(found, ArchiveRecord) else found.run):
+            told.hear(events)
+    begun = told.response or unfinished(found.run, created_ms(found), await _asked_or_model(parts, found), status)
+    return standing(begun, status, told.output(broken=ending))
+
+
+async def _asked_or_model(parts: Parts, found: Found) -> dict[str, Any]:
+    """What was asked; where that is no longer kept, of whom."""
+    asked = await asked_in(parts, found)
+    accepted = found.accepted if isinstance(found, RunStatus) else None
+    return asked or ({"model": accepted.model} if accepted else {})
+
+
+async def broken(parts: Parts, found: Found, failure: Failure) -> Response:
+    """The object of a run that ended without a whole answer, with what was said until then."""
+    return failed(await so_far(parts, found, "failed", ending=True), failure)
 
 
 def answered(frame: Frame, stream: bool) -> Response:
@@ -100,14 +127,23 @@ async def ending_of(parts: Parts, found: Found) -> Frame:
 async def look_behind(parts: Parts, found: Found, after: int) -> Look:
     """How the events behind the `after`-th go out: byte for byte as at first; a failure that no engine told is an event
     too."""
-    asked, created = await asked_in(parts, found), created_ms(found)
 
-    def failing(failure: Failure, number: int) -> bytes:
-        return failed_event(number, failed(found.run, created, asked, failure))
+    asked = await asked_in(parts, found)
 
-    def new(frame: Frame) -> Iterable[bytes]:
+    async def failing(failure: Failure, number: int) -> list[bytes]:
+        try:
+            response = await broken(parts, found, failure)
+        except HeadraceError:  # the store is away: then without what was said
+            response = failed(unfinished(found.run, created_ms(found), asked, "failed"), failure)
+        return last_events(number, response)
+
+    async def new(frame: Frame) -> Iterable[bytes]:
         if frame.kind == ERROR:
-            return [failing(decode_failure(frame.payload), frame.sequence - 1)] if frame.sequence > after else []
+            told = await failing(decode_failure(frame.payload), frame.sequence - 1)
+            return [event for number, event in enumerate(told, frame.sequence) if number > after]
         return [block for number, block in blocks_of(frame) if number > after]
 
-    return Look(new, failing)
+    async def failure(failure: Failure, number: int) -> bytes:
+        return b"".join(await failing(failure, number))
+
+    return Look(new, failure)

@@ -11,42 +11,46 @@ from dataclasses import replace
 
 import orjson
 
+from base import logs
 from ingress.asked import Asked
 from ingress.credentials import allow
 from ingress.exchange import Exchange
 from ingress.headers import disconnect_wish
 from ingress.reading import Found
-from ingress.responses.asked import PREVIOUS, asked_of, decide, fields_of
-from ingress.responses.conversation import earlier
-from ingress.responses.resource import Response, failed, failed_event, unfinished
-from ingress.responses.shown import created_ms, object_of
+from ingress.responses.asked import PREVIOUS, asked_of, decide, fields_of, is_reference
+from ingress.responses.conversation import earlier, in_full
+from ingress.responses.resource import Response, failed, last_events, unfinished
+from ingress.responses.shown import broken, created_ms, object_of
 from ingress.routes.work import Work
 from policy.api_keys import Credential
 from policy.disconnect import FINISH, HEADER
-from schemas.errors import Code, Failure, Refusal
+from schemas.errors import Code, Failure, HeadraceError, Refusal
 from schemas.ports import NewRun, Watch
 
+log = logs.room("ingress")
 
-def _too_long(limit: int) -> Refusal:
+
+def _too_long(limit: int, param: str) -> Refusal:
     words = f"With the turns before it this request is larger than the limit of {limit} bytes."
-    return Refusal.of(Code.request_too_large, words, param=PREVIOUS)
+    return Refusal.of(Code.request_too_large, words, param=param)
 
 
 class ResponsesWork(Work):
     """The ASGI handler of the route."""
 
     async def _asked(self, raw: bytes, headers: Mapping[bytes, bytes]) -> Asked:
-        """Whoever names an earlier response, or will not wait, is authenticated here: by what they may see, and because
-        a refusal after `queued` would be read late."""
+        """Whoever names an earlier response or an item of one, or will not wait, is authenticated here: by what they
+        may see, and because a refusal after `queued` would be read late."""
         fields = decide(fields_of(raw), allow_store=self._settings.allow_store)
-        previous = fields.get(PREVIOUS)
-        if previous or fields["background"]:
-            key = (await allow(headers, self._parts, fields["model"])).key
-            if previous:
-                fields["input"] = [*await earlier(self._parts, previous, key), *fields["input"]]
+        previous, refers = fields.get(PREVIOUS), any(map(is_reference, fields["input"]))
+        if not (previous or refers or fields["background"]):
+            return asked_of(fields)
+        key = (await allow(headers, self._parts, fields["model"])).key
+        items = await in_full(self._parts, fields["input"], key)
+        fields["input"] = [*await earlier(self._parts, previous, key), *items] if previous else items
         asked = asked_of(fields)
-        if previous and len(asked.body) > self._settings.body_limit:
-            raise _too_long(self._settings.body_limit)
+        if (previous or refers) and len(asked.body) > self._settings.body_limit:
+            raise _too_long(self._settings.body_limit, PREVIOUS if previous else "input")
         return asked
 
     def _new_run(self, run: str, asked: Asked, who: Credential, headers: Mapping[bytes, bytes], strict: bool) -> NewRun:
@@ -63,16 +67,24 @@ class ResponsesWork(Work):
         return replace(new, accepted=accepted, deadline_ms=round(self._settings.background_deadline * 1000))
 
     async def _answer(self, watch: Watch, out: Exchange, new: NewRun) -> None:
-        created = self._parts.clock.now_ms()
-
-        def last_words(failure: Failure) -> bytes:
-            return failed_event(out.events, failed(watch.run, created, orjson.loads(new.body), failure))
+        async def last_words(failure: Failure) -> bytes:
+            return b"".join(last_events(out.events, await self._broken(watch.run, new, failure)))
 
         out.last_words = last_words
         if new.accepted.background and not orjson.loads(new.body).get("stream"):
             await self._at_once(watch, out, new)
         else:
             await super()._answer(watch, out, new)
+
+    async def _broken(self, run: str, new: NewRun, failure: Failure) -> Response:
+        """What is left of a response that broke off; without the store, what was asked."""
+        try:
+            status = await self._parts.door.status(run)
+            if status is not None:
+                return await broken(self._parts, status, failure)
+        except HeadraceError as error:
+            log.warning("what was said of a response cannot be read", run=run, reason=str(error))
+        return failed(unfinished(run, self._parts.clock.now_ms(), orjson.loads(new.body), "failed"), failure)
 
     async def _at_once(self, watch: Watch, out: Exchange, new: NewRun) -> None:
         """The object as it stands: queued, unless the request came before under its Idempotency-Key."""

@@ -15,21 +15,22 @@ from ingress.parts import Parts
 from ingress.presence import sign_off
 from ingress.reading import Found, caller_of, show
 from ingress.responses.conversation import listed, page_of
-from ingress.responses.resource import unfinished
 from ingress.responses.shown import (
     asked_in,
-    created_ms,
     ended,
+    failed_at_once,
     is_background,
     look_behind,
     object_of,
     response_of,
+    so_far,
 )
 from schemas.errors import Code, Refusal
 from schemas.ports import RunStatus
 from schemas.records import KeyRecord
 from schemas.routes import RESPONSES
 
+_PATH = RESPONSES + "/{response_id}"
 _STOPPING_S = 5.0  # how long a request waits for the end of a run that it has cancelled
 
 Id = Annotated[str, Path(description="`id` of the response.", examples=["resp_01a1fcc25e9b70008d348839179968b9"])]
@@ -44,16 +45,19 @@ Streamed = Annotated[bool, Query(description="The events as a stream, live or en
 
 def router(parts: Parts) -> APIRouter:
     """The routes over these parts."""
-    routes = APIRouter(tags=["responses"])
-    known = Depends(caller_of(parts))
-    path = RESPONSES + "/{response_id}"
+    routes, known = APIRouter(tags=["responses"]), Depends(caller_of(parts))
+    for add in (_get, _cancel, _delete, _input_items):
+        add(routes, parts, known)
+    return routes
 
-    @routes.get(path, summary="Show a response, or read its events again", openapi_extra=GET)
+
+def _get(routes: APIRouter, parts: Parts, known: Any) -> None:
+    @routes.get(_PATH, summary="Show a response, or read its events again", openapi_extra=GET)
     async def get_response(
         response_id: Id, stream: Streamed = False, starting_after: Behind = None, key: KeyRecord = known
     ) -> Response:
-        """As it stands: queued, in progress, or how it ended. With `stream=true` the events behind `starting_after`,
-        byte for byte, live or ended, at any ingress."""
+        """As it stands: queued, in progress with what was said so far, or how it ended. With `stream=true` the events
+        behind `starting_after`, byte for byte, live or ended, at any ingress."""
         found = await response_of(parts, response_id, key)
         if not stream:
             return _json(await object_of(parts, found))
@@ -61,9 +65,12 @@ def router(parts: Parts) -> APIRouter:
             words = "This response was not made as a stream: ask with 'stream' or 'background' next time."
             raise Refusal.of(Code.invalid_request, words, param="stream")
         after = 0 if starting_after is None else starting_after + 1
-        return await show(parts, found, after, await look_behind(parts, found, after))
+        begin = 0 if failed_at_once(found) else after
+        return await show(parts, found, begin, await look_behind(parts, found, after))
 
-    @routes.post(path + "/cancel", summary="Cancel a response in the background", openapi_extra=CANCEL)
+
+def _cancel(routes: APIRouter, parts: Parts, known: Any) -> None:
+    @routes.post(_PATH + "/cancel", summary="Cancel a response in the background", openapi_extra=CANCEL)
     async def cancel_response(response_id: Id, key: KeyRecord = known) -> Response:
         """Ends the run wherever it stands; one that has ended stays as it is. What was generated is billed."""
         found = await response_of(parts, response_id, key)
@@ -71,13 +78,14 @@ def router(parts: Parts) -> APIRouter:
             words = "Only a response that was asked for with 'background' can be cancelled; else close its connection."
             raise Refusal.of(Code.invalid_request, words, param="response_id")
         if isinstance(found, RunStatus) and not ended(found):
-            later = await _stop(parts, found)
-            if not ended(later):  # its owner has been told and will stop
-                return _json(unfinished(found.run, created_ms(found), await asked_in(parts, found), "cancelled"))
-            found = later
+            found = await _stop(parts, found)
+            if not ended(found):  # its owner has been told and will stop
+                return _json(await so_far(parts, found, "cancelled", ending=True))
         return _json(await object_of(parts, found))
 
-    @routes.delete(path, summary="Delete a response", openapi_extra=DELETE)
+
+def _delete(routes: APIRouter, parts: Parts, known: Any) -> None:
+    @routes.delete(_PATH, summary="Delete a response", openapi_extra=DELETE)
     async def delete_response(response_id: Id, key: KeyRecord = known) -> Response:
         """What was asked and answered goes, in the store and in the record; one that runs is cancelled first. The
         request's row stays: it holds no text."""
@@ -91,19 +99,19 @@ def router(parts: Parts) -> APIRouter:
             await parts.archive.forget(key.tenant, found.run)
         return _json({"id": response_id, "object": "response", "deleted": True})
 
-    @routes.get(path + "/input_items", summary="List what was asked", openapi_extra=INPUT_ITEMS)
+
+def _input_items(routes: APIRouter, parts: Parts, known: Any) -> None:
+    @routes.get(_PATH + "/input_items", summary="List what was asked", openapi_extra=INPUT_ITEMS)
     async def list_input_items(
         response_id: Id, limit: Limit = 20, order: Order = "desc", after: After = None, key: KeyRecord = known
     ) -> Response:
         """The items of the input, those of the turns before it too, while the input is kept."""
         found = await response_of(parts, response_id, key)
         asked = await asked_in(parts, found)
-        if not asked:
+        if "input" not in asked:
             words = "The input of this response is not kept."
             raise Refusal.of(Code.not_found, words, param="response_id")
         return _json(page_of(listed(found.run, asked["input"]), limit, order == "desc", after))
-
-    return routes
 
 
 async def _stop(parts: Parts, status: RunStatus) -> Found:

@@ -67,7 +67,7 @@ def router(parts: Parts) -> APIRouter:
 def numbers(stream: bool, after: int) -> Look:
     """Events behind `after` with their numbers. stream: whether the run's answer is one."""
 
-    def new(frame: Frame) -> Iterable[bytes]:
+    async def new(frame: Frame) -> Iterable[bytes]:
         return (numbered(number, data) for number, data in events_of(frame, stream) if number > after)
 
     return Look(new, _unnumbered)
@@ -78,5 +78,5 @@ def _last_event_id(headers: Mapping[bytes, bytes]) -> int:
     return int(text) if text.isdigit() and len(text) < 16 else 0
 
 
-def _unnumbered(failure: Failure, after: int) -> bytes:
+async def _unnumbered(failure: Failure, after: int) -> bytes:
     return b"data: " + error_body(failure) + b"\n\n"

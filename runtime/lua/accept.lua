@@ -9,6 +9,7 @@
 -- | {7, run} it is being cancelled: it has no answer for anybody, ask again when it has ended
 -- KEYS  6 {p}:once, since when these hashes are complete   7... {p}:once:<name> by each key of the ring, current first
 -- ARGV  16 life  17 '1' = the archive was asked  18... what is asked, by each key of the ring
+-- A body that will be put aside when its run has ended counts together with those that lie aside already.
 -- Returns {1, live} accepted (or accepted before) | {0, live, bytes} over the bound.
 -- The hash is written last: without it the run does not exist, and a repeat does everything again.
 local function same_before(p, keep, life)
@@ -42,6 +43,20 @@ local function same_before(p, keep, life)
   end
   if t - since < keep then return {6} end
 end
+-- Bytes that lie aside, 0 for a run that will put nothing there. Those that expired unfetched are counted out when there
+-- is no room otherwise.
+local function aside(room)
+  if not string.find(ARGV[15], 'keepbody', 1, true) then return 0 end
+  local p = string.match(KEYS[3], '^{.-}')
+  local total = tonumber(call('GET', p .. ':keeping:bytes') or 0)
+  if total <= room then return total end
+  for _, member in ipairs(call('ZRANGEBYSCORE', p .. ':keeping', '-inf', ms(now()), 'LIMIT', 0, 1000)) do
+    total = math.max(0, total - tonumber(string.match(member, '%d+$')))
+    call('ZREM', p .. ':keeping', member)
+    call('SET', p .. ':keeping:bytes', total)
+  end
+  return total
+end
 if KEYS[7] then
   local seen = same_before(string.match(KEYS[3], '^{.-}'), tonumber(ARGV[14]), tonumber(ARGV[16]))
   if seen then return seen end
@@ -50,7 +65,7 @@ if call('EXISTS', KEYS[1]) == 1 then return {1, call('ZCARD', KEYS[3])} end
 local live, bytes = call('ZCARD', KEYS[3]), tonumber(call('GET', KEYS[4]) or 0)
 if live == 0 and bytes ~= 0 then call('SET', KEYS[4], 0); bytes = 0 end
 local size = #ARGV[4]
-if live >= tonumber(ARGV[7]) or bytes + size > tonumber(ARGV[8]) then return {0, live, bytes} end
+if live >= tonumber(ARGV[7]) or bytes + size + aside(tonumber(ARGV[8]) - bytes - size) > tonumber(ARGV[8]) then return {0, live, bytes} end
 local t = now()
 call('ZADD', KEYS[3], t + tonumber(ARGV[6]), ARGV[1])
 if call('EXISTS', KEYS[2]) == 0 then call('MSET', KEYS[2], ARGV[4], KEYS[4], bytes + size) end

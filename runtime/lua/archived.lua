@@ -4,7 +4,7 @@
 -- Returns 1 | 0 it has not ended or is gone | 2 its client has deleted it: nobody is to keep it.
 local r = call('HMGET', KEYS[1], 'state', 'deleted')
 if r[1] ~= 'ended' then return 0 end
-call('DEL', KEYS[3])
+unkeep(string.match(KEYS[1], '^{.-}'), string.match(KEYS[1], '[^:]+$'))
 call('PEXPIRE', KEYS[1], ARGV[1])
 call('PEXPIRE', KEYS[2], ARGV[1])
 return r[2] and 2 or 1

@@ -2,13 +2,14 @@
 -- tokens}: tokens is what it cost in the end, nil = as charged.
 -- retention: ms that frames and state stay readable; longer for an answer that group `archive` is to have, until it has
 -- it. An Idempotency-Key remembers the same: what was answered or billed, no refusal, no failure before the first token,
--- nothing that was cancelled; how a run in the background ended is kept in any case but a refusal. Until `state` is written a repeat does everything again (the
--- frame once, the fact perhaps twice under one id, the push perhaps twice at one place); after it only its place in the queue is left.
+-- nothing that was cancelled; how a run in the background ended is kept in any case. Until `state` is written a repeat
+-- does everything again (the frame once, the fact perhaps twice under one id, the push perhaps twice at one place);
+-- after it only its place in the queue is left.
 local function finish(p, run, r, f, fact, retention)
   local key, t = p .. ':run:' .. run, now()
   local billed = tonumber(r.seq or 0) > 0 or (fact.tokens or 0) > 0
   local kept = fact.outcome == 'completed' or (fact.outcome == 'failed' and billed)
-  local shown = kept or (r.background and fact.outcome ~= 'refused') -- nobody has seen how it ended
+  local shown = kept or r.background -- nobody has seen how it ended
   local epoch, seq = tonumber(r.epoch or 0), tonumber(r.seq or 0) + f.n
   store(p .. ':reply:' .. run, epoch .. '-' .. seq, true, {'k', f.kind, 'n', f.n, 'd', f.d, 'h', f.h})
   local times = '{"accepted":' .. (r['t:accepted'] or 0) .. ',"cleared":' .. (r['t:cleared'] or 0)

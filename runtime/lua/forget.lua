@@ -4,5 +4,5 @@
 if call('HGET', KEYS[1], 'state') ~= 'ended' then return 0 end
 call('HSET', KEYS[1], 'deleted', 1)
 call('DEL', KEYS[2])
-call('DEL', KEYS[3])
+unkeep(string.match(KEYS[1], '^{.-}'), string.match(KEYS[1], '[^:]+$'))
 return 1

@@ -86,18 +86,32 @@ local function depart(p, run, policy)
 end
 
 -- Drop the body and its share of {p}:bytes. Both change in one call, so that a repeat can't count twice. keep_ms: put it
--- aside under {p}:kept:<run>, where group `archive` finds it; nil = nobody wants it.
+-- aside under {p}:kept:<run>, where group `archive` finds it, and count it there; nil = nobody wants it.
 local function free(p, run, keep_ms)
   local body, total, kept = p .. ':body:' .. run, p .. ':bytes', p .. ':kept:' .. run
   local size = call('STRLEN', body)
   if size > 0 then
     local rest = math.max(0, tonumber(call('GET', total) or 0) - size)
-    if keep_ms then call('MSET', kept, call('GET', body), body, '', total, rest)
+    if keep_ms then
+      local aside = p .. ':keeping:bytes'
+      call('ZADD', p .. ':keeping', now() + keep_ms, run .. ' ' .. size)
+      call('MSET', kept, call('GET', body), body, '', total, rest, aside, tonumber(call('GET', aside) or 0) + size)
     else call('MSET', body, '', total, rest) end
   end
   if keep_ms then call('PEXPIRE', kept, keep_ms) end
   call('DEL', body)
   call('ZREM', p .. ':live', run)
+end
+
+-- Drop a body that was put aside, and its share, in the same way.
+local function unkeep(p, run)
+  local kept, aside = p .. ':kept:' .. run, p .. ':keeping:bytes'
+  local size = call('STRLEN', kept)
+  if size > 0 then
+    call('MSET', kept, '', aside, math.max(0, tonumber(call('GET', aside) or 0) - size))
+    call('ZREM', p .. ':keeping', run .. ' ' .. size)
+  end
+  call('DEL', kept)
 end
 
 -- Whether this consumer still holds the entry in its group.

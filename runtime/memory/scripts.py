@@ -47,7 +47,8 @@ class MemoryScripts(MemoryEntries):
         if f"{p}:run:{new.run}" in s.hashes:
             return True, len(live)
         used = s.bytes.get(p, 0) if live else 0
-        if len(live) >= new.most_runs or used + len(new.body) > new.most_bytes:
+        aside = s.aside(p) if new.keep_body else 0
+        if len(live) >= new.most_runs or used + aside + len(new.body) > new.most_bytes:
             return False, len(live)
         self._take_in(p, new, used, now)
         return True, len(live)

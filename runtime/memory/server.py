@@ -129,6 +129,10 @@ class MemoryServer:
         if key in self.hashes or key in self.streams or key in self.bodies:
             self._expires[key] = self.now() + ms
 
+    def aside(self, p: str) -> int:
+        """{p}:keeping:bytes: the bodies that wait for the archive."""
+        return sum(len(body) for key, body in self.bodies.items() if key.startswith(f"{p}:kept:"))
+
     def expires(self, key: str) -> bool:
         """Whether the key has a time to live."""
         return key in self._expires

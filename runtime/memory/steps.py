@@ -42,7 +42,7 @@ class Steps:
         s, now = self._server, self._server.now()
         billed = int(run["seq"]) > 0 or (ending.tokens or 0) > 0
         kept = ending.outcome == "completed" or (ending.outcome == "failed" and billed)
-        shown = kept or ("background" in run and ending.outcome != "refused")
+        shown = kept or "background" in run
         keep = int(run.get("keep", b"0")) if shown else 0
         retention = max(self._retention, keep)
         epoch, sequence = int(run["epoch"]), int(run["seq"]) + frame.events

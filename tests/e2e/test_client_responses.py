@@ -16,8 +16,19 @@ import redis
 from runtime.names import kept_key, prefix_of
 from schemas.responses import run_of
 from tests.conftest import short_folder
-from tests.e2e.house import House, headrace, until
-from tests.e2e.scripted import DONE, HANG, ScriptedEngine, chunked, completion, event, scripted, unary, whole_stream
+from tests.e2e.house import House, command, headrace, until
+from tests.e2e.scripted import (
+    CUT,
+    DONE,
+    HANG,
+    ScriptedEngine,
+    chunked,
+    completion,
+    event,
+    scripted,
+    unary,
+    whole_stream,
+)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +39,8 @@ def engine() -> Iterator[ScriptedEngine]:
 
 @pytest.fixture(scope="module")
 def house(engine: ScriptedEngine) -> Iterator[House]:
-    with short_folder() as folder, headrace(folder / "data", engines={"lab": engine.url}) as running:
+    disk = "redis: {appendfsync: always}"  # what was accepted is there when the server is killed
+    with short_folder() as folder, headrace(folder / "data", engines={"lab": engine.url}, settings=disk) as running:
         yield running
 
 
@@ -78,16 +90,16 @@ def test_a_stream_is_read_on_while_it_lives_and_byte_for_byte_when_it_has_ended(
     assert whole.startswith(b"event: response.created\n") and b"[DONE]" not in whole
 
 
-def test_a_run_in_the_background_outlives_ingress_and_router_and_finishes_without_a_client(
+def test_a_run_in_the_background_outlives_every_process_and_finishes_without_a_client(
     house: House, client: openai.OpenAI, engine: ScriptedEngine
 ) -> None:
     engine.play([HANG], whole_stream("done"))
     queued = client.responses.create(model="lab", input="take your time", background=True)
     assert queued.status == "queued"
     until(lambda: len(engine.requests) == 1)
-    killed = {room: house.kill(room) for room in ("ingress", "router")}
-    for room, pid in killed.items():
-        house.restarted(room, pid)
+    killed = {room: house.kill(room) for room in ("ingress", "router", "valkey", "postgres")}
+    for room in ("ingress", "router"):
+        house.restarted(room, killed[room])
     row = house.record(run_of(queued.id))
     assert (row["outcome"], row["attempt"]) == ("completed", 2)
     with openai.OpenAI(base_url=f"{house.base_url}/v1", api_key=house.key, max_retries=3) as returned:
@@ -103,6 +115,22 @@ def test_a_run_in_the_background_is_cancelled_at_its_engine(client: openai.OpenA
     assert engine.last.left.wait(30)
     until(lambda: client.responses.retrieve(queued.id).status == "cancelled")
     assert client.responses.cancel(queued.id).status == "cancelled"
+
+
+def test_a_stream_that_breaks_off_goes_on_as_one_answer_where_the_engine_continues(
+    house: House, engine: ScriptedEngine, client: openai.OpenAI
+) -> None:
+    words = ("--url", engine.url, "--upstream", "engine-name", "--continue", "prefill", "--wait")
+    for name in ("b", "c"):
+        added = command(house, "models", "add", "going", "--deployment", name, *words)
+        assert added.returncode == 0, added.stderr
+    engine.play(chunked(event("one "), event("two "), CUT), whole_stream("three"))
+    with client.responses.stream(model="going", input="count", max_output_tokens=9) as stream:
+        numbers = [seen.sequence_number for seen in stream]
+        final = stream.get_final_response()
+    assert final.output_text == "one two three" and numbers == list(range(len(numbers)))
+    assert engine.last.json["messages"][-1] == {"role": "assistant", "content": "one two "}
+    assert engine.last.json["max_tokens"] == 7 and final.usage is not None and final.usage.output_tokens == 5
 
 
 def test_turns_go_on_from_what_is_kept_and_a_deleted_one_is_gone(

@@ -122,6 +122,10 @@ def test_guards_read_every_place_of_a_response_that_holds_text(client: OpenAI, l
     with pytest.raises(openai.BadRequestError) as caught:
         client.responses.create(model="guarded", input="my card is 4111 1111 1111 1111")
     assert caught.value.code == "content_policy_violation"
+    queued = client.responses.create(model="guarded", input="my card is 4111 1111 1111 1111", background=True)
+    until(lambda: client.responses.retrieve(queued.id).status == "failed")
+    error = client.responses.retrieve(queued.id).error
+    assert error is not None and (error.code, error.type) == ("invalid_prompt", "content_policy_violation")
 
 
 def test_an_engine_that_speaks_responses_is_asked_there_and_may_run_tools_of_its_own(

@@ -8,9 +8,10 @@ import pytest
 from openai import APIStatusError, OpenAI
 
 from console.embedded import engine, minilm
+from schemas.responses import run_of
 from tests.conftest import short_folder
 from tests.e2e.conftest import client_of
-from tests.e2e.house import House, headrace
+from tests.e2e.house import House, headrace, until
 
 pytestmark = [
     pytest.mark.model,
@@ -68,6 +69,32 @@ def test_real_model_answers_whole(real: House, real_client: OpenAI) -> None:
     assert answer.choices[0].message.content and answer.model == engine.MODEL
     assert answer.usage is not None and answer.usage.completion_tokens > 0
     assert real.record(raw.headers["x-request-id"])["completion_tokens"] == answer.usage.completion_tokens
+
+
+def test_real_model_responds_in_turns_to_a_shape_and_in_the_background(real: House, real_client: OpenAI) -> None:
+    with real_client.responses.stream(model=engine.MODEL, input="Name a river.", max_output_tokens=16) as stream:
+        numbers = [seen.sequence_number for seen in stream]
+    assert numbers == list(range(len(numbers)))
+    schema: dict[str, object] = {"type": "object", "properties": {"river": {"type": "string"}}, "required": ["river"]}
+    shaped = real_client.responses.create(
+        model=engine.MODEL,
+        input="Name a river as JSON.",
+        max_output_tokens=60,
+        text={"format": {"type": "json_schema", "name": "river", "schema": schema}},
+    )
+    assert shaped.output_text.lstrip().startswith("{") and shaped.usage is not None
+    assert real.record(run_of(shaped.id))["completion_tokens"] == shaped.usage.output_tokens > 0
+    queued = real_client.responses.create(
+        model=engine.MODEL,
+        input="And another one.",
+        previous_response_id=shaped.id,
+        max_output_tokens=8,
+        background=True,
+    )
+    until(lambda: real_client.responses.retrieve(queued.id).status not in ("queued", "in_progress"))
+    ended = real_client.responses.retrieve(queued.id)
+    assert ended.status in ("completed", "incomplete") and ended.output_text
+    assert ended.usage is not None and ended.usage.input_tokens > shaped.usage.input_tokens
 
 
 def test_client_that_leaves_stops_the_real_model(real: House, real_client: OpenAI) -> None:

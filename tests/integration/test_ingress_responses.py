@@ -13,8 +13,8 @@ from schemas.errors import Code, Failure
 from schemas.records import ArchiveRecord
 from schemas.responses import response_id
 from storage.memory import MemoryArchive, MemoryRequests
-from tests.ingress_support import PlayedRun, gateway, until
-from tests.responses_door import answer, ask, begun, body_of, call, delta, event, tell, whole
+from tests.ingress_support import PlayedRun, chat_body, completion, gateway, post, raw, until
+from tests.responses_door import answer, ask, begun, body_of, call, delta, event, spoken, tell, whole
 
 BROKEN = Failure(code=Code.upstream_interrupted, message="broke off")
 
@@ -64,9 +64,9 @@ async def test_where_nothing_is_stored_an_omitted_store_is_false_and_wishes_are_
         assert (await ask(up, store=False, background=False)).status == 200
         assert not (await up.door.first()).new.accepted.keep_body
         wishes: list[dict[str, Any]] = [{"store": True}, {"background": True}, {"previous_response_id": "resp_1"}]
-        for wish in wishes:
+        for wish in [*wishes, {"input": [{"type": "item_reference", "id": "x"}]}]:
             refused = await ask(up, **wish)
-            assert refused.status == 400 and refused.error["param"] in wish
+            assert refused.status == 400 and str(refused.error["param"]).partition("[")[0] in wish
             assert "server.allow_store: true" in str(refused.error["message"])
 
 
@@ -82,16 +82,38 @@ async def test_a_failure_before_the_first_byte_is_the_status(stream: bool) -> No
 
 async def test_a_failure_after_the_first_byte_is_the_last_event_with_the_whole_object() -> None:
     async def play(run: PlayedRun) -> None:
-        await run.put("data", begun(run) + delta(1, "a"), 2)
+        await run.put("data", begun(run) + spoken(1) + delta(3, "a"), 4)
         await run.fail(BROKEN)
 
     async with gateway(play) as up, up.client() as client:
         seen = [one async for one in await client.responses.create(model="tiny", input="x", stream=True)]
         last = seen[-1]
-        assert [one.sequence_number for one in seen] == [0, 1, 2]
+        assert [one.sequence_number for one in seen] == [0, 1, 2, 3, 4]
         assert last.type == "response.failed" and last.response.status == "failed"
-        assert last.response.error is not None and str(last.response.error.code) == "upstream_interrupted"
+        assert last.response.error is not None
+        assert (last.response.error.code, last.response.error.type) == ("server_error", "upstream_interrupted")
         assert last.response.id == response_id((await up.door.first()).run)
+        assert last.response.output_text == "a" and last.response.output[0].to_dict()["status"] == "incomplete"
+        assert (await client.responses.retrieve(last.response.id)).to_dict() == last.response.to_dict()
+
+
+async def test_a_stream_that_fails_after_its_head_and_before_its_first_event_begins_all_the_same() -> None:
+    async def play(run: PlayedRun) -> None:
+        await until(lambda: run.watching == 1)
+        await run.waited.wait()
+        await run.fail(BROKEN)
+
+    async with gateway(play, commit_after=0.05) as up, up.client() as client:
+        stream = await client.responses.create(model="tiny", input="x", stream=True)  # its head is here
+        run = await up.door.first()
+        run.waited.set()
+        seen = [one async for one in stream]
+        assert [(one.type, one.sequence_number) for one in seen] == [("response.created", 0), ("response.failed", 1)]
+        again = client.responses.stream(response_id=response_id(run.run))
+        async with again as helped:
+            assert [one.type async for one in helped] == ["response.created", "response.failed"]
+        rest = await client.responses.retrieve(response_id(run.run), stream=True, starting_after=0)
+        assert [one.type async for one in rest] == ["response.failed"]
 
 
 async def test_an_idempotency_key_works_as_on_other_routes() -> None:
@@ -110,7 +132,7 @@ async def test_an_idempotency_key_works_as_on_other_routes() -> None:
         ({"input": [{"role": "user"}]}, "input[0].content"),
         ({"input": [{"content": "x"}]}, "input[0].role"),
         ({"input": [{"type": "function_call_output", "output": "x"}]}, "input[0].call_id"),
-        ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0]"),
+        ({"input": [{"type": "item_reference"}]}, "input[0].id"),
         ({"model": 7}, "model"),
         ({"tools": {}}, "tools"),
         ({"text": "x"}, "text"),
@@ -118,6 +140,9 @@ async def test_an_idempotency_key_works_as_on_other_routes() -> None:
         ({"background": 1}, "background"),
         ({"metadata": {"a": 1}}, "metadata"),
         ({"metadata": {str(n): "" for n in range(17)}}, "metadata"),
+        ({"metadata": {"n" * 65: ""}}, "metadata"),
+        ({"metadata": {"n": "x" * 513}}, "metadata"),
+        ({"service_tier": 1}, "service_tier"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
         ({"truncation": "some"}, "truncation"),
         ({"stream_options": {}}, "stream_options"),
@@ -198,13 +223,14 @@ async def test_cancel_ends_a_run_in_the_background_and_may_be_said_again() -> No
     async with gateway() as up, up.client() as client:
         queued = await client.responses.create(model="tiny", input="x", background=True)
         run = await up.door.first()
-        await run.put("data", begun(run) + delta(1, "a"), 2)
+        await run.put("data", begun(run) + spoken(1) + delta(3, "a"), 4)
         for _ in range(2):
             assert (await client.responses.cancel(queued.id)).status == "cancelled"
         assert run.cancelled == ["client"]
         assert (await client.responses.retrieve(queued.id)).status == "cancelled"
-        last = (await call(up, "GET", f"{queued.id}?stream=true&starting_after=1")).body
+        last = (await call(up, "GET", f"{queued.id}?stream=true&starting_after=3")).body
         assert last.startswith(b"event: response.failed\n") and b'"status":"cancelled"' in last
+        assert (await client.responses.retrieve(queued.id)).output_text == "a"
 
 
 async def test_only_what_runs_in_the_background_can_be_cancelled() -> None:
@@ -254,6 +280,36 @@ async def test_a_turn_that_is_not_there_not_stored_unfinished_or_of_others_is_no
             assert (refused.status, refused.error["code"]) == (400, "previous_response_not_found")
             assert refused.error["param"] == "previous_response_id"
         assert (await ask(up, token=rival, previous_response_id=waiting)).error["code"] == "previous_response_not_found"
+
+
+async def test_an_item_that_is_referred_to_is_put_in_its_place() -> None:
+    async with gateway(answer) as up, up.client() as client:
+        first = await client.responses.create(model="tiny", input="one")
+        (asked,) = [item async for item in client.responses.input_items.list(first.id)]
+        said = f"msg_{first.id.removeprefix('resp_')}_0"
+        by_name: Any = [{"type": "item_reference", "id": name} for name in (asked.id, said)]
+        by_name += [{"role": "user", "content": "two"}]
+        await client.responses.create(model="tiny", input=by_name)
+        *_, last = up.door.runs.values()
+        body = orjson.loads(last.new.body)
+        assert [(item["role"], item.get("id")) for item in body["input"]] == [
+            *[("user", asked.id), ("assistant", said), ("user", None)]
+        ]
+        rival = await up.other_key(tenant="rival")
+        wrong = ((said, rival), ("msg_theirs", up.token), (f"{said}9", up.token))
+        for name, token in wrong:
+            refused = await ask(up, token=token, input=[{"type": "item_reference", "id": name}])
+            assert (refused.status, refused.error["param"]) == (404, "input[0].id"), name
+
+
+async def test_a_chat_is_no_turn_to_go_on_from() -> None:
+    async with gateway() as up:
+        asking = asyncio.create_task(raw(up.port, post(up.token, chat_body(store=True))))
+        run = await up.door.first()
+        await run.answer(completion("x"))
+        await asking
+        refused = await ask(up, previous_response_id=response_id(run.run))
+        assert (refused.status, refused.error["code"]) == (400, "previous_response_not_found")
 
 
 async def test_turns_together_may_not_pass_the_limit_of_a_body() -> None:

@@ -9,9 +9,10 @@ import openai
 import orjson
 import pytest
 
+from ingress.routes import responses as routes
 from schemas.responses import response_id
 from tests.ingress_support import Gateway, PlayedRun, chat_body, completion, gateway, post, raw, until
-from tests.responses_door import answer, ask, begun, body_of, call, delta, event, tell, whole
+from tests.responses_door import answer, ask, begun, body_of, call, delta, event, spoken, tell, whole
 
 
 async def told(up: Gateway, *texts: str) -> tuple[PlayedRun, list[bytes]]:
@@ -126,13 +127,35 @@ async def test_a_deleted_response_is_gone_and_one_that_runs_is_cancelled_first()
         assert (await call(up, "DELETE", queued.id)).status == 404
 
 
-async def test_without_a_stream_the_reader_of_a_living_run_is_shown_that_it_lives() -> None:
-    async with gateway() as up:
+async def test_the_reader_of_a_living_run_is_shown_what_was_said_so_far_and_counts_as_nobody() -> None:
+    async with gateway() as up, up.client() as client:
         asking = asyncio.create_task(ask(up, stream=True, input="x"))
         run = await up.door.first()
         shown = body_of(await call(up, "GET", run.run))
         assert (shown["status"], shown["output"], shown["created_at"]) == ("in_progress", [], 7)
         assert shown["id"] == response_id(run.run)
         assert orjson.loads(run.new.body)["stream"] is True
-        await tell(run, "x")
+        await run.put("data", begun(run) + spoken(1) + delta(3, "he"), 4)
+        await run.put("data", delta(4, "llo"))
+        said = await client.responses.retrieve(shown["id"])
+        assert (said.status, said.output_text) == ("in_progress", "hello")
+        assert said.output[0].to_dict()["status"] == "in_progress" and run.watching == 1
+        await run.put("end", event(5, "response.completed", response=whole(run, "hello")))
         await asking
+
+
+async def test_a_response_that_runs_on_while_it_is_deleted_is_to_be_deleted_again_in_a_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(routes, "_STOPPING_S", 0.1)
+    async with gateway() as up, up.client() as client:
+        queued = await client.responses.create(model="tiny", input="x", background=True)
+        run = await up.door.first()
+        run.deaf = True  # its owner does not hear that it is cancelled
+        with pytest.raises(openai.InternalServerError) as caught:
+            await client.responses.delete(queued.id)
+        assert caught.value.status_code == 503 and "delete it again" in caught.value.message
+        assert int(caught.value.response.headers["retry-after"]) >= 1 and run.cancelled == ["client"]
+        run.deaf = False
+        await client.responses.delete(queued.id)
+        assert run.deleted

@@ -98,6 +98,39 @@ const scenarios = {
     };
   },
 
+  async responses() {
+    const stream = client.responses.stream({ model: "lab/scripted", input: "count" });
+    const numbers = [];
+    for await (const event of stream) numbers.push(event.sequence_number);
+    const final = await stream.finalResponse();
+    const rest = await client.responses.retrieve(final.id, { stream: true, starting_after: 3 });
+    const again = [];
+    for await (const event of rest) again.push(event.sequence_number);
+    const whole = client.responses.stream({ response_id: final.id, starting_after: 5 });
+    const helped = [];
+    for await (const event of whole) helped.push(event.sequence_number);
+    const next = await client.responses.create({
+      model: "lab/scripted",
+      input: "and on",
+      previous_response_id: final.id,
+    });
+    const asked = [];
+    for await (const item of client.responses.inputItems.list(next.id, { order: "asc" })) asked.push(item.role);
+    const queued = await client.responses.create({ model: "lab/scripted", input: "go on", background: true });
+    const cancelled = await client.responses.cancel(queued.id);
+    await client.responses.delete(next.id);
+    const gone = await client.responses.retrieve(next.id).then(() => 200, (error) => error.status);
+    return {
+      numbers,
+      again,
+      helped,
+      texts: [final.output_text, next.output_text],
+      asked,
+      statuses: [queued.status, cancelled.status],
+      gone,
+    };
+  },
+
   async abort() {
     const messages = [{ role: "user", content: "@@slow tell me everything" }];
     const stream = await client.chat.completions.create({ model: "mock", messages, stream: true, max_tokens: 500 });

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
+import orjson
 import pytest
 from msgspec import structs
 
@@ -15,8 +17,9 @@ from schemas.frames import DATA, END, StoredFrame, unpack
 from schemas.outcomes import Dead, Delivery, Done
 from schemas.records import ArchiveRecord
 from storage.memory import MemoryArchive, MemoryRequests
-from tests.audit_support import PUBLISHERS, STRANGER, TIMES, VERIFIER, End, accepted, run_id
+from tests.audit_support import CANARY, PUBLISHERS, STRANGER, TIMES, VERIFIER, End, accepted, run_id, verdicts
 from workers.audit.archive import Archive
+from workers.audit.opening import AUTHORIZATION
 
 LAST = StoredFrame(epoch=1, sequence=2, kind=END, events=2, payload=b"sealed", headers=b"")
 
@@ -27,14 +30,14 @@ class Shelf:
 
     found: list[StoredFrame] = field(default_factory=lambda: [LAST])
     gone: list[str] = field(default_factory=list)
-    asked: bytes = b"sealed body"
+    asked: bytes = b'{"messages": [{"content": "ann@example.com"}], "model": "m", "n": 1}'
     deleted: bool = False
 
     async def frames(self, run: str) -> Sequence[StoredFrame]:
         return self.found
 
-    async def body(self, run: str) -> bytes:
-        return self.asked
+    async def body(self, run: str, rewrite: Callable[[bytes], bytes] | None = None) -> bytes:
+        return rewrite(self.asked) if rewrite else self.asked
 
     async def let_go(self, run: str) -> bool:
         if not self.deleted:
@@ -85,8 +88,28 @@ async def test_what_was_asked_is_kept_where_the_acceptance_says_so() -> None:
         await room(Shelf(), kept).handle([delivery(number, wish={"keep_body": wanted, "background": wanted})])
         found = await kept.find("acme", run_id(number), TIMES.ended)
         assert found is not None and found.route == accepted(run_id(number)).route
-        assert (found.body, found.background) == ((b"sealed body", True) if wanted else (b"", False))
+        assert (bool(found.body), found.background) == (wanted, wanted)
         assert found.accepted_ms == TIMES.accepted
+
+
+async def test_of_a_request_only_what_the_guards_let_through_is_kept() -> None:
+    async def kept_of(**end: Any) -> Any:
+        kept = MemoryArchive(MemoryRequests())
+        await room(Shelf(), kept).handle([delivery(wish={"keep_body": True}, **end)])
+        found = await kept.find("acme", run_id(1), TIMES.ended)
+        assert found is not None
+        return orjson.loads(found.body) if found.body else None
+
+    bare = {"model": "m", "n": 1}
+    assert (await kept_of())["messages"][0]["content"] == CANARY + "@example.com"
+    checking = msgspec.json.encode(replace(TIMES, cleared=0))
+    assert await kept_of(times=checking) == bare  # refused, or ended before all had answered
+    said = verdicts(run_id(1))
+    passed = {**said, "rules": replace(said["rules"], edits=())}
+    assert (await kept_of(verdicts=passed))["messages"][0]["content"] == "ann@example.com"
+    assert await kept_of(rings={"rules": STRANGER}) == bare
+    astray = replace(said["rules"].edits[0], pointer="/nowhere")
+    assert await kept_of(verdicts={**said, "rules": replace(said["rules"], edits=(astray,))}) is None
 
 
 @pytest.mark.parametrize("frames", [[LAST], []])
@@ -116,6 +139,13 @@ async def test_half_an_answer_is_not_kept(frames: list[StoredFrame]) -> None:
     shelf, kept = Shelf(found=frames), MemoryArchive(MemoryRequests())
     assert list(await room(shelf, kept).handle([delivery()])) == [Done()]
     assert await kept.find("acme", run_id(1), TIMES.ended) is None
+
+
+async def test_what_belongs_to_nobody_that_is_known_is_let_go_and_not_kept() -> None:
+    shelf, kept = Shelf(), MemoryArchive(MemoryRequests())
+    stranger = {AUTHORIZATION: replace(verdicts(run_id(1))[AUTHORIZATION], grant=None)}
+    assert list(await room(shelf, kept).handle([delivery(verdicts=stranger)])) == [Done()]
+    assert await kept.find("acme", run_id(1), TIMES.ended) is None and shelf.gone == [run_id(1)]
 
 
 async def test_a_forged_end_dies_and_a_forged_acceptance_keeps_nothing() -> None:

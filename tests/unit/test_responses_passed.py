@@ -100,6 +100,16 @@ def test_events_pass_under_our_id_our_name_and_our_numbers() -> None:
     assert (stream.pieces, stream.finish_reason, stream.done, stream.told) == (1, "stop", True, 1)
 
 
+def test_the_time_of_the_end_is_the_gateways_and_only_of_what_is_complete() -> None:
+    for kind, shown in (("completed", 1_700_000_009), ("incomplete", None)):
+        stream = PassedStream(question())
+        end = said(kind, 1, response=engines(kind, completed_at=5))
+        last = events_of(relayed(stream, BEGIN[0], end) + stream.ending(1_700_000_009_900))[-1]
+        assert last["response"]["completed_at"] == shown
+    whole = answer(question(), json.dumps(engines("completed", output=[MESSAGE])).encode(), 5)
+    assert orjson.loads(whole.body)["completed_at"] == 1_700_000_000  # never before it began
+
+
 def test_an_incomplete_response_passes_with_its_reason() -> None:
     stream = PassedStream(question())
     cut = said("incomplete", 1, response=engines("incomplete", incomplete_details={"reason": "max_output_tokens"}))
@@ -163,6 +173,16 @@ async def test_the_router_asks_each_endpoint_in_what_it_speaks() -> None:
         cleared_run(route=RESPONSES, stream=False)
     )
     assert orjson.loads(unary.text)["model"] == "public"
+
+
+async def test_what_a_chat_has_no_words_for_is_asked_of_the_endpoint_that_speaks_responses() -> None:
+    chat = [endpoint(f"e{number}") for number in range(1, 6)]
+    able = endpoint("e6", speaks=("chat", "responses"))
+    stage = Stage([Head(), Piece(b"".join([*BEGIN, END]))], endpoints=[*chat, able])
+    lease = await stage.run(cleared_run(route=RESPONSES, tools=[{"type": "web_search"}]))
+    assert [one.url.rpartition("/v1")[2] for one in stage.transport.calls] == ["/responses"]
+    assert isinstance(lease.fact, RequestCompleted) and lease.fact.endpoint == "e6"
+    assert [one.outcome for one in lease.fact.attempts][-1] == "ok" and len(lease.fact.attempts) <= 2
 
 
 async def test_a_passed_response_that_breaks_off_is_failed_with_what_was_said() -> None:

@@ -7,9 +7,10 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openai.types.responses.response_create_params import ResponseCreateParamsBase, ResponseCreateParamsStreaming
 
 from providers.errors import Untranslatable
-from providers.responses_openai import request
+from providers.responses_openai import NOT_DONE, request
 from tests.responses_support import question
 
 
@@ -40,8 +41,10 @@ def test_a_request_is_asked_as_a_chat_of_its_instructions_and_messages() -> None
         store=True,
         background=False,
         previous_response_id="resp_1",
-        truncation="auto",
+        truncation="disabled",
         include=["reasoning.encrypted_content"],
+        reasoning_effort=None,
+        top_logprobs=0,
     )
     assert body == {
         "model": "engine-7b",
@@ -55,6 +58,31 @@ def test_a_request_is_asked_as_a_chat_of_its_instructions_and_messages() -> None
         "stream": True,
         "stream_options": {"include_usage": True},
     }
+
+
+#: Parameters that reach a chat engine as they are; those of no meaning to it are its own to pass over.
+PASSED_ON = {
+    "metadata", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "safety_identifier",
+    "service_tier", "temperature", "top_p", "user",
+}  # fmt: skip
+#: Parameters that mean something only where others do: hosted tools, which are refused, and the stream of this gateway.
+EMPTY_HERE = {"max_tool_calls", "stream_options"}
+
+
+def test_every_parameter_that_the_official_client_knows_is_carried_out_passed_on_or_refused() -> None:
+    known = set(ResponseCreateParamsStreaming.__annotations__) | set(ResponseCreateParamsBase.__annotations__)
+    carried_out = {
+        "background", "include", "input", "instructions", "max_output_tokens", "model", "parallel_tool_calls",
+        "previous_response_id", "reasoning", "store", "stream", "text", "tool_choice", "tools", "truncation",
+    }  # fmt: skip
+    refused = known - carried_out - PASSED_ON - EMPTY_HERE
+    assert refused == {*NOT_DONE, "top_logprobs"}
+    for name in refused:
+        wrong: dict[str, Any] = {name: 1}
+        with pytest.raises(Untranslatable):
+            asked(**wrong)
+    passed: dict[str, Any] = dict.fromkeys(PASSED_ON - {"prompt_cache_options"}, 1)
+    assert passed.items() <= asked(**passed).items()
 
 
 def test_a_unary_request_asks_for_no_stream_and_keeps_the_public_name_where_the_engine_has_none_of_its_own() -> None:
@@ -179,6 +207,15 @@ def message(part: Any) -> dict[str, Any]:
         ({"max_tokens": 1}, "max_tokens"),
         ({"n": 2}, "n"),
         ({"include": ["message.output_text.logprobs"]}, "include"),
+        ({"include": ["the.moon"]}, "include"),
+        ({"truncation": "auto"}, "truncation"),
+        ({"top_logprobs": 3}, "top_logprobs"),
+        ({"moderation": {"model": "m"}}, "moderation"),
+        ({"context_management": [{"type": "compaction"}]}, "context_management"),
+        ({"access_programs": {"cyber": "standard"}}, "access_programs"),
+        ({"image": {"context_compression": "enabled"}}, "image"),
+        ({"prompt_cache_options": {"prewarm": True}}, "prompt_cache_options.prewarm"),
+        ({"reasoning": {"summary": "detailed"}}, "reasoning.summary"),
         ({"instructions": 1}, "instructions"),
         ({"input": 1}, "input"),
         ({"input": ["x"]}, "input[0]"),

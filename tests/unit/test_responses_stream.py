@@ -75,6 +75,14 @@ def test_ids_come_from_the_run_and_the_time_is_that_of_its_acceptance() -> None:
     assert [item["id"] for item in response["output"]] == [f"rs_{tail}_0", f"msg_{tail}_1", f"fc_{tail}_2"]
 
 
+def test_a_complete_answer_says_when_it_was_and_no_other_does() -> None:
+    for finish, shown in (("stop", 1_700_000_009), ("length", None)):
+        stream = ResponseStream(question(stream=True))
+        out = stream.take(delta(finish, content="x").encode()) or b""
+        events = events_of(out + stream.ending(1_700_000_009_900))
+        assert events[0]["response"]["completed_at"] is None and events[-1]["response"]["completed_at"] == shown
+
+
 def test_what_was_asked_is_shown_in_every_response_object() -> None:
     said = {
         "instructions": "be kind",

@@ -9,12 +9,12 @@ from typing import Any
 import orjson
 import pytest
 
-from providers.fake import JSON, Cut, Hang, Head, Piece, Script
+from providers.fake import JSON, Cut, Delay, Hang, Head, Piece, Script
 from schemas.errors import Code, Failure, status_of
 from schemas.events import RequestCancelled, RequestCompleted, RequestFailed, Usage
 from schemas.frames import DATA, END, ERROR
 from schemas.routes import RESPONSES
-from tests.responses_support import events_of, heard, valid
+from tests.responses_support import delta, events_of, heard, valid
 from tests.router_support import (
     GOOD_STREAM,
     MemoryLease,
@@ -24,8 +24,11 @@ from tests.router_support import (
     endpoint,
     sse,
     until,
+    usage_chunk,
 )
+from tests.unit.test_responses_passed import BEGIN
 from tests.unit.test_router_handler import Stage
+from workers.router.settings import RouterSettings
 
 GOOD: Script = [Head(), Piece(GOOD_STREAM)]
 FIRST = sse(chunk("he"))
@@ -100,11 +103,83 @@ async def test_a_response_that_breaks_off_ends_as_failed_with_all_that_was_said(
     assert fact.events == len(events) == lease.sequence
 
 
-async def test_a_response_is_not_continued_even_where_answers_are() -> None:
-    able = [endpoint("e1", continues="prefill"), endpoint("e2", continues="prefill")]
-    stage = Stage([Head(), Piece(FIRST), Cut()], GOOD, endpoints=able)
+ABLE = [endpoint("e1", continues="prefill"), endpoint("e2", continues="continue_final_message")]
+REST: Script = [Head(), Piece(sse(chunk("l"), chunk("lo"), chunk(finish="stop"), usage_chunk(9, 2), "[DONE]"))]
+
+
+async def test_a_response_that_breaks_off_goes_on_elsewhere_as_one_answer() -> None:
+    stage = Stage([Head(), Piece(FIRST), Cut()], REST, endpoints=ABLE)
+    lease = await stage.run(asked(max_output_tokens=9))
+    events = events_of(lease.text)
+    response = valid(events[-1]["response"])
+    assert (response.status, response.output_text, len(response.output)) == ("completed", "hello", 1)
+    assert heard(events)["output"][0]["content"][0]["text"] == "hello" and lease.sequence == len(events)
+    assert len({event["item_id"] for event in events if "item_id" in event}) == 1
+    assert [event["type"] for event in events].count("response.output_item.added") == 1
+    rest = orjson.loads(stage.transport.calls[1].body)
+    assert rest["messages"][-1] == {"role": "assistant", "content": "he"} and rest["max_tokens"] == 8
+    assert rest["continue_final_message"] is True and stage.transport.calls[1].url.endswith("/chat/completions")
+    usage = Usage(prompt_tokens=8, completion_tokens=3, estimated=True)
+    assert isinstance(lease.fact, RequestCompleted) and lease.fact.usage == usage
+    assert response.usage is not None and response.usage.output_tokens == 3
+    assert lease.fact.events == len(events)
+
+
+async def test_a_response_that_had_said_nothing_yet_begins_its_text_elsewhere() -> None:
+    begun = sse(delta(role="assistant", content=""))
+    stage = Stage([Head(), Piece(begun), Cut()], GOOD, endpoints=ABLE)
     lease = await stage.run(asked())
+    assert valid(events_of(lease.text)[-1]["response"]).output_text == "hello"
+    assert [one["role"] for one in orjson.loads(stage.transport.calls[1].body)["messages"]] == ["user"]
+
+
+async def test_a_response_that_used_up_its_bound_before_it_broke_off_is_incomplete() -> None:
+    stage = Stage([Head(), Piece(FIRST), Cut()], endpoints=ABLE)
+    lease = await stage.run(asked(max_output_tokens=1))
+    last = events_of(lease.text)[-1]
+    response = valid(last["response"])
+    assert (last["type"], response.status, response.output_text) == ("response.incomplete", "incomplete", "he")
+    assert response.incomplete_details is not None and response.incomplete_details.reason == "max_output_tokens"
+    assert response.usage is not None and (response.usage.output_tokens, len(stage.transport.calls)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "first"),
+    [
+        ({"tools": [{"type": "function", "name": "f", "parameters": {}}]}, FIRST),
+        ({"text": {"format": {"type": "json_object"}}}, FIRST),
+        ({}, sse(delta(reasoning="hm"), chunk("he"))),
+        ({}, sse(chunk("he"), delta(tool_calls=[{"index": 0, "id": "c", "function": {"name": "f"}}]))),
+        ({}, sse(chunk("he"), delta(refusal="no"))),
+    ],
+)
+async def test_a_response_that_is_more_than_one_text_is_not_continued(fields: dict[str, Any], first: bytes) -> None:
+    stage = Stage([Head(), Piece(first), Cut()], GOOD, endpoints=ABLE)
+    lease = await stage.run(asked(**fields))
     assert len(stage.transport.calls) == 1 and isinstance(lease.fact, RequestFailed)
+    assert events_of(lease.text)[-1]["type"] == "response.failed"
+
+
+async def test_the_rest_is_asked_of_an_engine_that_speaks_chat() -> None:
+    deaf = endpoint("e1", continues="prefill", speaks=("responses",))
+    alone = Stage([Head(), Piece(b"".join(BEGIN)), Cut()], GOOD, endpoints=[deaf])
+    assert isinstance((await alone.run(asked())).fact, RequestFailed) and len(alone.transport.calls) == 1
+    both = endpoint("e1", continues="prefill", speaks=("chat", "responses"))
+    able = endpoint("e2", continues="prefill", speaks=("chat", "responses"))
+    stage = Stage([Head(), Piece(b"".join(BEGIN)), Cut()], REST, endpoints=[both, able])
+    lease = await stage.run(asked())
+    assert [one.url.rpartition("/v1")[2] for one in stage.transport.calls] == ["/responses", "/chat/completions"]
+    response = valid(events_of(lease.text)[-1]["response"])
+    assert response.output_text == "hillo" and response.output[0].id == "msg_theirs"
+
+
+async def test_a_response_whose_owner_died_goes_on_where_answers_are_continued() -> None:
+    dead = await Stage([Head(), Piece(FIRST), Piece(sse(chunk("y"))), Hang()]).run(asked())
+    sent = [one for one in dead.sent if one.kind == DATA]
+    heir = replace(dead, sent=sent, sequence=sum(one.events for one in sent), fact=None, epoch=2)
+    await Stage(REST, endpoints=ABLE).run(heir)
+    response = valid(events_of(heir.text)[-1]["response"])
+    assert (response.status, response.output_text) == ("completed", "heyllo")
 
 
 async def test_a_fault_before_the_first_event_is_retried_and_then_has_a_status() -> None:
@@ -144,6 +219,16 @@ async def test_a_response_whose_beginning_is_lost_ends_with_an_error_as_other_an
     lease.sequence = 4
     await Stage(GOOD).run(lease)
     assert lease.sent[-1].kind == ERROR and lease.failure.code == Code.upstream_interrupted
+
+
+@pytest.mark.parametrize("background", [True, False])
+async def test_only_its_own_deadline_bounds_a_call_in_the_background(background: bool) -> None:
+    brief = RouterSettings(total_timeout_s=0.05)
+    lease = asked()
+    lease.accepted = replace(lease.accepted, background=background)
+    # the engine's time is over before its last words, and there is no other limit near
+    await Stage([Head(), Piece(FIRST), Delay(0.1), Piece(GOOD_STREAM)], settings=brief).run(lease)
+    assert isinstance(lease.fact, RequestCompleted if background else RequestFailed)
 
 
 async def test_a_cancelled_response_closes_the_engine_and_bills_what_was_said() -> None:

@@ -29,7 +29,8 @@ def build(
     batches = Batches(record, context.clock, settings.linger_ms / 1000)
     audit = Audit(verifier, publishers, batches, settings.price_list(), context.clock)
     ledger = Ledger(verifier, publishers, keys, limits)
-    archive = Archive(verifier, publishers, Keeping(context.runs, context.scripts), kept, context.clock)
+    keeping = Keeping(context.runs, context.scripts, context.seals("audit"))
+    archive = Archive(verifier, publishers, keeping, kept, context.clock)
     return [
         Stage(group="audit", handler=audit.handle),
         Stage(group="ledger", handler=ledger.handle),

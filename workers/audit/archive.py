@@ -1,9 +1,9 @@
 """Group `archive`: the answers that a client may ask for again, kept longer than Redis has them.
 
 The script that ends a run marks its fact with `keep` when the run's acceptance asked for it and there is an answer to
-keep. The frames are sealed for their place in their run, and are kept as they lie; nothing is opened here. Kept,
-committed, then let go in Redis, then acknowledged: killed anywhere, the same comes again and changes nothing. A client
-that deletes its answer meanwhile leaves a mark in Redis, and then the copy goes too.
+keep. The frames are sealed for their place in their run, and are kept as they lie; of a body only what the guards let
+through (inputs.py). Kept, committed, then let go in Redis, then acknowledged: killed anywhere, the same comes again and
+changes nothing. A client that deletes its answer meanwhile leaves a mark in Redis, and then the copy goes too.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from schemas.frames import DATA, StoredFrame, pack
 from schemas.outcomes import Delivery, Done, Outcome
 from schemas.records import ArchiveRecord
 from workers.audit.handlers import opened_or_outcome
+from workers.audit.inputs import rewriting
 from workers.audit.opening import Opened, open_fact
 from workers.audit.ports import Held, Kept
 
@@ -60,7 +61,20 @@ class Archive:
         if not frames or frames[-1].kind == DATA:
             await self._missing(opened)
             return None
-        return record(opened, frames, await self._held.body(opened.run))
+        made = record(opened, frames, await self._body(opened))
+        if made is None and opened.accepted is not None:  # nobody's: Redis need not have it longer than other runs
+            await self._held.let_go(opened.run)
+        return made
+
+    async def _body(self, opened: Opened) -> bytes:
+        """What is kept of the request, sealed."""
+        if opened.accepted is None or not opened.accepted.keep_body:
+            return b""
+        try:
+            return await self._held.body(opened.run, rewriting(opened))
+        except (LookupError, ValueError, TypeError):
+            log.error("an input is not kept: an edit does not fit it", run=opened.run)
+            return b""
 
     async def _missing(self, opened: Opened) -> None:
         """Nothing to keep: deleted, perhaps after an earlier try had kept it, or lost."""
@@ -80,8 +94,8 @@ class Archive:
 
 
 def record(opened: Opened, frames: Sequence[StoredFrame], body: bytes = b"") -> ArchiveRecord | None:
-    """The row of an answer; None when nobody can prove whose it is, or that it is to be kept. body: what was asked,
-    sealed; kept where the acceptance says so."""
+    """The row of an answer; None when nobody can prove whose it is, or that it is to be kept. body: what is kept of
+    the request, sealed."""
     accepted, grant = opened.accepted, opened.grant
     if accepted is None or grant is None or not accepted.keep_ms:
         return None
@@ -99,5 +113,5 @@ def record(opened: Opened, frames: Sequence[StoredFrame], body: bytes = b"") -> 
         route=accepted.route,
         background=accepted.background,
         accepted_ms=opened.times.accepted,
-        body=body if accepted.keep_body else b"",
+        body=body,
     )

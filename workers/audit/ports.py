@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from schemas.frames import StoredFrame
@@ -26,8 +26,9 @@ class Held(Protocol):
         """In order, sealed; empty when they are gone. Unavailable."""
         ...
 
-    async def body(self, run: str) -> bytes:
-        """What was asked, sealed; b"" when it is not to be kept, or gone. Unavailable."""
+    async def body(self, run: str, rewrite: Callable[[bytes], bytes] | None = None) -> bytes:
+        """What was asked, rewritten, sealed; b"" when it is not to be kept, or gone. Unavailable; what `rewrite`
+        raises."""
         ...
 
     async def let_go(self, run: str) -> bool:

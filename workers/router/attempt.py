@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from providers.openai_continue import Told
-from providers.ports import Answered, EngineStream
+from providers.ports import Answered, EngineStream, Question
 from schemas.errors import Failure
 from schemas.events import Attempt, Choice, RequestCancelled, RequestCompleted, RequestFailed, Usage
 from schemas.ports import RunLease
@@ -138,3 +138,17 @@ def unary_usage(answer: Answered, prompt_tokens: int) -> Usage:
     if answer.usage is not None:
         return answer.usage
     return Usage(prompt_tokens=prompt_tokens, completion_tokens=-(-answer.text_bytes // 4), estimated=True)
+
+
+def question_of(work: Work) -> Question:
+    """The run as a dialect sees it."""
+    accepted = work.lease.accepted
+    return Question(
+        run=accepted.run,
+        route=accepted.route,
+        model=accepted.model,
+        body=work.body,
+        stream=accepted.stream,
+        show_usage=work.show_usage,
+        accepted_ms=work.lease.accepted_ms,
+    )

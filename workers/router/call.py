@@ -8,15 +8,14 @@ from __future__ import annotations
 from base import logs, metrics
 from base.clock import Clock
 from providers.addresses import refuse_url
-from providers.dialects import dialect_of
+from providers.dialects import continued_stream, dialect_of
 from providers.errors import BadResponse, ConnectFailed, UpstreamFault
-from providers.openai_continue import Continued
 from providers.openai_continue import request as continuing
 from providers.openai_errors import MAX_BODY, engine_error
-from providers.ports import Dialect, EngineStream, Question, Timeouts, Transport, UpstreamResponse
+from providers.ports import Dialect, EngineStream, Timeouts, Transport, UpstreamResponse
 from schemas.frames import END
 from schemas.records import EndpointRecord
-from workers.router.attempt import OK, Work, nothing_usage, stream_usage, unary_usage
+from workers.router.attempt import OK, Work, nothing_usage, question_of, stream_usage, unary_usage
 from workers.router.interrupt import Interrupt, Stopped
 from workers.router.ports import Credentials
 from workers.router.relay import Pace, Relay
@@ -74,26 +73,27 @@ class Caller:
         refused = refuse_url(endpoint.url, bool(endpoint.credential), endpoint.private)
         if refused:
             raise ConnectFailed(refused)
-        dialect, question = _dialect_of(work), question_of(work, _asked(work, endpoint))
         headers = {"content-type": "application/json"}
         if endpoint.credential:
             headers["authorization"] = f"Bearer {self._reveal(endpoint)}"
         return await self._transport.open(
-            endpoint.url.rstrip("/") + dialect.path(question),
+            endpoint.url.rstrip("/") + _dialect_of(work).path(question_of(work)),
             headers,
-            dialect.request(question, endpoint.upstream_model),
-            self._timeouts(endpoint.pool, work.deadline - self._clock.monotonic()),
+            _asked(work, endpoint),
+            self._timeouts(work, endpoint.pool),
             private=endpoint.private,
         )
 
-    def _timeouts(self, pool: str, left: float) -> Timeouts:
-        """The settings' limits, inside what is left of the run's time."""
+    def _timeouts(self, work: Work, pool: str) -> Timeouts:
+        """The settings' limits, inside what is left of the run's time; in the background there is only that."""
+        left = work.deadline - self._clock.monotonic()
+        most = left if work.lease.accepted.background else min(self._settings.total_timeout_s, left)
         first_byte = self._settings.first_byte_timeouts_s.get(pool, self._settings.first_byte_timeout_s)
         return Timeouts(
             connect_s=self._settings.connect_timeout_s,
             first_byte_s=first_byte,
             idle_s=self._settings.idle_timeout_s,
-            total_s=max(min(self._settings.total_timeout_s, left), 0.001),
+            total_s=max(most, 0.001),
         )
 
     def _reveal(self, endpoint: EndpointRecord) -> str:
@@ -110,7 +110,7 @@ class Caller:
         relay = Relay(work.lease, stream, headers, self._pace, self._clock, work.answered)
         try:
             await relay.pump(response, interrupt)
-            last = stream.ending()
+            last = stream.ending(self._clock.now_ms())
         except (UpstreamFault, Stopped):
             response.close()
             work.first_at = work.first_at or relay.first_at
@@ -132,7 +132,7 @@ class Caller:
         accepted = work.lease.accepted
         body = await self._body(response, interrupt, self._settings.max_answer_bytes)
         work.answered()
-        found = _dialect_of(work).answer(question_of(work, work.body), body)
+        found = _dialect_of(work).answer(question_of(work), body, self._clock.now_ms())
         now = self._clock.monotonic()
         work.first_at = now
         work.note(called, now, OK, response.status)
@@ -151,30 +151,17 @@ class Caller:
 
 
 def _asked(work: Work, endpoint: EndpointRecord) -> bytes:
-    """The body for the endpoint: for the whole answer, or for what the client lacks of it."""
-    return work.body if work.told is None else continuing(work.body, work.told, endpoint.continues)
+    """The endpoint's request: for the whole answer, or for what the client lacks of it."""
+    body = _dialect_of(work).request(question_of(work), endpoint.upstream_model)
+    return body if work.told is None else continuing(body, work.told, endpoint.continues)
 
 
 def _dialect_of(work: Work) -> Dialect:
-    return dialect_of(work.lease.accepted.route, work.speaks)
+    """What is continued is continued as a chat."""
+    return dialect_of(work.lease.accepted.route, work.speaks if work.told is None else ())
 
 
 def _stream_of(work: Work) -> EngineStream:
-    accepted = work.lease.accepted
     if work.told is not None:
-        return Continued(accepted.model, work.show_usage, work.told)
-    return _dialect_of(work).stream(question_of(work, work.body))
-
-
-def question_of(work: Work, body: bytes) -> Question:
-    """The run as a dialect sees it."""
-    accepted = work.lease.accepted
-    return Question(
-        run=accepted.run,
-        route=accepted.route,
-        model=accepted.model,
-        body=body,
-        stream=accepted.stream,
-        show_usage=work.show_usage,
-        accepted_ms=work.lease.accepted_ms,
-    )
+        return continued_stream(question_of(work), work.told)
+    return _dialect_of(work).stream(question_of(work))

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from providers.openai_continue import Told
-from schemas.routes import CHAT, COMPLETIONS
+from schemas.routes import CHAT, COMPLETIONS, RESPONSES
 
 #: Fields that put an answer under a grammar (OpenAI, vLLM, SGLang, llama.cpp) or make it more than one plain text.
 _BARRED = (
@@ -46,12 +46,12 @@ _ONE = ("n", "best_of", "n_probs")
 
 
 def refusal(route: str, body: bytes, told: Told) -> str:
-    """Why the answer may not be continued; "" = it may. body: the request as the engine gets it."""
+    """Why the answer may not be continued; "" = it may. body: as the engine gets it, a response as a chat."""
     if told.odd:
         return told.odd
     if told.counted and not told.finish_reason:
         return "its tokens were counted before its end"
-    if route not in (CHAT, COMPLETIONS):
+    if route not in (CHAT, COMPLETIONS, RESPONSES):
         return f"{route} has no text to go on with"
     asked = orjson.loads(body)
     return _asked_for(asked) or _shape(route, asked) or _seam(told.text) or _stopping(asked, told.text)

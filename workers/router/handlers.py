@@ -21,6 +21,7 @@ from schemas.events import RequestCleared, RequestFailed, Usage
 from schemas.frames import END, ERROR, encode_failure
 from schemas.outcomes import Delivery
 from schemas.ports import Catalog, RunLease
+from schemas.records import SPEAKS_RESPONSES
 from schemas.routes import GUARDRAILS, MODERATIONS
 from workers.router.attempt import Work
 from workers.router.call import Caller
@@ -145,7 +146,7 @@ class Router:
             if last is not None and work.lease.sequence:
                 if not await self._goes_on(work, interrupt):
                     return last
-                if await end_if_whole(work, self._clock.monotonic()):
+                if await end_if_whole(work, self._clock.monotonic(), self._clock.now_ms()):
                     return None
             place = await self._place(work, interrupt)
             if not isinstance(place, Place):
@@ -163,11 +164,19 @@ class Router:
                 return None
             if work.told is None or not judged.elsewhere:
                 last = judged.failure
+            if judged.wordless and await self._has_words(work, interrupt):
+                continue
             if not judged.elsewhere or len(work.attempts) >= self._needs.attempts:
                 return last
             if not work.lease.sequence and not self._needs.retries.take(self._clock.monotonic()):
                 log.warning("no retry left in the budget", run=work.lease.run, endpoint=place.name)
                 return last
+
+    async def _has_words(self, work: Work, interrupt: Interrupt) -> bool:
+        """Whether an endpoint of the pool can be asked for what the present one has no words for."""
+        endpoints = await interrupt.wait(self._needs.catalog.endpoints(work.grant.pool))
+        work.unable |= {one.endpoint for one in endpoints if SPEAKS_RESPONSES not in one.speaks}
+        return any(one.endpoint not in work.tried for one in endpoints)
 
     async def _goes_on(self, work: Work, interrupt: Interrupt) -> bool:
         """Whether an answer that broke off may be continued; if so `work` says from where."""

@@ -13,14 +13,16 @@ import orjson
 
 from base import logs
 from providers import responses_sent
+from providers.dialects import chat_of
+from providers.errors import Untranslatable
 from providers.openai_continue import Told, closing, left_of, read
 from schemas.errors import DecodeError, Failure
 from schemas.events import Usage
 from schemas.frames import END, ERROR, encode_failure
 from schemas.ports import RunLease
-from schemas.records import EndpointRecord
+from schemas.records import SPEAKS_CHAT, EndpointRecord
 from schemas.routes import RESPONSES
-from workers.router.attempt import Work
+from workers.router.attempt import Work, question_of
 from workers.router.continuation import refusal
 
 log = logs.room("router")
@@ -30,18 +32,25 @@ _GAP = "its stream does not hold all that was sent"
 
 async def take_up(work: Work, endpoints: Sequence[EndpointRecord], most: int) -> str:
     """Prepare `work` to go on; "" or why it may not. most: continuations that a run may have."""
-    unable = frozenset(one.endpoint for one in endpoints if not one.continues)
+    unable = frozenset(one.endpoint for one in endpoints if not one.continues or SPEAKS_CHAT not in one.speaks)
     if not work.lease.accepted.stream or len(unable) == len(endpoints):
         return "no endpoint of its pool continues answers"
     if work.continued >= most:
         return f"it was continued {work.continued} times"
     told = work.sent or await heard(work.lease)
-    reason = refusal(work.lease.accepted.route, work.body, told)
+    reason = _refusal(work, told)
     if not reason:
         work.told, work.sent, work.unable = told, None, unable
         work.usage = usage_of_sent(work.lease, told)
         work.continued += 1
     return reason
+
+
+def _refusal(work: Work, told: Told) -> str:
+    try:
+        return told.odd or refusal(work.lease.accepted.route, chat_of(question_of(work)), told)
+    except Untranslatable as reason:
+        return str(reason)
 
 
 async def heard(lease: RunLease) -> Told:
@@ -64,14 +73,18 @@ def usage_of_sent(lease: RunLease, told: Told) -> Usage:
     return Usage(prompt_tokens=lease.accepted.prompt_tokens, completion_tokens=pieces, estimated=True)
 
 
-async def end_if_whole(work: Work, now: float) -> bool:
-    """End a taken-up run that lacks nothing but its end; whether it was such a one. OwnerLost."""
+async def end_if_whole(work: Work, now: float, now_ms: int) -> bool:
+    """End a taken-up run that lacks nothing but its end; whether it was such a one. now_ms: since the epoch.
+    OwnerLost."""
     told = work.told
-    if told is None or not (told.finish_reason or left_of(orjson.loads(work.body), told) == 0):
+    if told is None or not (told.finish_reason or left_of(orjson.loads(chat_of(question_of(work))), told) == 0):
         return False
     work.first_at = work.first_at or now
     usage = usage_of_sent(work.lease, told)
-    payload, events = closing(told, usage if work.show_usage else None)
+    if told.events is not None:
+        payload, events = responses_sent.closing(told, usage, now_ms)
+    else:
+        payload, events = closing(told, usage if work.show_usage else None)
     fact = work.completed(usage, told.finish_reason or "length", work.lease.sequence + events, now)
     await work.lease.end(END, payload, events, fact)
     return True

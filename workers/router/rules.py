@@ -73,12 +73,14 @@ def price_of_endpoint(endpoint: EndpointRecord, named: Sequence[Price], listed: 
 @dataclass(frozen=True, slots=True)
 class Judged:
     """A fault as seen by the client. elsewhere: another endpoint may do better, or continue what has begun; rest_ms:
-    leave this one alone for so long; broken: it counts against the endpoint (policy.breaker)."""
+    leave this one alone for so long; broken: it counts against the endpoint (policy.breaker); wordless: nothing was
+    asked, for what the engine speaks has no words for it."""
 
     failure: Failure
     elsewhere: bool
     rest_ms: int = 0
     broken: bool = False
+    wordless: bool = False
 
 
 def judge(fault: UpstreamFault, begun: bool) -> Judged:
@@ -109,7 +111,7 @@ def _judge(fault: UpstreamFault, begun: bool) -> Judged:
             return _judge_engine(fault)
         case Untranslatable(message=message, param=param):
             failure = Failure(code=Code.invalid_request, message=message, param=param, public_code="unsupported_value")
-            return Judged(failure, elsewhere=False)
+            return Judged(failure, elsewhere=False, wordless=True)
         case FirstByteTimeout() | IdleTimeout():
             return Judged(_failure(Code.upstream_timeout, "The engine did not answer in time. Retry later."), True)
         case TotalTimeout():

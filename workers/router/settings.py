@@ -67,7 +67,10 @@ class RouterSettings(BaseModel):
         default=30.0, gt=0, description="Seconds an engine may be silent between two pieces of its answer."
     )
     total_timeout_s: float = Field(
-        default=600.0, gt=0, description="Seconds one call of an engine may take; a run's own deadline may be shorter."
+        default=600.0,
+        gt=0,
+        description="Seconds one call of an engine may take; a run's own deadline may be shorter, "
+        "and is the only limit in the background.",
     )
     attempts: int = Field(
         default=3, ge=1, le=10, description="Endpoints tried for one run; after its first byte only to continue it."
