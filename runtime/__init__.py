@@ -9,7 +9,8 @@ a run           door (accept, watch), acceptance (what its script takes and says
 a group         consume (the engine), reading (its next read), item (an entry in hand), calm (when silence counts),
                 heir (of whom it does not), group_spec (its values), acts (what handlers decided),
                 places (announced slots)
-several         together (groups of one process read one stream), jointly (their verdicts in one step)
+several         together (groups of one process read one stream), jointly (their verdicts in one step),
+                flushes (frames of all runs leave together)
 beside them     publish (commands, control), control (what to read again), sweeper (deadlines, watchers, trimming)
 operators       inspect (backlogs), dlq (dead letters), tidy (consumers that died)
 a process       app (its wiring), broker (FastStream's declarations), lifecycle (the stop sequence), faults (to die at)
