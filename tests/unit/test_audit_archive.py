@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from msgspec import structs
+from msgspec.structs import replace
 
 from base.clock import SystemClock
 from schemas.errors import Unavailable
