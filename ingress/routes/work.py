@@ -18,7 +18,7 @@ from base import logs, metrics
 from base.crypto import digest
 from ingress.asked import Asked, Parse
 from ingress.body import ClientGone, read_body
-from ingress.credentials import allow, credential_of
+from ingress.credentials import Callers, allow
 from ingress.cycle import cycle_of
 from ingress.errors import INTERNAL, failure_of
 from ingress.exchange import Exchange
@@ -42,6 +42,7 @@ class Work:
     def __init__(self, parts: Parts, path: str, parse: Parse) -> None:
         self._parts, self._path, self._parse = parts, path, parse
         self._settings = parts.settings
+        self._callers = Callers(parts.ring)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         out = Exchange(send, self._parts.door.mint(), self._parts.clock, cycle_of(scope))
@@ -61,11 +62,13 @@ class Work:
     async def _request(self, headers: Mapping[bytes, bytes], receive: Receive, out: Exchange) -> NewRun:
         """The run to be, or a Refusal."""
         self._parts.refuse_if_draining()
-        credential = credential_of(headers, self._parts.ring)
+        credential = self._callers.credential_of(headers)
         key = once_key(headers)
         raw = await self._body(receive, headers, out)
         asked = await self._asked(raw, headers)
-        strict = wants_strict(headers) or await self._is_strict(credential.key_id, asked.model)
+        strict = wants_strict(headers)
+        if self._parts.strict.covers_any and not strict:
+            strict = await self._is_strict(credential.key_id, asked.model)
         new = self._new_run(out.run, asked, credential, headers, strict)
         return new if key is None else await self._once(new, key, headers)
 
