@@ -26,9 +26,10 @@ def cycle_of(scope: Mapping[str, Any]) -> Cycle | None:
 
 
 class Cycle(RequestResponseCycle):
-    """left: called once when the client goes before its answer is complete."""
+    """task: of its handler. left: called once when the client goes before its answer is complete."""
 
     transport: asyncio.Transport
+    task: asyncio.Task[None]
     left: Callable[[], None] | None = None
 
     def body_at_hand(self, limit: int) -> bytes | None:

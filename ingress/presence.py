@@ -26,7 +26,7 @@ class Presence:
 
     def __init__(self, receive: Receive, cycle: Cycle | None = None) -> None:
         self.gone = False
-        self._handler = asyncio.current_task()
+        self._handler = cycle.task if cycle is not None else asyncio.current_task()
         self._cycle, self._listener = cycle, None if cycle else asyncio.create_task(_hang_up(receive))
         if self._listener is not None:
             self._listener.add_done_callback(self._heard)

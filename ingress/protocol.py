@@ -11,7 +11,6 @@ head is written out here, without what this door has no use for.
 from __future__ import annotations
 
 import asyncio
-import re
 import socket
 from typing import Any
 from urllib.parse import unquote
@@ -24,7 +23,7 @@ from ingress.errors import error_body
 from ingress.settings import ServerSettings
 from schemas.errors import Code, Failure
 
-_OFFER = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
+_OFFER = b"\r\nupgrade:"
 _UNSENT = 128 * 1024  # bytes the kernel may hold that it could not send yet
 _PROBES = 3  # without an answer, and a silent peer is gone
 _BROKEN = error_body(Failure(code=Code.invalid_request.value, message="This is not an HTTP/1.1 request."))
@@ -44,6 +43,8 @@ class DoorProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._head_timer: asyncio.TimerHandle | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._idle_since: float | None = None
         self._head_bytes = 0
         self._in_head = True
         self._between = False  # nothing has come since the last message was complete
@@ -56,6 +57,8 @@ class DoorProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
         super().connection_lost(exc)
         if self.cycle is not None and self.cycle.disconnected:
             self.cycle.gone()
@@ -98,7 +101,9 @@ class DoorProtocol(HttpToolsProtocol):
             extensions: dict[str, Any] = {}
             self.scope = self._scope(extensions)
             self.cycle = extensions[EXTENSION] = self._cycle()
-            self._start_asgi_task(self.cycle, self.app)
+            self.cycle.task = self.loop.create_task(self.cycle.run_asgi(self.app))
+            self.tasks.add(self.cycle.task)
+            self.cycle.task.add_done_callback(self.tasks.discard)
 
     def _scope(self, extensions: dict[str, Any]) -> Any:
         """The request's head as ASGI has it."""
@@ -148,6 +153,30 @@ class DoorProtocol(HttpToolsProtocol):
     def _listening(self) -> bool:
         return not self._deaf and not self.transport.is_closing()
 
+    def on_response_complete(self) -> None:
+        """uvicorn's hook: the connection may be used again, or idles."""
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            self._idle_since = self.loop.time()
+            if self._idle_timer is None:
+                self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._idle)
+
+    def _idle(self) -> None:
+        """One timer for all pauses of a connection: it looks how long the present one has lasted."""
+        self._idle_timer = None
+        if self._idle_since is None or self.transport.is_closing():
+            return
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left <= 0:
+            self.transport.close()
+        else:
+            self._idle_timer = self.loop.call_later(left, self._idle)
+
+    def _unset_keepalive_if_required(self) -> None:
+        """uvicorn's hook: it does not idle any more."""
+        self._idle_since = None
+
     def send_400_response(self, msg: str) -> None:
         """uvicorn's hook for bytes that are no HTTP; `msg` is its own wording."""
         self._refuse(400, _BROKEN)
@@ -183,8 +212,8 @@ def without_offer(data: bytes, most: int) -> bytes:
     """The bytes of a head without an offer to change the protocol: the parser would drop the body of a request that
     makes one, and some clients offer h2c with every request. most: bytes in which a head ends."""
     end = data.find(b"\r\n\r\n", 0, most)
-    found = _OFFER.search(data, 0, end + 2 if end >= 0 else most)
-    return data if found is None else data[: found.start()] + b"\r\nx-upgrade:" + data[found.end() :]
+    at = data[: end + 2 if end >= 0 else most].lower().find(_OFFER)
+    return data if at < 0 else data[:at] + b"\r\nx-upgrade:" + data[at + len(_OFFER) :]
 
 
 def tune(sock: socket.socket | None, stall_limit: float) -> None:

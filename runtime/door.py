@@ -10,7 +10,7 @@ from typing import Any
 
 from base import logs
 from base.clock import Clock
-from base.ids import Random, mint_run_id, short_id
+from base.ids import Random, mint_run_id
 from base.replies import time_ms
 from policy.overload import come_back_s
 from runtime import faults
@@ -73,7 +73,7 @@ class StreamDoor:
         self._partitions, self._bounds = partitions, bounds
         self._scripts, self._runs, self._seals = scripts, runs, seals
         self._clock, self._chance = clock, chance
-        self._next_partition = 0
+        self._next_partition = self._watchers = 0
         self._side: set[asyncio.Task[None]] = set()
         self.hub = Hub(runs, seals, self._left, clock)
         self._backlog = Backlog(clock)
@@ -106,9 +106,14 @@ class StreamDoor:
 
     def watch_new(self, new: NewRun) -> StreamWatch:
         """A watch for a run that is about to be accepted; its client waits from now on."""
-        watch = self.hub.watch(new.accepted.run, f"{self.name}#{short_id(self._chance, 4)}")
+        watch = self.hub.watch(new.accepted.run, self._watcher())
         watch.stay = self._backlog.join(new.accepted.model, new.accepted.key_id)
         return watch
+
+    def _watcher(self) -> str:
+        """A name for one more client of this process."""
+        self._watchers += 1
+        return f"{self.name}#{self._watchers:x}"
 
     def acceptance(self, new: NewRun, watcher: str, late: bool = False) -> Acceptance:
         """What the script stores: the event signed, the body sealed. late: it would wait too long, so nothing new is
@@ -186,7 +191,7 @@ class StreamDoor:
 
     async def attach(self, run: str, after: int) -> Watch:
         """See schemas.ports.Door.attach."""
-        watcher = f"{self.name}#{short_id(self._chance, 4)}"
+        watcher = self._watcher()
         watch = self.hub.watch(run, watcher, after=after, behind=True, ours=False)
         try:
             seen = await self._scripts.watch(run, watcher, add=True)
