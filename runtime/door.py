@@ -90,9 +90,9 @@ class StreamDoor:
         if new.once is not None:
             return await self._repeats.accept(new, new.once)
         watch = self.watch_new(new)
-        if self.too_long(new):
+        if self._too_long(new):
             raise self._refused(new, watch)
-        acceptance = self.acceptance(new, watch.watcher)
+        acceptance = self.acceptance(new, watch.watcher, late=False)
         faults.hit("ingress", "P3")
         try:
             fits, _ = await self.way_in(new.strict).accept(acceptance)
@@ -115,9 +115,9 @@ class StreamDoor:
         self._watchers += 1
         return f"{self.name}#{self._watchers:x}"
 
-    def acceptance(self, new: NewRun, watcher: str, late: bool = False) -> Acceptance:
-        """What the script stores: the event signed, the body sealed. late: it would wait too long, so nothing new is
-        taken in; what its Idempotency-Key has begun is shown all the same."""
+    def acceptance(self, new: NewRun, watcher: str, late: bool | None = None) -> Acceptance:
+        """What the script stores: the event signed, the body sealed. late: whether it would wait too long, None = look:
+        then nothing new is taken in; what its Idempotency-Key has begun is shown all the same."""
         accepted = new.accepted
         e = wire.encode(
             accepted,
@@ -134,7 +134,7 @@ class StreamDoor:
             body=self._seals.body(accepted.run, new.body),
             deadline_ms=new.deadline_ms,
             checks_ms=min(self._bounds.checks_ms, new.deadline_ms),
-            most_runs=0 if late else self._bounds.most_runs,
+            most_runs=0 if late or (late is None and self._too_long(new)) else self._bounds.most_runs,
             most_bytes=self._bounds.most_bytes,
             families=accepted.families,
             watcher=watcher,
@@ -167,7 +167,7 @@ class StreamDoor:
         for number in range(self._partitions):
             await redis.execute("ZADD", f"{prefix(number)}:doors", now, self.name)
 
-    def too_long(self, new: NewRun) -> bool:
+    def _too_long(self, new: NewRun) -> bool:
         """Whether the run, whose client is here, is not to be expected to end within its deadline."""
         allowed = self._allowed_s(new)
         return allowed > 0 and self._backlog.expected(new.accepted.model, new.accepted.key_id) > allowed
@@ -183,7 +183,7 @@ class StreamDoor:
 
     def overloaded(self, new: NewRun) -> Refusal:
         """503 with the time after which it is worth another try, as fast as runs end here now, jittered."""
-        late = self.too_long(new)
+        late = self._too_long(new)
         stay = self._backlog.expected(new.accepted.model, new.accepted.key_id) if late else self._backlog.whole()
         seconds = come_back_s(stay, self._allowed_s(new) if late else math.inf, self._chance.uniform(0.0, 1.0))
         words = _LATE.format(math.ceil(stay), math.ceil(new.deadline_ms / 1000)) if late else _FULL

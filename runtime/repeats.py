@@ -53,9 +53,7 @@ class Entrance(Protocol):
 
     def watch_new(self, new: NewRun) -> StreamWatch: ...
 
-    def too_long(self, new: NewRun) -> bool: ...
-
-    def acceptance(self, new: NewRun, watcher: str, late: bool = False) -> Acceptance: ...
+    def acceptance(self, new: NewRun, watcher: str) -> Acceptance: ...
 
     def undone(self, watch: StreamWatch, error: BaseException, new: Acceptance, names: Sequence[str] = ()) -> None: ...
 
@@ -110,7 +108,7 @@ class Repeats:
 
     async def _ask(self, new: NewRun, repeat: Repeat) -> tuple[StreamWatch, Accepted]:
         watch = self._door.watch_new(new)
-        acceptance = self._door.acceptance(new, watch.watcher, self._door.too_long(new))
+        acceptance = self._door.acceptance(new, watch.watcher)
         faults.hit("ingress", "P3")
         try:
             seen = await self._door.way_in(new.strict).accept_once(acceptance, repeat)

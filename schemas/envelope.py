@@ -9,7 +9,7 @@ about 2 us, every failure one DecodeError.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -87,8 +87,9 @@ def message(cls: type[T]) -> type[T]:
 
 
 def _version(cls: type[Any]) -> int:
-    every: Any = msgspec.structs.fields(cls) if issubclass(cls, msgspec.Struct) else fields(cls)
-    return next(int(one.default) for one in every if one.name == "version")
+    if issubclass(cls, msgspec.Struct):
+        return next(int(one.default) for one in msgspec.structs.fields(cls) if one.name == "version")
+    return int(cls.__dataclass_fields__["version"].default)
 
 
 def message_classes() -> dict[str, type[Any]]:
