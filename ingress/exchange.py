@@ -44,11 +44,14 @@ class Exchange:
         "sending",
         "sends",
         "status",
+        "wire",
     )
 
-    def __init__(self, send: Send, run: str, clock: Clock, cycle: Cycle | None = None) -> None:
+    def __init__(
+        self, send: Send, run: str, clock: Clock, wire: asyncio.Transport | None = None, cycle: Cycle | None = None
+    ) -> None:
         self.run = run
-        self.cycle = cycle
+        self.wire, self.cycle = wire, cycle
         self.accepted = self.begun = self.sending = self.replayed = False
         self.sends = self.events = 0
         self.last_words: Callable[[Failure], bytes] = error_event
@@ -56,11 +59,6 @@ class Exchange:
         self.code = ""
         self._send, self._clock = send, clock
         self._started = clock.monotonic()
-
-    @property
-    def wire(self) -> asyncio.Transport | None:
-        """The client's connection; None under a server that does not hand it out."""
-        return None if self.cycle is None else self.cycle.transport
 
     def elapsed(self) -> float:
         """Seconds since the request's head was read."""

@@ -3,9 +3,10 @@
 A head over its limits is 431, bytes that are no HTTP are 400, both in OpenAI's shape; a head that does not arrive in
 time closes the socket. What a client still uploads after its answer is thrown away for the same time, then the socket
 closes. A request sent before the one ahead of it was answered is left to another connection: this one closes after the
-first answer, as HTTP allows, because uvicorn would not notice that such a client has left. The cycle is handed to the
-application as an ASGI extension (ingress/cycle.py). Connections, keep-alive and answers are uvicorn's; what it does per
-head is written out here, without what this door has no use for.
+first answer, as HTTP allows, because uvicorn would not notice that such a client has left. The transport is handed to
+the application as an ASGI extension, so that a stalled reader can be cut, and so is the cycle (ingress/cycle.py).
+Connections and answers are uvicorn's; what it does per head and per pause is written out here, without what this door
+has no use for.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from ingress.cycle import EXTENSION, Cycle
 from ingress.errors import error_body
+from ingress.routes.work import TRANSPORT
 from ingress.settings import ServerSettings
 from schemas.errors import Code, Failure
 
@@ -98,7 +100,7 @@ class DoorProtocol(HttpToolsProtocol):
             self._deaf = True
             self.cycle.keep_alive = False
         if self._listening():
-            extensions: dict[str, Any] = {}
+            extensions: dict[str, Any] = {TRANSPORT: self.transport}
             self.scope = self._scope(extensions)
             self.cycle = extensions[EXTENSION] = self._cycle()
             self.cycle.task = self.loop.create_task(self.cycle.run_asgi(self.app))

@@ -33,6 +33,7 @@ from schemas.errors import Code, Refusal
 from schemas.events import RequestAccepted
 from schemas.ports import NewRun, Watch
 
+TRANSPORT = "headrace.transport"  # ASGI extension of ingress.protocol
 log = logs.room("ingress")
 
 
@@ -45,7 +46,8 @@ class Work:
         self._callers = Callers(parts.ring)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        out = Exchange(send, self._parts.door.mint(), self._parts.clock, cycle_of(scope))
+        wire = scope.get("extensions", {}).get(TRANSPORT)
+        out = Exchange(send, self._parts.door.mint(), self._parts.clock, wire, cycle_of(scope))
         model = ""
         try:
             new = await self._request(dict(scope["headers"]), receive, out)
