@@ -6,13 +6,15 @@ long one of them stays. It holds for a share of the traffic as for all of it, so
 A rate is known only for a backlog that was met before: how fast ten at once are served says nothing of a burst of a
 thousand. So each level of the backlog remembers since when it was not fallen below and what was served since then;
 for a backlog of n the highest level up to n/2 tells. A look that is shorter than what those served in it took, on
-average, or in which few were served, tells nothing: nobody is refused for want of a measure.
+average, or in which few were served, tells nothing: nobody is refused for want of a measure. Nor for an outage: the
+longest time in which nobody was served is left out of a look, and the one who ended it.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
+from math import inf
 
 #: Backlogs that are looked at; each is at most half as large again as the one before.
 LEVELS = (1, *sorted(size << power for power in range(20) for size in (2, 3)))
@@ -50,13 +52,17 @@ class Look:
 class Line:
     """Those of one kind that are here now, and how fast they are served."""
 
-    __slots__ = ("_looks", "_new", "_served", "_spent", "live")
+    __slots__ = ("_last", "_looks", "_new", "_pauses", "_served", "_spent", "live")
 
     def __init__(self) -> None:
         self.live = 0
         self._served, self._spent = 0, 0.0
         self._looks: dict[int, Look] = {}
         self._new: list[Look] = []  # nobody was served in these
+        self._last = 0.0  # when somebody was served last
+        self._pauses: list[
+            tuple[float, float]
+        ] = []  # when it was over, how long; each the longest since the one before
 
     def join(self, now: float) -> None:
         """One more."""
@@ -67,8 +73,11 @@ class Line:
 
     def serve(self, took: float, now: float) -> None:
         """One of them has its answer, after so many seconds; it leaves next."""
+        if self._served:
+            self._paused(now - self._last, now)
         self._served += 1
         self._spent += took
+        self._last = now
         if self._new:
             mark = self._mark(now)
             for look in self._new:
@@ -94,10 +103,21 @@ class Line:
 
     def _rate(self, first: Mark, since: float, now: float) -> float:
         """Served in a second behind the first; 0 = it cannot be told."""
-        served, seconds = self._served - first.served, now - first.at
+        served, pause, idle = self._served - first.served, self._longest_pause(first.at), now - self._last
+        seconds = now - first.at - max(pause, idle)
         if served < SERVED or seconds < LOOK_S or now - since < (self._spent - first.spent) / served:
             return 0.0
-        return served / seconds
+        return (served - (pause > idle)) / seconds
+
+    def _paused(self, seconds: float, now: float) -> None:
+        while self._pauses and self._pauses[-1][1] <= seconds:
+            self._pauses.pop()
+        self._pauses.append((now, seconds))
+
+    def _longest_pause(self, since: float) -> float:
+        """The longest time after `since` in which nobody was served and that is over."""
+        behind = bisect_right(self._pauses, (since, inf))
+        return self._pauses[behind][1] if behind < len(self._pauses) else 0.0
 
     def _mark(self, now: float) -> Mark:
         return Mark(now, self._served, self._spent)
