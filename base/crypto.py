@@ -15,8 +15,9 @@ import binascii
 import hashlib
 import hmac
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -115,9 +116,28 @@ def new_ring_key(chance: Random, kid: str) -> RingKey:
     return RingKey(kid, chance.bytes(KEY_BYTES))
 
 
+@lru_cache(maxsize=64)
+def mac_of(key: bytes) -> Callable[[bytes], bytes]:
+    """HMAC-SHA-256 (RFC 2104) under `key`, at most 64 bytes, with the key's blocks worked out once: hmac.digest does
+    that for each message, which takes longer than the message (1.7 us instead of 0.7 up to 100 bytes)."""
+    block = key.ljust(64, b"\0")
+    if len(block) > 64:
+        raise ValueError("a key for HMAC-SHA-256 has at most 64 bytes here")
+    inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block))
+    outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
+
+    def mac(content: bytes) -> bytes:
+        inside, outside = inner.copy(), outer.copy()
+        inside.update(content)
+        outside.update(inside.digest())
+        return outside.digest()
+
+    return mac
+
+
 def _expand(secret: bytes, info: str) -> bytes:
     """HKDF-Expand, one block: T(1) = HMAC(PRK, info | 0x01)."""
-    return hmac.digest(secret, info.encode() + b"\x01", "sha256")
+    return mac_of(secret)(info.encode() + b"\x01")
 
 
 class Sealer:
@@ -189,7 +209,7 @@ class Signer:
 
     def sign(self, place: str, content: bytes) -> bytes:
         """HMAC-SHA256 over place and content; `place` names the stream kind, so a replay elsewhere fails."""
-        mac = hmac.digest(self._key, place.encode() + b"\n" + content, "sha256")
+        mac = mac_of(self._key)(place.encode() + b"\n" + content)
         signature = f"{self._kid}:{mac.hex()}".encode()
         self._ring.prove(self.publisher, place, content, signature)
         return signature
@@ -209,7 +229,7 @@ class Verifier:
         if kid not in self._ring.kids:
             return False
         key = self._ring.derive(kid, f"sign/{publisher}")
-        expected = hmac.digest(key, place.encode() + b"\n" + content, "sha256").hex()
+        expected = mac_of(key)(place.encode() + b"\n" + content).hex()
         if not hmac.compare_digest(expected.encode(), given.encode("latin1")):
             return False
         self._ring.prove(publisher, place, content, signature)

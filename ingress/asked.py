@@ -7,8 +7,9 @@ unknown field passes and keeps it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from ingress.body import normalise, parse_object
 from ingress.shapes import (
@@ -35,8 +36,7 @@ _MOST_ITEMS = 100_000  # messages of a chat, texts of a batch, token ids of all 
 _MOST_MODERATED = 1024  # texts judged by one request; each may leave a report in its verdicts
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """A request that may become a run. body: the normalised JSON. max_tokens: the client's own bound or None. store:
     the client wants its answer kept. background: nobody waits for it."""
 

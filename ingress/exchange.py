@@ -14,6 +14,7 @@ from zlib import crc32
 from starlette.types import Send
 
 from base.clock import Clock
+from ingress.cycle import Cycle
 from ingress.errors import Header, error_body, error_event, http_status, retry_headers
 from ingress.headers import CLOSE, JSON, REPLAYED, STREAM_HEAD, frame_headers, own_headers
 from schemas.errors import Code, Failure
@@ -39,6 +40,7 @@ class Exchange:
         "accepted",
         "begun",
         "code",
+        "cycle",
         "events",
         "last_words",
         "replayed",
@@ -49,9 +51,11 @@ class Exchange:
         "wire",
     )
 
-    def __init__(self, send: Send, run: str, clock: Clock, wire: asyncio.Transport | None = None) -> None:
+    def __init__(
+        self, send: Send, run: str, clock: Clock, wire: asyncio.Transport | None = None, cycle: Cycle | None = None
+    ) -> None:
         self.run = run
-        self.wire = wire
+        self.wire, self.cycle = wire, cycle
         self.accepted = self.begun = self.sending = self.replayed = False
         self.sends = self.events = 0
         self.last_words: Callable[[Failure], Awaitable[bytes]] = _plain
@@ -70,13 +74,20 @@ class Exchange:
 
     async def answer(self, status: int, body: bytes, headers: Iterable[Header] = ()) -> None:
         """A whole answer of JSON."""
-        length = (b"content-length", b"%d" % len(body))
-        await self._begin(status, [JSON, length, *headers])
-        await self._push({"type": "http.response.body", "body": body})
+        head = self._head(status, [JSON, (b"content-length", b"%d" % len(body)), *headers])
+        if self.cycle is None:
+            await self._push({"type": "http.response.start", "status": status, "headers": head})
+            await self._push({"type": "http.response.body", "body": body})
+            return
+        self.sending = True
+        await self.cycle.whole(status, head, body)
+        self.sending = False
+        self.sends += 1
 
     async def begin(self, headers: Mapping[str, str]) -> None:
         """The head of a stream: from here on the status is 200."""
-        await self._begin(200, [*STREAM_HEAD, *frame_headers(headers)])
+        head = self._head(200, [*STREAM_HEAD, *frame_headers(headers)])
+        await self._push({"type": "http.response.start", "status": 200, "headers": head})
 
     async def piece(self, payload: bytes, last: bool) -> None:
         """Bytes of the stream; with the last ones the body ends."""
@@ -112,12 +123,13 @@ class Exchange:
             extra.append(CLOSE)
         await self.answer(http_status(failure), error_body(failure), extra)
 
-    async def _begin(self, status: int, headers: list[Header]) -> None:
+    def _head(self, status: int, headers: list[Header]) -> list[Header]:
+        """The answer begins: its headers, with those that every answer has."""
         self.begun, self.status = True, status
         headers += own_headers(self.run, self.accepted, self.elapsed())
         if self.replayed:
             headers.append(REPLAYED)
-        await self._push({"type": "http.response.start", "status": status, "headers": headers})
+        return headers
 
     async def _push(self, message: dict[str, Any]) -> None:
         """Waits while the client's buffer is full; `sending` and `sends` let the stall watch see for how long."""

@@ -23,6 +23,7 @@ _PUBLIC = ("x-ratelimit-", "x-headrace-")
 _TRACE = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _PRIORITY = re.compile(rb"-?(?:10|[0-9])")
 _VALUE = re.compile(r"[\x20-\x7e]*")
+_DISCONNECT = HEADER.encode()
 _LONGEST_ID = 128  # characters of a client's own request id that are kept
 
 
@@ -47,8 +48,9 @@ def frame_headers(headers: Mapping[str, str]) -> list[Header]:
 def deadline_ms(headers: Mapping[bytes, bytes], default_s: float, most_s: float) -> int:
     """The budget of a run: the client's announced read timeout (x-stainless-read-timeout, seconds) within (0, most_s],
     else the default."""
+    given = headers.get(b"x-stainless-read-timeout")
     try:
-        wanted = float(headers.get(b"x-stainless-read-timeout", b""))
+        wanted = default_s if given is None else float(given)
     except ValueError:
         wanted = default_s
     if not math.isfinite(wanted) or wanted <= 0:
@@ -81,9 +83,11 @@ def wants_strict(headers: Mapping[bytes, bytes]) -> bool:
 def disconnect_wish(headers: Mapping[bytes, bytes]) -> str:
     """x-headrace-on-disconnect: what becomes of the run when its client leaves, "" when it is not there. Whether it may
     be asked for is authorization's to say; Refusal(invalid_request) for what is no policy at all."""
-    given = headers.get(HEADER.encode())
-    text = (given or b"").decode("latin1").strip()
-    if given is not None and not re.fullmatch(PATTERN, text):
+    given = headers.get(_DISCONNECT)
+    if given is None:
+        return ""
+    text = given.decode("latin1").strip()
+    if not re.fullmatch(PATTERN, text):
         words = f"Invalid value for header '{HEADER}': it must be cancel, grace:SECONDS or finish."
         raise Refusal.of(Code.invalid_request, words, param=HEADER)
     return text
@@ -92,10 +96,10 @@ def disconnect_wish(headers: Mapping[bytes, bytes]) -> str:
 def traceparent(headers: Mapping[bytes, bytes]) -> str:
     """The W3C trace context, or "" when there is none that is valid."""
     text = headers.get(b"traceparent", b"").decode("latin1")
-    return text if _TRACE.fullmatch(text) else ""
+    return text if text and _TRACE.fullmatch(text) else ""
 
 
 def client_request_id(headers: Mapping[bytes, bytes]) -> str:
     """The caller's own X-Client-Request-Id for the record, or "" when it is not printable ASCII."""
     text = headers.get(b"x-client-request-id", b"").decode("latin1")[:_LONGEST_ID]
-    return text if _VALUE.fullmatch(text) else ""
+    return text if text and _VALUE.fullmatch(text) else ""

@@ -11,6 +11,7 @@ import asyncio
 from starlette.types import Receive
 
 from base import logs
+from ingress.cycle import Cycle
 from schemas.errors import HeadraceError
 from schemas.ports import Watch
 
@@ -18,20 +19,26 @@ log = logs.room("ingress")
 
 
 class Presence:
-    """Made inside the handler's task after the body was read; `stop` it before the handler does anything else."""
+    """Made inside the handler's task after the body was read; `stop` it before the handler does anything else. cycle:
+    of the request, where there is one; else a task listens."""
 
-    __slots__ = ("_handler", "_listener", "gone")
+    __slots__ = ("_cycle", "_handler", "_listener", "gone")
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, cycle: Cycle | None = None) -> None:
         self.gone = False
-        self._handler = asyncio.current_task()
-        self._listener = asyncio.create_task(_hang_up(receive))
-        self._listener.add_done_callback(self._left)
+        self._handler = cycle.task if cycle is not None else asyncio.current_task()
+        self._cycle, self._listener = cycle, None if cycle else asyncio.create_task(_hang_up(receive))
+        if self._listener is not None:
+            self._listener.add_done_callback(self._heard)
+        elif cycle is not None:
+            cycle.watch(self._left)
 
     def stop(self) -> None:
         """Listen no more. After it the handler is not interrupted."""
-        if not self._listener.done():
-            self._listener.remove_done_callback(self._left)
+        if self._cycle is not None:
+            self._cycle.left = None
+        if self._listener is not None and not self._listener.done():
+            self._listener.remove_done_callback(self._heard)
             self._listener.cancel()
 
     def forgive(self) -> bool:
@@ -40,9 +47,13 @@ class Presence:
             self._handler.uncancel()
         return self.gone
 
-    def _left(self, listener: asyncio.Task[None]) -> None:
-        if not listener.cancelled() and self._handler is not None:
+    def _heard(self, listener: asyncio.Task[None]) -> None:
+        if not listener.cancelled():
             listener.exception()  # a broken receive is a client that left
+            self._left()
+
+    def _left(self) -> None:
+        if self._handler is not None:
             self.gone = True
             self._handler.cancel()
 

@@ -4,24 +4,28 @@ A head over its limits is 431, bytes that are no HTTP are 400, both in OpenAI's 
 time closes the socket. What a client still uploads after its answer is thrown away for the same time, then the socket
 closes. A request sent before the one ahead of it was answered is left to another connection: this one closes after the
 first answer, as HTTP allows, because uvicorn would not notice that such a client has left. The transport is handed to
-the application as an ASGI extension, so that a stalled reader can be cut.
+the application as an ASGI extension, so that a stalled reader can be cut, and so is the cycle (ingress/cycle.py).
+Connections and answers are uvicorn's; what it does per head and per pause is written out here, without what this door
+has no use for.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 import socket
 from typing import Any
+from urllib.parse import unquote
 
+from httptools import parse_url
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from ingress.cycle import EXTENSION, Cycle
 from ingress.errors import error_body
 from ingress.routes.work import TRANSPORT
 from ingress.settings import ServerSettings
 from schemas.errors import Code, Failure
 
-_OFFER = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
+_OFFER = b"\r\nupgrade:"
 _UNSENT = 128 * 1024  # bytes the kernel may hold that it could not send yet
 _PROBES = 3  # without an answer, and a silent peer is gone
 _BROKEN = error_body(Failure(code=Code.invalid_request.value, message="This is not an HTTP/1.1 request."))
@@ -36,12 +40,16 @@ class DoorProtocol(HttpToolsProtocol):
     """One connection. Subclasses carry the settings."""
 
     settings: ServerSettings
+    cycle: Cycle
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._head_timer: asyncio.TimerHandle | None = None
-        self._head_bytes = self._head_count = 0
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._idle_since: float | None = None
+        self._head_bytes = 0
         self._in_head = True
+        self._between = False  # nothing has come since the last message was complete
         self._deaf = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -51,14 +59,19 @@ class DoorProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
         super().connection_lost(exc)
+        if self.cycle is not None and self.cycle.disconnected:
+            self.cycle.gone()
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
             return
-        if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
-            self._arm()
+        self._between = False
         super().data_received(without_offer(data, self._longest_head) if self._in_head else data)
+        if self._head_timer is None and not self._between and (self.cycle is None or self.cycle.response_complete):
+            self._arm()
 
     @property
     def _longest_head(self) -> int:
@@ -66,17 +79,18 @@ class DoorProtocol(HttpToolsProtocol):
         return self.settings.header_limit + 4 * self.settings.header_count + 100
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._head_bytes = self._head_count = 0
-        self.scope["extensions"] = {TRANSPORT: self.transport}  # type: ignore[dict-item]
+        self.url, self.headers, self._head_bytes = b"", [], 0
+        self.expect_100_continue = False
 
     def on_url(self, url: bytes) -> None:
-        super().on_url(url)
+        self.url += url
         self._weigh(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        super().on_header(name, value)
-        self._head_count += 1
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
         self._weigh(len(name) + len(value))
 
     def on_headers_complete(self) -> None:
@@ -86,19 +100,84 @@ class DoorProtocol(HttpToolsProtocol):
             self._deaf = True
             self.cycle.keep_alive = False
         if self._listening():
-            super().on_headers_complete()
+            extensions: dict[str, Any] = {TRANSPORT: self.transport}
+            self.scope = self._scope(extensions)
+            self.cycle = extensions[EXTENSION] = self._cycle()
+            self.cycle.task = self.loop.create_task(self.cycle.run_asgi(self.app))
+            self.tasks.add(self.cycle.task)
+            self.cycle.task.add_done_callback(self.tasks.discard)
+
+    def _scope(self, extensions: dict[str, Any]) -> Any:
+        """The request's head as ASGI has it."""
+        url = parse_url(self.url)
+        path = url.path.decode("ascii")
+        return {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": self.parser.get_http_version(),
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "root_path": "",
+            "method": self.parser.get_method().decode("ascii"),
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": url.path,
+            "query_string": url.query or b"",
+            "headers": self.headers,
+            "state": self.app_state.copy(),
+            "extensions": extensions,
+        }
+
+    def _cycle(self) -> Cycle:
+        return Cycle(
+            scope=self.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=self.scope["http_version"] != "1.0" and self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
 
     def on_body(self, body: bytes) -> None:
         if self.cycle is not None and self._listening():
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._in_head = True
+        self._in_head = self._between = True
         if self.cycle is not None and self._listening():
             super().on_message_complete()
 
     def _listening(self) -> bool:
         return not self._deaf and not self.transport.is_closing()
+
+    def on_response_complete(self) -> None:
+        """uvicorn's hook: the connection may be used again, or idles."""
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            self._idle_since = self.loop.time()
+            if self._idle_timer is None:
+                self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._idle)
+
+    def _idle(self) -> None:
+        """One timer for all pauses of a connection: it looks how long the present one has lasted."""
+        self._idle_timer = None
+        if self._idle_since is None or self.transport.is_closing():
+            return
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left <= 0:
+            self.transport.close()
+        else:
+            self._idle_timer = self.loop.call_later(left, self._idle)
+
+    def _unset_keepalive_if_required(self) -> None:
+        """uvicorn's hook: it does not idle any more."""
+        self._idle_since = None
 
     def send_400_response(self, msg: str) -> None:
         """uvicorn's hook for bytes that are no HTTP; `msg` is its own wording."""
@@ -106,7 +185,7 @@ class DoorProtocol(HttpToolsProtocol):
 
     def _weigh(self, size: int) -> None:
         self._head_bytes += size
-        if self._head_bytes > self.settings.header_limit or self._head_count > self.settings.header_count:
+        if self._head_bytes > self.settings.header_limit or len(self.headers) > self.settings.header_count:
             self._refuse(431, _HEAD)
             raise HeadTooLarge  # in a callback: the parser stops, and nobody waits for what is left of the head
 
@@ -135,8 +214,8 @@ def without_offer(data: bytes, most: int) -> bytes:
     """The bytes of a head without an offer to change the protocol: the parser would drop the body of a request that
     makes one, and some clients offer h2c with every request. most: bytes in which a head ends."""
     end = data.find(b"\r\n\r\n", 0, most)
-    found = _OFFER.search(data, 0, end + 2 if end >= 0 else most)
-    return data if found is None else data[: found.start()] + b"\r\nx-upgrade:" + data[found.end() :]
+    at = data[: end + 2 if end >= 0 else most].lower().find(_OFFER)
+    return data if at < 0 else data[:at] + b"\r\nx-upgrade:" + data[at + len(_OFFER) :]
 
 
 def tune(sock: socket.socket | None, stall_limit: float) -> None:

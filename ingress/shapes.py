@@ -18,6 +18,9 @@ def model_of(fields: dict[str, Any]) -> str:
 
 
 def check(fields: dict[str, Any], shapes: Mapping[str, Shape]) -> None:
+    """Refusal for the first of the shapes that its field does not fit."""
+    if all(value is None or name not in shapes or shapes[name].fits(value) for name, value in fields.items()):
+        return
     for name, (fits, expected, _) in shapes.items():
         value = fields.get(name)
         if value is not None and not fits(value):

@@ -8,7 +8,7 @@ the last frame        its bytes and the end of the body together: after [DONE] n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from ingress.exchange import Exchange
 from ingress.headers import frame_headers
@@ -24,8 +24,7 @@ _OVERDUE = Failure(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(msgspec.Struct, frozen=True):
     """How long to wait for the next frame, in seconds. give_up: measured from the request's start."""
 
     keep_alive: float

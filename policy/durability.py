@@ -15,6 +15,11 @@ class StrictRuns:
     models: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
 
+    @property
+    def covers_any(self) -> bool:
+        """Whether anything at all was decided."""
+        return bool(self.lanes or self.models or self.keys)
+
     def covers(self, key_id: str, model: str) -> bool:
         """Whether the key or the model alone decides it."""
         return any_matches(self.keys, key_id) or any_matches(self.models, model)

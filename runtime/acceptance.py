@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from runtime.names import once_key, prefix_of
 from schemas.envelope import Signed
 from schemas.ports import Mark
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Acceptance:
+class Acceptance(msgspec.Struct, frozen=True, kw_only=True):
     """Everything the accept script stores."""
 
     run: str

@@ -24,9 +24,12 @@ class _Crowd:
 class Stay:
     """One client's time at the door, from acceptance until its watch is closed."""
 
-    def __init__(self, backlog: Backlog, model: str, key: str, since: float) -> None:
+    __slots__ = ("_backlog", "_over", "key", "lines", "model", "since")
+
+    def __init__(self, backlog: Backlog, model: str, key: str, lines: tuple[Line, Line, Line], since: float) -> None:
+        """lines: it stands in: everybody's, its model's, its key's there."""
         self._backlog, self.model, self.key = backlog, model, key
-        self.since = since
+        self.lines, self.since = lines, since
         self._over = False
 
     def served(self, frame: Frame) -> None:
@@ -51,25 +54,30 @@ class Backlog:
 
     def join(self, model: str, key: str) -> Stay:
         """One more is here."""
-        stay = Stay(self, model, key, self._clock.monotonic())
-        crowd = self._crowds.setdefault(model, _Crowd())
-        for line in (self._all, crowd.line, crowd.keys.setdefault(key, Line())):
+        crowd = self._crowds.get(model)
+        if crowd is None:
+            crowd = self._crowds[model] = _Crowd()
+        own = crowd.keys.get(key)
+        if own is None:
+            own = crowd.keys[key] = Line()
+        stay = Stay(self, model, key, (self._all, crowd.line, own), self._clock.monotonic())
+        for line in stay.lines:
             line.join(stay.since)
         return stay
 
     def serve(self, stay: Stay) -> None:
         now = self._clock.monotonic()
-        for line in self._lines(stay):
+        for line in stay.lines:
             line.serve(now - stay.since, now)
 
     def leave(self, stay: Stay) -> None:
-        for line in self._lines(stay):
+        for line in stay.lines:
             line.leave()
-        crowd = self._crowds[stay.model]
-        if not crowd.keys[stay.key].live:
+        if not stay.lines[2].live:
+            crowd = self._crowds[stay.model]
             del crowd.keys[stay.key]
-        if not crowd.keys:
-            del self._crowds[stay.model]
+            if not crowd.keys:
+                del self._crowds[stay.model]
 
     def expected(self, model: str, key: str) -> float:
         """Seconds until the last who joined is answered; 0 = not known."""
@@ -79,10 +87,6 @@ class Backlog:
     def whole(self) -> float:
         """Seconds in which everybody who is here now will be answered; 0 = not known."""
         return self._all.stay(self._clock.monotonic())
-
-    def _lines(self, stay: Stay) -> tuple[Line, Line, Line]:
-        crowd = self._crowds[stay.model]
-        return self._all, crowd.line, crowd.keys[stay.key]
 
 
 def _had_its_turn(failure: bytes) -> bool:

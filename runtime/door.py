@@ -10,7 +10,7 @@ from typing import Any
 
 from base import logs
 from base.clock import Clock
-from base.ids import Random, mint_run_id, short_id
+from base.ids import Random, mint_run_id
 from base.replies import time_ms
 from policy.overload import come_back_s
 from runtime import faults
@@ -75,7 +75,7 @@ class StreamDoor:
         self._partitions, self._bounds = partitions, bounds
         self._scripts, self._runs, self._seals = scripts, runs, seals
         self._clock, self._chance = clock, chance
-        self._next_partition = 0
+        self._next_partition = self._watchers = 0
         self._side: set[asyncio.Task[None]] = set()
         self.hub = Hub(runs, seals, self._left, clock)
         self._backlog = Backlog(clock)
@@ -94,7 +94,7 @@ class StreamDoor:
         watch = self.watch_new(new)
         if self._too_long(new):
             raise self._refused(new, watch)
-        acceptance = self.acceptance(new, watch.watcher)
+        acceptance = self.acceptance(new, watch.watcher, late=False)
         faults.hit("ingress", "P3")
         try:
             fits, _ = await self.way_in(new.strict).accept(acceptance)
@@ -108,13 +108,18 @@ class StreamDoor:
 
     def watch_new(self, new: NewRun) -> StreamWatch:
         """A watch for a run that is about to be accepted; its client waits from now on."""
-        watch = self.hub.watch(new.accepted.run, f"{self.name}#{short_id(self._chance, 4)}")
+        watch = self.hub.watch(new.accepted.run, self._watcher())
         watch.stay = self._backlog.join(new.accepted.model, new.accepted.key_id)
         return watch
 
-    def acceptance(self, new: NewRun, watcher: str) -> Acceptance:
-        """What the script stores: the event signed, the body sealed. Where it would wait too long nothing new is taken
-        in; what its Idempotency-Key has begun is shown all the same."""
+    def _watcher(self) -> str:
+        """A name for one more client of this process."""
+        self._watchers += 1
+        return f"{self.name}#{self._watchers:x}"
+
+    def acceptance(self, new: NewRun, watcher: str, late: bool | None = None) -> Acceptance:
+        """What the script stores: the event signed, the body sealed. late: whether it would wait too long, None = look:
+        then nothing new is taken in; what its Idempotency-Key has begun is shown all the same."""
         accepted = new.accepted
         e = wire.encode(
             accepted,
@@ -131,7 +136,7 @@ class StreamDoor:
             body=self._seals.body(accepted.run, new.body),
             deadline_ms=new.deadline_ms,
             checks_ms=min(self._bounds.checks_ms, new.deadline_ms),
-            most_runs=0 if self._too_long(new) else self._bounds.most_runs,
+            most_runs=0 if late or (late is None and self._too_long(new)) else self._bounds.most_runs,
             most_bytes=self._bounds.most_bytes,
             families=accepted.families,
             watcher=watcher,
@@ -188,7 +193,7 @@ class StreamDoor:
 
     async def attach(self, run: str, after: int) -> Watch:
         """See schemas.ports.Door.attach."""
-        watcher = f"{self.name}#{short_id(self._chance, 4)}"
+        watcher = self._watcher()
         watch = self.hub.watch(run, watcher, after=after, behind=True, ours=False)
         try:
             seen = await self._scripts.watch(run, watcher, add=True)

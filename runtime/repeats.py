@@ -18,6 +18,8 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
+from msgspec import structs
+
 from base import metrics
 from base.clock import Clock
 from base.ids import derive_run_id
@@ -157,7 +159,7 @@ class Lives:
 
 def _as_life(new: NewRun, once: Once, run: str) -> NewRun:
     mark = once.marks[0]
-    return replace(new, accepted=replace(new.accepted, run=run, once=mark.name, asked=mark.asked))
+    return structs.replace(new, accepted=structs.replace(new.accepted, run=run, once=mark.name, asked=mark.asked))
 
 
 def _replayed(watch: StreamWatch, outcome: str) -> StreamWatch:

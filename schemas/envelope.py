@@ -2,7 +2,8 @@
 
 On a stream an entry has two fields: `e`, the envelope as JSON, and `s`, the publisher's signature over the stream's
 kind and `e`. The signature covers the bytes as they were read, so no canonical form is needed.
-Encoding is msgspec over frozen dataclasses: typed decoding in about 2 us, every failure one DecodeError.
+Encoding is msgspec over frozen dataclasses, and structs where a message is made for every request: typed decoding in
+about 2 us, every failure one DecodeError.
 """
 
 from __future__ import annotations
@@ -44,8 +45,7 @@ class VerifierPort(Protocol):
     def check(self, publisher: str, place: str, content: bytes, signature: bytes) -> bool: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Envelope:
+class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     """The outer fields. `deadline_ms` is a budget from acceptance, never a point on somebody's clock.
 
     id: unique per event, deterministic where a repeat must be recognised. trace: W3C traceparent or "".
@@ -98,10 +98,16 @@ _classes: dict[str, type[Any]] = {}
 def message(cls: type[T]) -> type[T]:
     """Register a message class: its name and `version` become decodable. Unknown fields are ignored on decoding
     (a field added with a default is the same version); a changed meaning is a new version with an upcaster."""
-    version = cls.__dataclass_fields__["version"].default  # type: ignore[attr-defined]
+    version = _version(cls)
     _payloads[cls.__name__, version] = msgspec.json.Decoder(cls)
     _classes[cls.__name__] = cls
     return cls
+
+
+def _version(cls: type[Any]) -> int:
+    if issubclass(cls, msgspec.Struct):
+        return next(int(one.default) for one in msgspec.structs.fields(cls) if one.name == "version")
+    return int(cls.__dataclass_fields__["version"].default)
 
 
 def message_classes() -> dict[str, type[Any]]:

@@ -24,8 +24,7 @@ from schemas.errors import Failure
 
 
 @message
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestAccepted:
+class RequestAccepted(msgspec.Struct, frozen=True, kw_only=True):
     """A request became a run. The body lies sealed under {p}:body:<run>; this is its pointer.
 
     route: the public path. door: the ingress process that accepted it. key_id and secret_mac: the credential's id and

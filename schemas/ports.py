@@ -18,6 +18,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
+
 from base.alarm import Alarm
 from schemas.envelope import Event
 from schemas.events import RequestAccepted, Terminal
@@ -60,8 +62,7 @@ class Once:
     tenant: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewRun:
+class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     """What acceptance needs. body: the normalised JSON. deadline_ms: the run's hard budget from now. once: it came with
     an Idempotency-Key; the run that it becomes then has an id of its own making, not the one in `accepted`, and is kept
     for a time (accepted.keep_ms > 0). strict: accepted only once it is on disk."""

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Collection
 from typing import Any, get_type_hints
 
+import msgspec
 from pydantic import BaseModel, ConfigDict, create_model
 
 
@@ -17,12 +18,17 @@ class Shape(BaseModel):
 
 
 def like(name: str, record: type[Any], *, without: Collection[str] = (), **instead: Any) -> type[Shape]:
-    """The fields of a record's dataclass, all of them always there; `instead`: other or additional ones."""
-    assert dataclasses.is_dataclass(record)
+    """The fields of a record (dataclass or struct), all of them always there; `instead`: other or additional ones."""
+    names = record.__struct_fields__ if issubclass(record, msgspec.Struct) else _names(record)
     kinds = get_type_hints(record)
-    kept = {field.name: kinds[field.name] for field in dataclasses.fields(record) if field.name not in without}
+    kept = {name: kinds[name] for name in names if name not in without}
     fields: dict[str, Any] = {field: (kind, ...) for field, kind in (kept | instead).items()}
     return create_model(name, __base__=Shape, __doc__=inspect.cleandoc(record.__doc__ or ""), **fields)
+
+
+def _names(record: type[Any]) -> tuple[str, ...]:
+    assert dataclasses.is_dataclass(record)
+    return tuple(field.name for field in dataclasses.fields(record))
 
 
 def listed(shape: type[Shape], **more: Any) -> type[Shape]:

@@ -7,9 +7,9 @@ run goes on. A failure after the first byte is an event with the whole object, a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import orjson
+from msgspec.structs import replace
 
 from base import logs
 from ingress.asked import Asked

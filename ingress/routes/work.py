@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import replace
 
+from msgspec.structs import replace
 from starlette.types import Receive, Scope, Send
 
 from base import logs, metrics
 from base.crypto import digest
 from ingress.asked import Asked, Parse
 from ingress.body import ClientGone, read_body
-from ingress.credentials import allow, credential_of
+from ingress.credentials import Callers, allow
+from ingress.cycle import cycle_of
 from ingress.errors import INTERNAL, failure_of
 from ingress.exchange import Exchange
 from ingress.headers import client_request_id, deadline_ms, disconnect_wish, priority, traceparent, wants_strict
@@ -42,10 +43,11 @@ class Work:
     def __init__(self, parts: Parts, path: str, parse: Parse) -> None:
         self._parts, self._path, self._parse = parts, path, parse
         self._settings = parts.settings
+        self._callers = Callers(parts.ring)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         wire = scope.get("extensions", {}).get(TRANSPORT)
-        out = Exchange(send, self._parts.door.mint(), self._parts.clock, wire)
+        out = Exchange(send, self._parts.door.mint(), self._parts.clock, wire, cycle_of(scope))
         model = ""
         try:
             new = await self._request(dict(scope["headers"]), receive, out)
@@ -62,13 +64,23 @@ class Work:
     async def _request(self, headers: Mapping[bytes, bytes], receive: Receive, out: Exchange) -> NewRun:
         """The run to be, or a Refusal."""
         self._parts.refuse_if_draining()
-        credential = credential_of(headers, self._parts.ring)
+        credential = self._callers.credential_of(headers)
         key = once_key(headers)
-        raw = await read_body(receive, headers, self._settings.body_limit, self._settings.body_timeout)
+        raw = await self._body(receive, headers, out)
         asked = await self._asked(raw, headers)
-        strict = wants_strict(headers) or await self._is_strict(credential.key_id, asked.model)
+        strict = wants_strict(headers)
+        if self._parts.strict.covers_any and not strict:
+            strict = await self._is_strict(credential.key_id, asked.model)
         new = self._new_run(out.run, asked, credential, headers, strict)
         return new if key is None else await self._once(new, key, headers)
+
+    async def _body(self, receive: Receive, headers: Mapping[bytes, bytes], out: Exchange) -> bytes:
+        """The body, as `read_body` gives it; one that came with its head is not waited for."""
+        limit = self._settings.body_limit
+        raw = out.cycle.body_at_hand(limit) if out.cycle is not None else None
+        if raw is not None:
+            return raw
+        return await read_body(receive, headers, limit, self._settings.body_timeout)
 
     async def _asked(self, raw: bytes, headers: Mapping[bytes, bytes]) -> Asked:
         return self._parse(raw)
@@ -124,7 +136,7 @@ class Work:
 
     async def _follow(self, watch: Watch, receive: Receive, out: Exchange, new: NewRun) -> None:
         """Watch the run to its end, or until the client or this process goes."""
-        open_exchanges, presence = self._parts.stalls.open, Presence(receive)
+        open_exchanges, presence = self._parts.stalls.open, Presence(receive, out.cycle)
         open_exchanges.add(out)
         try:
             await self._answer(watch, out, new)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from base.clock import SystemClock
 from runtime.door import Bounds, StreamDoor
@@ -36,7 +37,7 @@ class Busy:
         self.place, self.clock, self.waiting = place, clock, waiting
 
     def new(self, deadline_ms: int, **changes: object) -> NewRun:
-        return replace(self.place.new(None, keep_ms=0, **changes), deadline_ms=deadline_ms)
+        return structs.replace(self.place.new(None, keep_ms=0, **changes), deadline_ms=deadline_ms)
 
     async def ask(self, deadline_ms: int, **changes: object) -> Watch:
         return await self.place.door.accept(self.new(deadline_ms, **changes))
@@ -92,12 +93,12 @@ async def test_whoever_has_more_time_another_model_or_another_key_is_let_in(worl
 
 async def test_an_idempotency_key_that_has_a_run_is_shown_it_and_a_new_one_is_refused(world: World) -> None:
     busy = await line(world)
-    first = replace(busy.place.new(), deadline_ms=LATE)
+    first = structs.replace(busy.place.new(), deadline_ms=LATE)
     watch = await busy.place.door.accept(first)
-    again = await busy.place.door.accept(replace(first, deadline_ms=SOON))
+    again = await busy.place.door.accept(structs.replace(first, deadline_ms=SOON))
     assert again.run == watch.run and again.replayed
     other = replace(OURS, marks=(replace(OURS.marks[0], name="other"),))
-    failure = await busy.refusal(replace(busy.place.new(other), deadline_ms=SOON))
+    failure = await busy.refusal(structs.replace(busy.place.new(other), deadline_ms=SOON))
     assert failure.code == "overloaded" and "deadline" in failure.message
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TypeVar
 
 import pytest
+from msgspec.structs import replace
 
 from runtime.acceptance import Acceptance, Accepted, Repeat
 from runtime.door import Bounds, StreamDoor

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
 import pytest
+from msgspec import structs
 
 from base.clock import SystemClock
 from base.crypto import Verifier
@@ -60,7 +61,7 @@ class Replica:
     async def send(self, number: int = 1, *, model: str = "small") -> str:
         """Accept a run of key `number` that authorization alone judges."""
         run = self.door.mint()
-        event = replace(accepted(run, number, model=model), families=("authorization",))
+        event = structs.replace(accepted(run, number, model=model), families=("authorization",))
         watch = await self.door.accept(NewRun(accepted=event, body=b"{}", deadline_ms=30_000))
         watch.close()
         return run

@@ -98,6 +98,14 @@ async def test_a_client_that_vanishes_without_a_word_has_left_within_the_stall_l
         assert not up.parts.stalls.open
 
 
+async def test_leaving_is_heard_behind_a_body_that_filled_every_buffer() -> None:
+    async with gateway() as up:
+        async with connected(up.port) as (_, writer):
+            writer.write(post(up.token, chat_body(padding="x" * 500_000)))
+            run = await up.door.first()
+        await until(lambda: signed_off(run))
+
+
 async def test_a_reset_is_heard_like_a_farewell() -> None:
     async with gateway() as up:
         reader, writer = await asyncio.open_connection("127.0.0.1", up.port)

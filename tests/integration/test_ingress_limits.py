@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from ingress.protocol import tune
+from ingress.protocol import tune, without_offer
 from ingress.serve import CannotListen, IngressServer, bind
 from tests.ingress_support import PlayedRun, chat_body, completion, connected, gateway, head, post, raw, read_answer
 from tests.unit.test_ingress_body import HOSTILE
@@ -143,6 +143,32 @@ async def test_a_request_sent_ahead_of_its_turn_is_left_to_another_connection() 
         assert (await read_answer(reader)).status == 200
         assert await reader.read() == b""
         assert len(up.door.runs) == 1
+
+
+async def test_a_connection_serves_one_request_after_another_and_closes_when_it_idles() -> None:
+    async with gateway(answer, idle_timeout=1) as up, connected(up.port) as (reader, writer):
+        for _ in range(3):
+            writer.write(post(up.token, chat_body()))
+            assert (await read_answer(reader)).status == 200
+        assert await reader.read() == b""
+
+
+async def test_a_connection_does_not_idle_while_its_request_waits() -> None:
+    async with gateway(idle_timeout=1) as up, connected(up.port) as (reader, writer):
+        for _ in range(2):
+            writer.write(post(up.token, chat_body()))
+            run = await up.door.first()
+            await asyncio.sleep(1.1)
+            await run.answer(completion("Hello"))
+            assert (await read_answer(reader)).status == 200
+            up.door.runs.clear()
+
+
+@pytest.mark.parametrize("name", [b"Upgrade", b"upgrade", b"UPGRADE", b"uPgRaDe"])
+def test_an_offer_is_found_however_it_is_written_and_only_in_the_head(name: bytes) -> None:
+    head, rest = b"POST / HTTP/1.1\r\nHost: x\r\n", b": h2c\r\nA: b\r\n\r\n\r\nupgrade: body"
+    assert without_offer(head + name + rest, 1000) == head + b"x-upgrade" + rest
+    assert without_offer(head + b"A" + rest, 1000) == head + b"A" + rest
 
 
 async def test_small_writes_are_not_delayed() -> None:

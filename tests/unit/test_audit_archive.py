@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 import orjson
 import pytest
 from msgspec import structs
+from msgspec.structs import replace
 
 from base.clock import SystemClock
 from schemas.errors import Unavailable

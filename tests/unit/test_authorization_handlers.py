@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
+from msgspec import structs
 
 from schemas.errors import Unavailable
 from schemas.events import RequestAccepted, RequestRefused
@@ -149,7 +150,7 @@ async def test_a_model_that_is_not_allowed_reads_like_one_that_does_not_exist() 
 async def test_who_is_refused_reserves_nothing() -> None:
     limited = key(requests_per_minute=1, concurrency=1, models=("small",))
     house = room(limited, key(2, requests_per_minute=1, scopes=("admin",)))
-    forged = replace(accepted("forged"), secret_mac="0" * 64)
+    forged = structs.replace(accepted("forged"), secret_mac="0" * 64)
     refused = await house.verdicts(forged, accepted("model", model="secret"), accepted("scope", 2), accepted("no", 3))
     assert [verdict.outcome for verdict in refused] == ["refuse"] * 4
     assert house.limits.calls == []
@@ -249,13 +250,13 @@ async def test_a_catalog_that_is_away_delays_the_good_and_refuses_the_bad_at_onc
 
 async def test_a_moderation_needs_no_catalog_and_is_held_to_the_keys_limits() -> None:
     house = room(key(1, models=("other",), requests_per_minute=1), catalog=CatalogAway())
-    runs = [replace(accepted(name, 1, model="moderations"), route=MODERATIONS) for name in ("first", "second")]
+    runs = [structs.replace(accepted(name, 1, model="moderations"), route=MODERATIONS) for name in ("first", "second")]
     first, second = await house.verdicts(*runs)
     assert first.grant is not None and first.grant.pool == MODERATIONS_POOL and first.grant.scopes
     assert code(second) == "rate_limit_exceeded"
 
 
 async def test_the_verdict_never_repeats_the_credential() -> None:
-    for verdict in await room(key()).verdicts(accepted("good"), replace(accepted("bad"), secret_mac="1" * 64)):
+    for verdict in await room(key()).verdicts(accepted("good"), structs.replace(accepted("bad"), secret_mac="1" * 64)):
         assert key().secret_mac not in repr(verdict)
         assert "1" * 64 not in repr(verdict)

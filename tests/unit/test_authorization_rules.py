@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from policy.decision import Allowed, Refused
 from schemas.ports import Reserved
@@ -16,7 +17,7 @@ from workers.authorization.settings import AuthorizationSettings
 
 KEY = KeyRecord(key_id="00000000000000aa", tenant="acme", name="app", secret_mac="ab" * 32, mac_kid="k1", weight=3)
 MODEL = ModelRecord(name="small", pool="gpu-a")
-RUN = replace(accepted("run"), key_id=KEY.key_id, secret_mac=KEY.secret_mac, mac_kid="k1")
+RUN = structs.replace(accepted("run"), key_id=KEY.key_id, secret_mac=KEY.secret_mac, mac_kid="k1")
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,7 @@ def test_a_key_without_limits_has_nothing_for_the_ledger_to_settle() -> None:
     ],
 )
 def test_a_grant_says_what_happens_when_the_client_leaves(key: str, model: str, wish: str, given: str) -> None:
-    run = replace(RUN, on_disconnect="grace:30", disconnect_wish=wish)
+    run = structs.replace(RUN, on_disconnect="grace:30", disconnect_wish=wish)
     record, known = replace(KEY, on_disconnect=key), replace(MODEL, on_disconnect=model)
     judged = rules.judge(run, record, known, 0)
     assert isinstance(judged, Allowed)
@@ -74,14 +75,14 @@ def test_a_grant_says_what_happens_when_the_client_leaves(key: str, model: str, 
 
 
 def test_a_request_that_asks_for_a_looser_policy_than_it_has_is_refused_before_it_reserves() -> None:
-    run = replace(RUN, on_disconnect="finish", disconnect_wish="grace:10")
+    run = structs.replace(RUN, on_disconnect="finish", disconnect_wish="grace:10")
     judged = rules.judge(run, replace(KEY, on_disconnect="cancel"), MODEL, 0)
     assert isinstance(judged, Refused) and judged.key is not None
     assert (judged.failure.code, judged.failure.param) == ("invalid_request", "x-headrace-on-disconnect")
 
 
 def test_the_fail_policy_names_every_guard_family_of_the_run_and_never_authorization() -> None:
-    run = replace(RUN, families=("authorization", "rules", "persons"))
+    run = structs.replace(RUN, families=("authorization", "rules", "persons"))
     found = rules.fail_policy(run, lambda model, key, family: "open" if family == "persons" else "closed")
     assert found == {"rules": "closed", "persons": "open"}
 
@@ -112,13 +113,13 @@ def test_guards_fail_closed_unless_told_otherwise() -> None:
 
 def test_a_moderation_needs_a_proven_key_with_the_scope_but_no_model() -> None:
     key = replace(KEY, models=("other",))
-    run = replace(RUN, route="/v1/moderations", model="moderations")
+    run = structs.replace(RUN, route="/v1/moderations", model="moderations")
     judged = rules.judge(run, key, None, 0)
     assert isinstance(judged, Allowed)
     assert rules.grant(run, judged, Reserved(granted=True), {}).pool == MODERATIONS_POOL
     for wrong in (None, replace(key, scopes=("admin",)), replace(key, revoked_ms=1)):
         assert isinstance(rules.judge(run, wrong, None, 0), Refused)
-    assert isinstance(rules.judge(replace(run, route="/v1/chat/completions"), key, None, 0), Refused)
+    assert isinstance(rules.judge(structs.replace(run, route="/v1/chat/completions"), key, None, 0), Refused)
 
 
 @pytest.mark.parametrize(
@@ -126,4 +127,4 @@ def test_a_moderation_needs_a_proven_key_with_the_scope_but_no_model() -> None:
     [("/v1/chat/completions", 256), ("/v1/completions", 256), ("/v1/embeddings", 0), ("/v1/moderations", 0)],
 )
 def test_only_a_generated_answer_is_expected_to_have_tokens(route: str, expected: int) -> None:
-    assert rules.expected_tokens(replace(RUN, route=route, prompt_tokens=10)) == 10 + expected
+    assert rules.expected_tokens(structs.replace(RUN, route=route, prompt_tokens=10)) == 10 + expected

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hmac
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from base.crypto import CryptoError, KeyRing, RingKey, Sealer, Signer, Verifier, new_ring_key
+from base.crypto import CryptoError, KeyRing, RingKey, Sealer, Signer, Verifier, mac_of, new_ring_key
 from base.ids import SystemRandom
 
 _KEY, _OLD = RingKey("k2", bytes(range(32))), RingKey("k1", bytes(range(32, 64)))
@@ -98,3 +100,14 @@ def test_bad_ring_is_refused_without_showing_a_key(text: str) -> None:
 
 def test_new_keys_differ() -> None:
     assert new_ring_key(SystemRandom(), "a").secret != new_ring_key(SystemRandom(), "a").secret
+
+
+@given(st.binary(max_size=64), st.binary(max_size=2_000))
+def test_a_mac_is_the_standard_librarys_and_the_next_one_is_not_mixed_with_it(key: bytes, content: bytes) -> None:
+    for text in (content, b"", content + b"x"):
+        assert mac_of(key)(text) == hmac.digest(key, text, "sha256")
+
+
+def test_a_key_that_would_have_to_be_shortened_is_refused() -> None:
+    with pytest.raises(ValueError, match="at most 64 bytes"):
+        mac_of(b"k" * 65)

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import orjson
 import pytest
+from msgspec import structs
 from openai.types import ModerationCreateResponse
 
 from base.crypto import digest
@@ -73,7 +74,7 @@ def test_a_kind_that_no_family_looked_for_is_absent_rather_than_false() -> None:
 def moderated(verdict: dict[str, Any], given: Any = "pay 4111") -> MemoryLease:
     """A cleared run of the route; `verdict`: what the rules said."""
     lease = cleared_run(stream=False, input=given)
-    accepted = replace(lease.accepted, route="/v1/moderations", model="moderations")
+    accepted = structs.replace(lease.accepted, route="/v1/moderations", model="moderations")
     fields = {"run": lease.run, "family": "rules", "outcome": PASS, "policy": "1", "body_digest": digest(lease.body)}
     own = signed("rules", Verdict(**{**fields, **verdict}))
     return replace(lease, accepted=accepted, verdicts={**lease.verdicts, "rules": own}, sent=[], fact=None)

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
+from msgspec import structs
 
 from base.ids import is_run_id
 from base.settings import Section
@@ -14,6 +15,7 @@ from console.admin.parts import Given, Parts
 from console.admin.shapes import Shape, like, listed
 from ingress.documents.openapi import answer, fails, operation
 from schemas.errors import Code, Refusal
+from schemas.events import RequestAccepted
 from schemas.ports import RunStatus
 from schemas.records import FactRecord, RequestRecord
 from storage.access import OPERATOR
@@ -40,7 +42,8 @@ class Wanted(Section):
 _RUN = "01a1fcc2-5e9b-7000-8d34-8839179968b9"
 RunId = Annotated[str, Path(description="`x-request-id` of an answer.", examples=[_RUN])]
 Request = like("Request", RequestRecord)
-LiveRun = like("LiveRun", RunStatus)
+Acceptance = like("RequestAccepted", RequestAccepted)
+LiveRun = like("LiveRun", RunStatus, accepted=Acceptance | None)
 
 
 Page = listed(Request, next=str | None)
@@ -155,7 +158,7 @@ async def trace(run: RunId, parts: Given) -> dict[str, Any]:
     return {
         "run": run,
         "state": "ended" if record is not None else (live.state if live else "ended"),
-        "live": asdict(live) if live else None,
+        "live": _shown(live) if live else None,
         "record": asdict(record) if record else None,
         "timeline": timeline(live, record, facts),
     }
@@ -209,3 +212,7 @@ def _place(after: str) -> Place | None:
     if not ended.isdecimal() or not is_run_id(run):
         raise Refusal.of(Code.invalid_request, "`after` must be `next` of the page before.", param="after")
     return Place(int(ended), run)
+
+
+def _shown(live: RunStatus) -> dict[str, Any]:
+    return asdict(live) | {"accepted": structs.asdict(live.accepted) if live.accepted else None}
