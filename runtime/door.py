@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from base import logs
+from base import logs, metrics
 from base.clock import Clock
 from base.ids import Random, mint_run_id, short_id
 from base.replies import time_ms
@@ -177,8 +177,9 @@ class StreamDoor:
         return refusal
 
     def overloaded(self, new: NewRun) -> Refusal:
-        """503 with the time after which it is worth another try, as fast as runs end here now, jittered."""
+        """503 with the time after which it is worth another try, as fast as runs end here now, jittered. Counts it."""
         late = self._too_long(new)
+        metrics.inc("headrace_limit_rejections_total", limit="wait" if late else "live")
         stay = self._backlog.expected(new.accepted.model, new.accepted.key_id) if late else self._backlog.whole()
         seconds = come_back_s(stay, self._allowed_s(new) if late else math.inf, self._chance.uniform(0.0, 1.0))
         words = _LATE.format(math.ceil(stay), math.ceil(new.deadline_ms / 1000)) if late else _FULL

@@ -13,7 +13,7 @@ from bench.faults import wire
 from bench.faults.said import Said
 from bench.faults.waiting import until
 
-TOKENS = 30
+TOKENS, ITL_MS = 30, 200  # streams of six seconds
 #: Times that a client asks anew, and seconds it has for all.
 _TRIES, _PATIENCE_S = 20, 120.0
 

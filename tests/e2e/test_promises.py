@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from bench import rolling
-from tests.checks_support import load_script
-from tests.e2e.house import Engine, House
+import asyncio
 
-promises = load_script("promises")
+from bench import rolling, rolling_play
+from tests.e2e.house import Engine, House
 
 
 def test_a_process_of_every_kind_that_is_stopped_fails_no_open_stream(house: House, mock: Engine) -> None:
@@ -14,7 +13,8 @@ def test_a_process_of_every_kind_that_is_stopped_fails_no_open_stream(house: Hou
     size = rolling.QUICK
     mock.set(itl_ms=size.itl_ms)
     try:
-        row = promises.restart(house, mock, [kind for kind in rolling.KINDS if kind != "persons"], size)
+        kinds = [kind for kind in rolling.KINDS if kind != "persons"]
+        row = asyncio.run(rolling_play.restart(house, mock, kinds, size, "mock"))
     finally:
         mock.set(itl_ms=0)
     assert row.broken() == []
