@@ -277,11 +277,12 @@ async def _look_at_pools(house: House, workers: Workers) -> None:
 
 
 def repeat(house: House, seconds: float, step: Callable[[], Awaitable[None]]) -> None:
-    """Call `step` every `seconds` until the process stops."""
+    """Call `step` every `seconds`, or a little sooner, until the process stops: processes that were started together do
+    not ask all at the same moment."""
 
     async def loop() -> None:
         while True:
-            await house.context.clock.sleep(seconds)
+            await house.context.clock.sleep(seconds * house.context.chance.uniform(0.8, 1.0))
             try:
                 await step()
             except Unavailable as error:
