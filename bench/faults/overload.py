@@ -30,7 +30,8 @@ REFUSAL_MS, GOODPUT = 50.0, 0.9
 @dataclass(frozen=True, slots=True)
 class Size:
     """slots, service_ms: of the engine. deadline_s: what each client gives. Seconds of the search for the capacity and
-    of each level; levels: times the capacity; clients: who come back at once; gate_s: seconds of each play of tenants;
+    of each level; levels: times the capacity; clients: who come back at
+    once, herd_itl_ms: between their tokens; gate_s: seconds of each play of tenants;
     rolling: of the restarts."""
 
     slots: int
@@ -40,12 +41,13 @@ class Size:
     level_s: float
     levels: tuple[float, ...]
     clients: int
+    herd_itl_ms: float
     gate_s: float
     rolling: rolling.Size
 
 
-FULL = Size(16, 100, 10.0, 6.0, 20.0, (1.0, 2.0, 3.0), 1_000, 12.0, rolling.FULL)
-QUICK = Size(4, 50, 4.0, 1.5, 6.0, (3.0,), 60, 2.0, rolling.QUICK)
+FULL = Size(16, 100, 10.0, 6.0, 20.0, (1.0, 2.0, 3.0), 1_000, 500.0, 12.0, rolling.FULL)
+QUICK = Size(4, 50, 4.0, 1.5, 6.0, (3.0,), 60, 200.0, 2.0, rolling.QUICK)
 
 HEAD = (
     *("load", "offered/s", "answered/s", "of peak", "refused", "refusal p50 ms", "p99 ms", "come back after s"),

@@ -130,7 +130,7 @@ async def _levels(stand: Stand) -> None:
 async def _herd(stand: Stand) -> None:
     house, clients = stand.house, stand.size.clients
     stand.say(f"{clients} clients come back at once ...")
-    stand.engine.set(ttft_ms=50, itl_ms=herd.ITL_MS)
+    stand.engine.set(ttft_ms=50, itl_ms=stand.size.herd_itl_ms)
     key = str(house.new_key(tenant="herd")["token"])
     stand.report.herd = await herd.run(house.base_url, key, OPEN, clients, lambda: house.kill("ingress"))
 
