@@ -28,6 +28,7 @@ SHORT = 1  # tokens of the requests beside the streams
 _SHORT_RATE = 10.0
 _PATIENCE_S = 60.0
 _NOTICE_S, _LOOK_S = 0.05, 0.05  # seconds that a busy process may take to hear its signal; between two looks
+_QUICK_S = 1.0  # whoever has ended by then need not have been asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ class Row:
             found.append(f"{self.others_failed} of {self.others} requests beside them failed: {dict(self.errors)}")
         if self.code:
             found.append(f"the process ended with code {self.code}")
-        if not self.ready[503] or self.ready[200]:
+        if self.ready[200] or (self.ended_s > _QUICK_S and not self.ready[503]):
             found.append(f"while it stopped its /readyz said {dict(self.ready)}")
         if wrong := out_of_order(self.steps):
             found.append(f"it stopped in another order: {wrong}")

@@ -46,7 +46,7 @@ class Size:
     rolling: rolling.Size
 
 
-FULL = Size(16, 100, 10.0, 6.0, 20.0, (1.0, 2.0, 3.0), 1_000, 500.0, 12.0, rolling.FULL)
+FULL = Size(64, 400, 10.0, 6.0, 20.0, (1.0, 2.0, 3.0), 1_000, 500.0, 12.0, rolling.FULL)
 QUICK = Size(4, 50, 4.0, 1.5, 6.0, (3.0,), 60, 200.0, 2.0, rolling.QUICK)
 
 HEAD = (

@@ -52,7 +52,8 @@ def test_a_restart_that_costs_a_stream_or_proves_nothing_is_said() -> None:
 def test_a_process_that_stops_in_another_order_or_keeps_its_readiness_is_said() -> None:
     good = Rolled("router", 200, others=10, ready=Counter({503: 5}), steps=ORDER)
     for ready in (Counter({503: 5, 200: 1}), Counter[int]()):
-        assert "/readyz" in replace(good, ready=ready).broken()[0]
+        assert "/readyz" in replace(good, ended_s=5.0, ready=ready).broken()[0]
+    assert replace(good, ended_s=0.1, ready=Counter[int]()).broken() == []
     for steps in (ORDER[1:2] + ORDER[:1] + ORDER[2:], ORDER[:-1], ()):
         assert "another order" in replace(good, steps=steps).broken()[0]
 
