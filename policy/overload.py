@@ -20,8 +20,9 @@ _IS_LEVEL = frozenset(LEVELS)
 _SHARE = 1 / 2
 #: The shortest look, and the least number served in it.
 LOOK_S, SERVED = 1.0, 8
-#: A look that has lasted so long is given up for a younger one once that can tell.
-FRESH_S = 30.0
+#: A look is given up for a younger one that has lasted so long and can tell: engines get slower. A longer time costs
+#: the deadlines of those who are let in meanwhile (thirty: twice as many), a shorter one gains nothing.
+FRESH_S = 5.0
 #: What a refused client is told, before jitter: within these, and a guess where nothing is known. Twice the longest is
 #: the most that the official clients obey.
 SHORTEST_S, LONGEST_S, GUESS_S = 0.2, 30.0, 1.0

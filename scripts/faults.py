@@ -69,7 +69,7 @@ def chosen(names: dict[str, str], wanted: Sequence[str] | None) -> list[str]:
     """The cases asked for. ValueError names what is none."""
     for word in wanted or ():
         if not any(word == family or fnmatchcase(name, word) for name, family in names.items()):
-            raise ValueError(f"there is no case or family {word!r}; scripts/faults --list names them")
+            raise ValueError(f"there is no case or family {word!r}; the same with --list instead of --only names them")
     return [
         name
         for name, family in names.items()

@@ -114,6 +114,21 @@ def test_a_line_that_got_slower_is_told_by_what_is_served_now() -> None:
     assert play.line.stay(220) == pytest.approx(play.line.live / 32, rel=0.15)
 
 
+@pytest.mark.parametrize("deadline", [4.0, 10.0])
+def test_when_engines_get_slower_under_overload_those_who_come_three_deadlines_later_keep_theirs(
+    deadline: float,
+) -> None:
+    play = Play(places=16, service_s=0.05, allowed_s=0.75 * deadline)
+    for at in steady(960, 0, 40):
+        play.arrive(at)
+    play.service_s = 0.1
+    for at in steady(960, 40, 40 + 20 * deadline):
+        play.arrive(at)
+    play.until(1e9)
+    late = [end - stay - 40 for end, stay in play.stays if stay > deadline]
+    assert max(late) < 3 * deadline
+
+
 def test_whoever_comes_seldom_is_not_refused_for_anothers_backlog() -> None:
     heavy, light, everybody = Line(), Line(), Line()
     for line in (heavy, everybody):
