@@ -9,7 +9,8 @@ from tests.e2e.house import Engine, House
 
 
 def test_a_process_of_every_kind_that_is_stopped_fails_no_open_stream(house: House, mock: Engine) -> None:
-    """One process with all rooms of the corridor: its door and its router finish, its groups give back."""
+    """One process with all rooms of the corridor: its door and its router finish, its groups give back. Meanwhile its
+    /readyz says 503, and its log tells the stop sequence in the order that is written down."""
     size = rolling.QUICK
     mock.set(itl_ms=size.itl_ms)
     try:
