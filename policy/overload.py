@@ -6,13 +6,15 @@ long one of them stays. It holds for a share of the traffic as for all of it, so
 A rate is known only for a backlog that was met before: how fast ten at once are served says nothing of a burst of a
 thousand. So each level of the backlog remembers since when it was not fallen below and what was served since then;
 for a backlog of n the highest level up to n/2 tells. A look that is shorter than what those served in it took, on
-average, or in which few were served, tells nothing: nobody is refused for want of a measure.
+average, or in which few were served, tells nothing: nobody is refused for want of a measure. Nor for an outage: a time
+in which nobody was served is left out of a look, and the one who ended it, when it was far longer than any other.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
+from math import inf
 
 #: Backlogs that are looked at; each is at most half as large again as the one before.
 LEVELS = (1, *sorted(size << power for power in range(20) for size in (2, 3)))
@@ -20,6 +22,8 @@ _IS_LEVEL = frozenset(LEVELS)
 _SHARE = 1 / 2
 #: The shortest look, and the least number served in it.
 LOOK_S, SERVED = 1.0, 8
+#: A pause that is so many times as long as the others in the mean is an outage; by chance it is once in 3,000.
+OUTAGE = 8.0
 #: A look is given up for a younger one that has lasted so long and can tell: engines get slower. A longer time costs
 #: the deadlines of those who are let in meanwhile (thirty: twice as many), a shorter one gains nothing.
 FRESH_S = 5.0
@@ -51,13 +55,16 @@ class Look:
 class Line:
     """Those of one kind that are here now, and how fast they are served."""
 
-    __slots__ = ("_looks", "_new", "_served", "_spent", "live")
+    __slots__ = ("_last", "_looks", "_new", "_pauses", "_served", "_spent", "live")
 
     def __init__(self) -> None:
         self.live = 0
         self._served, self._spent = 0, 0.0
         self._looks: dict[int, Look] = {}
         self._new: list[Look] = []  # nobody was served in these
+        self._last = 0.0  # when somebody was served last
+        # when a pause was over, and how long it was; each is the longest since the one before
+        self._pauses: list[tuple[float, float]] = []
 
     def join(self, now: float) -> None:
         """One more."""
@@ -68,8 +75,11 @@ class Line:
 
     def serve(self, took: float, now: float) -> None:
         """One of them has its answer, after so many seconds; it leaves next."""
+        if self._served:
+            self._paused(now - self._last, now)
         self._served += 1
         self._spent += took
+        self._last = now
         if self._new:
             mark = self._mark(now)
             for look in self._new:
@@ -96,9 +106,23 @@ class Line:
     def _rate(self, first: Mark, since: float, now: float) -> float:
         """Served in a second behind the first; 0 = it cannot be told."""
         served, seconds = self._served - first.served, now - first.at
+        pause, idle = self._longest_pause(first.at), now - self._last
+        longest, others = max(pause, idle), served - (pause > idle)
+        if longest * others > OUTAGE * (seconds - longest):
+            served, seconds = others, seconds - longest
         if served < SERVED or seconds < LOOK_S or now - since < (self._spent - first.spent) / served:
             return 0.0
         return served / seconds
+
+    def _paused(self, seconds: float, now: float) -> None:
+        while self._pauses and self._pauses[-1][1] <= seconds:
+            self._pauses.pop()
+        self._pauses.append((now, seconds))
+
+    def _longest_pause(self, since: float) -> float:
+        """The longest time after `since` in which nobody was served and that is over."""
+        behind = bisect_right(self._pauses, (since, inf))
+        return self._pauses[behind][1] if behind < len(self._pauses) else 0.0
 
     def _mark(self, now: float) -> Mark:
         return Mark(now, self._served, self._spent)

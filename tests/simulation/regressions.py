@@ -47,8 +47,8 @@ REGRESSIONS = {
     ),
     "a stale owner wakes before the new one has spoken": _of(_SLOW, Advance(500), Pause(2), Advance(4500), GoOn(2)),
     "the same, with the other worker": _of(_SLOW, Advance(500), Pause(3), Advance(4500), GoOn(3)),
-    "a checker dies before its verdict is stored": _of(Trap(2, "verdict", 1, "crash", False), _STREAM, Advance(500)),
-    "a checker dies after its verdict was stored": _of(Trap(3, "verdict", 2, "crash", True), _STREAM, Advance(500)),
+    "a checker dies before its verdict is stored": _of(Trap(2, "verdicts", 1, "crash", False), _STREAM, Advance(500)),
+    "a checker dies after its verdict was stored": _of(Trap(3, "verdicts", 2, "crash", True), _STREAM, Advance(500)),
     "a client leaves in mid-answer": _of(_LEAVER, Advance(300), Leave(0), Advance(4000)),
     "a grace ends though the door that counted it died": _of(
         Advance(9000), _LONG, Advance(600), Leave(0), Advance(50), Crash(0), Advance(5000), policy="finish"

@@ -19,9 +19,10 @@ from tests.simulation.world import House, P, World
 #: Gives a whole number in [low, high]: a seeded generator's.
 Pick = Callable[[int, int], int]
 
-_DOOR_CALLS = ("accept", "accept_once", "frames", "fields", "watch", "cancel", "end", "find_once")
-_WORKER_CALLS = (
-    *("verdict", "verdict", "claim", "claim", "flush", "flush", "flush", "end", "end", "end", "beat", "take", "dead"),
+#: Where traps lie: names of calls, each of which a world really makes (test_simulation).
+DOOR_CALLS = ("accept", "accept_once", "frames", "fields", "watch", "cancel", "end", "find_once")
+WORKER_CALLS = (
+    *("verdicts", "verdicts", "claim", "claim", "flush", "flush", "flush", "end", "end", "end", "beat", "take", "dead"),
     *("ack", "mark", "read", "read", "reserve", "settle", "write", "announce", "checking_body", "release", "fields"),
 )
 _WAITS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 4000)
@@ -271,7 +272,7 @@ def _desert(pick: Pick) -> list[Step]:
 def _trap(pick: Pick) -> list[Step]:
     """A fault at the next calls of a process, and mostly something that makes it call."""
     process = pick(0, 4)  # three times in five a worker
-    known = _DOOR_CALLS if process < 2 else _WORKER_CALLS
+    known = DOOR_CALLS if process < 2 else WORKER_CALLS
     what: tuple[wire.What, ...] = ("crash", "crash", "pause", "lose_reply", "lose_reply")
     trap = Trap(min(process, 3), known[pick(0, len(known) - 1)], pick(1, 3), what[pick(0, 4)], pick(0, 1) == 1)
     return [trap, *(_publish(pick) if pick(0, 3) else [])]

@@ -129,13 +129,37 @@ def test_when_engines_get_slower_under_overload_those_who_come_three_deadlines_l
     assert max(late) < 3 * deadline
 
 
+def test_an_outage_is_not_taken_for_the_pace() -> None:
+    line = Line()
+    for _ in range(200):
+        line.join(0.0)
+    for at in (4.0, 4.2, 4.4, 4.6, 4.8, 5.0, 5.2, 5.4, 5.6):  # then nobody is served for five seconds
+        line.serve(4.0, at)
+        line.leave()
+    assert line.stay(10.6) == pytest.approx(191 / 5, rel=0.01)
+    for at in (10.6, 10.8):
+        line.serve(10.0, at)
+        line.leave()
+    assert line.stay(10.8) == pytest.approx(189 / 5, rel=0.01)
+
+
+def test_a_pause_as_answers_of_many_lengths_have_is_no_outage() -> None:
+    line = Line()
+    for _ in range(100):
+        line.join(0.0)
+    for at in (2, 4, 5, 6, 7, 8, 14, 15, 16, 17, 18, 20):
+        line.serve(2.0, float(at))
+        line.leave()
+    assert line.stay(20.0) == pytest.approx(88 * 18 / 11)
+
+
 def test_whoever_comes_seldom_is_not_refused_for_anothers_backlog() -> None:
     heavy, light, everybody = Line(), Line(), Line()
     for line in (heavy, everybody):
         for _ in range(3_000):
             line.join(0.0)
-        for _ in range(100):
-            line.serve(5.0, 0.0)
+        for number in range(101):
+            line.serve(5.0, number / 10)
             line.leave()
     for line in (light, everybody):
         line.join(9.0)
@@ -147,8 +171,8 @@ def test_of_many_owners_without_a_measure_of_their_own_those_with_the_most_are_r
     everybody, greedy, modest = Line(), Line(), Line()
     for _ in range(1_000):
         everybody.join(0.0)
-    for _ in range(20):
-        everybody.serve(1.0, 0.0)
+    for number in range(21):
+        everybody.serve(1.0, number / 2)
         everybody.leave()
     for _ in range(15):
         greedy.join(0.0)
