@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +64,19 @@ class Report:
         return {
             "peak": self.peak,
             "levels": [dict(zip(overload.HEAD, row.cells(), strict=True)) for row in self.rows],
-            "herd": asdict(self.herd) if self.herd else None,
+            "herd": _plain(self.herd) if self.herd else None,
             "waits": asdict(self.waits) if self.waits else None,
             "shares": [asdict(shares) for shares in self.shares],
-            "rolled": [asdict(row) for row in self.rolled],
+            "rolled": [_plain(row) for row in self.rolled],
             "broken": self.broken(),
             "missed": self.missed(),
         }
+
+
+def _plain(row: herd.Row | rolling.Row) -> dict[str, Any]:
+    """As asdict, which cannot copy a Counter."""
+    values = ((one.name, getattr(row, one.name)) for one in fields(row))
+    return {name: dict(value) if isinstance(value, Mapping) else value for name, value in values}
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import Any
 
@@ -70,6 +71,15 @@ def test_a_restart_that_broke_a_promise_is_told_with_its_room() -> None:
     report = Report(rolled=[Rolled("router", 200, failed=2, others=1, ready=Counter({503: 3}), steps=ORDER)])
     assert report.broken() == ["router restarted: 2 of 200 open streams failed: {}"]
     assert "as written" in report.text()
+
+
+def test_everything_that_was_seen_can_be_written_as_json() -> None:
+    waits = Waits((1.0, 2.0), (1.0, 2.0), (1.0, 2.0), 0)
+    shares = Shares(LANES.title, dict(LANES.parts), LANES.parts, LANES.within)
+    rolled = Rolled("router", 1, errors=Counter(broken=1), ready=Counter({503: 2}))
+    lost = herd.Row(2, refused=Counter(cut=1), lost=Counter({"reading on: 0, 3": 1}))
+    seen = json.loads(json.dumps(Report(1.0, [row()], lost, waits, [shares], [rolled]).plain()))
+    assert seen["rolled"][0]["ready"] == {"503": 2} and seen["herd"]["refused"] == {"cut": 1}
 
 
 def test_every_part_of_overload_is_played_by_its_name_and_the_short_form_has_two() -> None:
