@@ -78,3 +78,13 @@ def plain(runs: Runs) -> list[dict[str, Any]]:
         for (figure, unit), peers in collect(runs).items()
         for peer, found in peers.items()
     ]  # fmt: skip
+
+
+def put(page: str, name: str, words: str) -> str:
+    """The page with the words between the marks of `name`; a page without them gets them at its end."""
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    whole = f"{begin}\n{words.strip()}\n\n{end}"
+    if begin not in page or end not in page:
+        return f"{page.rstrip()}\n\n{whole}\n".lstrip()
+    head, _, rest = page.partition(begin)
+    return head + whole + rest.partition(end)[2]

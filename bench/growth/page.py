@@ -109,13 +109,3 @@ def company(runs: Runs) -> str:
         f"Other processes took {shares.median:.0%} of a core in the median window, {shares.high:.0%} in the worst"
         f"{': figures beside other load' * (shares.high > BESIDE)}."
     )
-
-
-def put(page: str, name: str, words: str) -> str:
-    """The page with the words between the marks of `name`; a page without them gets them at its end."""
-    begin, end = f"<!-- growth {name} -->", f"<!-- end of growth {name} -->"
-    whole = f"{begin}\n{words.strip()}\n\n{end}"
-    if begin not in page or end not in page:
-        return f"{page.rstrip()}\n\n{whole}\n".lstrip()
-    head, _, rest = page.partition(begin)
-    return head + whole + rest.partition(end)[2]

@@ -21,6 +21,7 @@ from bench.growth import page
 from bench.growth.axes import Axis, Measured, Point, axes, measured
 from bench.measure import Bench, MockEngine
 from bench.peers import Headrace, Peer
+from bench.report import put
 from tests.e2e.house import House
 
 #: Runs when the command line names none, and seconds an embedded Headrace may take to come up.
@@ -90,7 +91,7 @@ class Growth:
         (target / f"growth-{axis.name}.svg").write_text(page.svg(axis, runs))
         path = target / PAGE
         words = page.part(axis, runs, self._words(axis))
-        path.write_text(page.put(path.read_text() if path.exists() else "# Performance\n", axis.name, words))
+        path.write_text(put(path.read_text() if path.exists() else "# Performance\n", f"growth {axis.name}", words))
         self._say(f"{axis.name}: {path}")
 
     def _words(self, axis: Axis) -> str:

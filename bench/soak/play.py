@@ -26,6 +26,7 @@ from bench.faults.waiting import until
 from bench.loop import run_fast
 from bench.measure import MockEngine
 from bench.peers import StartError, fetch
+from bench.report import put
 from bench.soak import plan
 from bench.soak.plan import Kill
 from bench.soak.visits import Guests
@@ -269,6 +270,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--rate", type=float, default=40.0, help="visits a second")
     parser.add_argument("--quick", action="store_true", help="twenty seconds; its figures of memory mean nothing")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="put the tables between that page's marks")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the readings of memory there")
     return parser.parse_args(arguments)
 
@@ -298,8 +300,10 @@ def main() -> int:
 def publish(found: Found, wish: Wish, about: dict[str, str], asked: argparse.Namespace) -> int:
     """Print the tables and what is against the plan; the exit code."""
     about["command"] = "scripts/soak " + " ".join(sys.argv[1:])
-    print("\n".join(f"- {name}: {value}" for name, value in about.items()), end="\n\n")
-    print("\n".join(report(found, wish)))
+    words = "\n".join([*(f"- {name}: {value}" for name, value in about.items()), "", *report(found, wish)])
+    print(words)
+    if asked.page:
+        asked.page.write_text(put(asked.page.read_text(), "soak", words))
     if asked.json:
         series = {
             name: [[at - found.began, value] for at, value in values] for name, values in found.watch.series.items()

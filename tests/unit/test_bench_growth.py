@@ -10,6 +10,7 @@ import pytest
 from bench import cells, load, run
 from bench.growth import axes, chart, page
 from bench.growth.axes import Axis, Measured
+from bench.report import put
 
 AXES = {axis.name: axis for axis in axes.axes(4)}
 RUNS = [
@@ -117,12 +118,12 @@ def test_scale_of_decades_holds_every_value() -> None:
 
 
 def test_words_go_between_their_marks_and_nothing_else_changes() -> None:
-    first = page.put("# Page\n\nbefore\n", "rate", "old words")
-    both = page.put(first, "keys", "words of keys")
-    changed = page.put(both, "rate", "new words")
+    first = put("# Page\n\nbefore\n", "growth rate", "old words")
+    both = put(first, "growth keys", "words of keys")
+    changed = put(both, "growth rate", "new words")
     assert changed == both.replace("old words", "new words")
     assert changed.startswith("# Page\n\nbefore\n")
-    assert page.put(changed, "rate", "new words") == changed
+    assert put(changed, "growth rate", "new words") == changed
 
 
 def test_an_axis_without_plot_is_refused_with_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
