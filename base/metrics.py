@@ -336,7 +336,8 @@ METRICS: tuple[Metric, ...] = (
         "counter",
         ("limit",),
         "requests",
-        "Requests over a limit; limit: requests_per_minute, concurrency, live.",
+        "Requests over a limit; limit: requests_per_minute, concurrency, live (runs.most), wait (runs.most_wait).",
+        "wait with idle engines: their `slots` are too few; live: raise runs.most where memory allows it.",
     ),
     # --- engines
     Metric(

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from bench.client import Plan
-from bench.load import Load, Pace, chat_request
+from bench.load import Load, Pace, chat_request, side_by_side
 from bench.loop import run_fast
 from bench.machine import ROOT
 from bench.measure import MockEngine
@@ -56,15 +56,7 @@ async def drive(url: str, tokens: Sequence[str], seconds: float) -> list[Mapping
         host, port, request = chat_request(url, MODEL, key, [], stream=False, usage=False, tokens=1, prompt_chars=100)
         rate = HEAVY_RATE if number == len(tokens) - 1 else LIGHT_RATE
         loads.append(Load(Plan(host, port, repeat(request), False), Pace(0, rate, 0, 0, seconds, 60.0, 20_000)))
-    drives = [asyncio.create_task(load.open()) for load in loads]
-    await asyncio.sleep(1.0)
-    for load in loads:
-        load.tally.begin()
-    await asyncio.sleep(seconds)
-    for load in loads:
-        load.tally.end()
-        load.stop()
-    await asyncio.gather(*drives)
+    await side_by_side(loads, 1.0, seconds)
     await asyncio.gather(*(load.drain() for load in loads))
     return [load.tally.report() | {"waited": milliseconds(load.tally.latency)} for load in loads]
 

@@ -10,7 +10,7 @@ Exit code 0 when every answer was good, 1 when one was not, 2 when nothing could
 import argparse
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from resource import RUSAGE_SELF, getrusage
@@ -53,6 +53,11 @@ class Load:
         self._idle: list[Connection] = []
         self._opening: set[asyncio.Task[None]] = set()
         self._stopping = False
+
+    @property
+    def gap(self) -> float:
+        """Seconds between two requests of an open loop."""
+        return 1 / self._pace.rate
 
     async def closed(self) -> None:
         """Open the connections spread over the ramp; each begins to send at once."""
@@ -143,6 +148,22 @@ class Load:
             self._idle.remove(connection)
         if self._pace.connections and not self._stopping:
             asyncio.get_running_loop().call_later(0.05, self._dial)
+
+
+async def side_by_side(loads: Sequence[Load], warmup: float, seconds: float) -> None:
+    """Open loops of one window, no two of which send at the same moment. They have stopped then, not drained."""
+    drives = []
+    for load in loads:
+        drives.append(asyncio.create_task(load.open()))
+        await asyncio.sleep(load.gap / len(loads))
+    await asyncio.sleep(warmup)
+    for load in loads:
+        load.tally.begin()
+    await asyncio.sleep(seconds)
+    for load in loads:
+        load.tally.end()
+        load.stop()
+    await asyncio.gather(*drives)
 
 
 async def run(plan: Plan, pace: Pace, say: Callable[[str], None]) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 For each kind of room there are two processes, the house's and one that joined. Streams are opened (at the door that
 will go, when the kind is `ingress`), short requests go on beside them at the other door, then the one that joined gets
-SIGTERM. Promises: every stream ends whole, no short request fails, the process ends by itself with exit code 0.
+SIGTERM. Promises: every stream ends whole, no short request fails, the process ends by itself with exit code 0; until
+then its /readyz says 503, and its log tells the steps of the stop sequence in their order (runtime/lifecycle.py).
 """
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,12 +19,16 @@ from typing import Protocol
 from bench.client import Connection, Plan
 from bench.load import Load, Pace, chat_request
 from bench.tally import Tally
+from runtime.lifecycle import ORDER
 
 #: Every kind of process, in the order of the corridor.
 KINDS = ("ingress", "authorization", "rules", "persons", "router", "audit", "provisioner", "console")
+_LAST = ("presence", "health", "postgres", "connections")  # of every process
 SHORT = 1  # tokens of the requests beside the streams
 _SHORT_RATE = 10.0
 _PATIENCE_S = 60.0
+_NOTICE_S, _LOOK_S = 0.05, 0.05  # seconds that a busy process may take to hear its signal; between two looks
+_QUICK_S = 1.0  # whoever has ended by then need not have been asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,14 @@ class Victim(Protocol):
         """Its exit code; TimeoutError when it stays."""
         ...
 
+    def ready(self) -> int:
+        """What its /readyz says, 0 when nobody answers there."""
+        ...
+
+    def steps(self) -> Sequence[str]:
+        """The steps of the stop sequence that its log tells."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Doors:
@@ -62,7 +76,8 @@ class Doors:
 
 @dataclass(slots=True)
 class Row:
-    """What came of one restart. others: short requests beside the streams. ended_s: from SIGTERM to the exit."""
+    """What came of one restart. others: short requests beside the streams. ended_s: from SIGTERM to the exit. ready:
+    how often its /readyz was asked meanwhile, by what it said. steps: of its stop sequence, as its log tells them."""
 
     kind: str
     streams: int
@@ -72,6 +87,8 @@ class Row:
     code: int = 0
     ended_s: float = 0.0
     errors: Mapping[str, int] = field(default_factory=dict)
+    ready: Counter[int] = field(default_factory=Counter)
+    steps: Sequence[str] = ()
 
     def broken(self) -> list[str]:
         """The promises that did not hold."""
@@ -82,17 +99,32 @@ class Row:
             found.append(f"{self.others_failed} of {self.others} requests beside them failed: {dict(self.errors)}")
         if self.code:
             found.append(f"the process ended with code {self.code}")
+        if self.ready[200] or (self.ended_s > _QUICK_S and not self.ready[503]):
+            found.append(f"while it stopped its /readyz said {dict(self.ready)}")
+        if wrong := out_of_order(self.steps):
+            found.append(f"it stopped in another order: {wrong}")
         return found
 
     def cells(self) -> tuple[str, ...]:
         """For a table under HEAD."""
         return (
             self.kind, str(self.streams), str(self.failed), str(self.others), str(self.others_failed),
-            f"{self.ended_s:.1f}", str(self.code),
+            f"{self.ended_s:.1f}", str(self.code), ", ".join(map(str, sorted(self.ready))) or "-",
+            "out of order" if out_of_order(self.steps) else "as written",
         )  # fmt: skip
 
 
-HEAD = ("restarted", "open streams", "failed", "others", "failed", "ended after s", "exit code")
+HEAD = (
+    *("restarted", "open streams", "failed", "others", "failed", "ended after s", "exit code"),
+    *("/readyz", "stop sequence"),
+)
+
+
+def out_of_order(steps: Sequence[str]) -> list[str]:
+    """The steps whose place matters, when they are not in it or the last ones are missing; [] = as written."""
+    seen = [step for step in steps if step in ORDER]
+    well = seen == [step for step in ORDER if step in seen] and seen[-len(_LAST) :] == list(_LAST)
+    return [] if well else seen or ["nothing"]
 
 
 class Held:
@@ -138,8 +170,12 @@ async def run(kind: str, doors: Doors, victim: Victim, size: Size) -> Row:
     drive = asyncio.create_task(others.open())
     begun = monotonic()
     victim.terminate()
+    watching, ready = asyncio.Event(), Counter[int]()
+    watch = asyncio.create_task(_watch(victim, ready, watching))
     code = await asyncio.to_thread(victim.wait, _PATIENCE_S)
     ended = monotonic() - begun
+    watching.set()
+    await watch
     await held.ended()
     others.stop()
     await drive
@@ -153,7 +189,19 @@ async def run(kind: str, doors: Doors, victim: Victim, size: Size) -> Row:
         code=code,
         ended_s=ended,
         errors=held.tally.errors + others.tally.errors,
+        ready=ready,
+        steps=victim.steps(),
     )
+
+
+async def _watch(victim: Victim, ready: Counter[int], over: asyncio.Event) -> None:
+    """Ask for its readiness from a moment after its signal until it has ended; nobody answers at the very end."""
+    await asyncio.sleep(_NOTICE_S)
+    while not over.is_set():
+        said = await asyncio.to_thread(victim.ready)
+        if said:
+            ready[said] += 1
+        await asyncio.sleep(_LOOK_S)
 
 
 def _plan(url: str, doors: Doors, tokens: int) -> Plan:

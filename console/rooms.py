@@ -133,6 +133,7 @@ async def _serve(rooms: list[str], settings: Settings, say_ready: Callable[[Mess
         await farewell.asked.wait()
     finally:
         house.health.draining = True
+        log.info("stopping", rooms=rooms, patient=farewell.patient)
         await house.presence.tell_if_possible()
         await stops.run()
 
@@ -170,6 +171,7 @@ async def _open(rooms: list[str], settings: Settings, stops: Stops, farewell: Fa
     shared = Shared.over(context.redis, store.keys.find, clock, ring)
     health = Health("+".join(rooms))
     presence = Presence(shared.processes, consumer, health, clock)
+    stops.add("health", health.stop, 2.0)
     stops.add("presence", presence.leave, 2.0)
     house = House(settings, context, pool, store, shared, health, stops, presence, farewell)
     for room in rooms:
@@ -193,7 +195,6 @@ async def _start(house: House, rooms: list[str]) -> None:
     house.health.add("redis", _redis_check(context))
     first = house.settings.metrics.port
     await house.health.start(house.settings.metrics.host, first + ROOMS.index(rooms[0]) if first else 0)
-    stops.add("health", house.health.stop, 2.0)
 
 
 async def _follow_control(house: House, reader: Client) -> None:
@@ -276,11 +277,12 @@ async def _look_at_pools(house: House, workers: Workers) -> None:
 
 
 def repeat(house: House, seconds: float, step: Callable[[], Awaitable[None]]) -> None:
-    """Call `step` every `seconds` until the process stops."""
+    """Call `step` every `seconds`, or a little sooner, until the process stops: processes that were started together do
+    not ask all at the same moment."""
 
     async def loop() -> None:
         while True:
-            await house.context.clock.sleep(seconds)
+            await house.context.clock.sleep(seconds * house.context.chance.uniform(0.8, 1.0))
             try:
                 await step()
             except Unavailable as error:

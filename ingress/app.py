@@ -29,6 +29,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from base import logs
 from ingress.documents.openapi import DocumentedAPI, Shared
 from ingress.errors import INTERNAL, error_body, failure_of, http_status, retry_headers
+from ingress.exchange import spread_of
 from ingress.headers import own_headers
 from ingress.methods import methods_of
 from ingress.parts import Parts
@@ -134,10 +135,10 @@ def _framework(parts: Parts, work: Mapping[str, ASGIApp]) -> FastAPI:
     return app
 
 
-def respond(failure: Failure) -> Response:
-    """A failure as a framework response."""
+def respond(failure: Failure, spread: float = 0.0) -> Response:
+    """A failure as a framework response. spread: see retry_headers."""
     response = Response(error_body(failure), http_status(failure), media_type="application/json")
-    response.raw_headers.extend(retry_headers(failure))
+    response.raw_headers.extend(retry_headers(failure, spread))
     return response
 
 
@@ -173,7 +174,7 @@ async def _ours(request: Request, error: Exception) -> Response:
     failure = failure_of(error)
     if failure is INTERNAL:
         log.error("request failed", run=request.scope[RUN], path=request.url.path, reason=repr(error))
-    return respond(failure)
+    return respond(failure, spread_of(request.scope[RUN]))
 
 
 async def _internal(_: Request, error: Exception) -> Response:

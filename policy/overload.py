@@ -6,8 +6,8 @@ long one of them stays. It holds for a share of the traffic as for all of it, so
 A rate is known only for a backlog that was met before: how fast ten at once are served says nothing of a burst of a
 thousand. So each level of the backlog remembers since when it was not fallen below and what was served since then;
 for a backlog of n the highest level up to n/2 tells. A look that is shorter than what those served in it took, on
-average, or in which few were served, tells nothing: nobody is refused for want of a measure. Nor for an outage: the
-longest time in which nobody was served is left out of a look, and the one who ended it.
+average, or in which few were served, tells nothing: nobody is refused for want of a measure. Nor for an outage: a time
+in which nobody was served is left out of a look, and the one who ended it, when it was far longer than any other.
 """
 
 from __future__ import annotations
@@ -22,8 +22,11 @@ _IS_LEVEL = frozenset(LEVELS)
 _SHARE = 1 / 2
 #: The shortest look, and the least number served in it.
 LOOK_S, SERVED = 1.0, 8
-#: A look that has lasted so long is given up for a younger one once that can tell.
-FRESH_S = 30.0
+#: A pause that is so many times as long as the others in the mean is an outage; by chance it is once in 3,000.
+OUTAGE = 8.0
+#: A look is given up for a younger one that has lasted so long and can tell: engines get slower. A longer time costs
+#: the deadlines of those who are let in meanwhile (thirty: twice as many), a shorter one gains nothing.
+FRESH_S = 5.0
 #: What a refused client is told, before jitter: within these, and a guess where nothing is known. Twice the longest is
 #: the most that the official clients obey.
 SHORTEST_S, LONGEST_S, GUESS_S = 0.2, 30.0, 1.0
@@ -60,9 +63,8 @@ class Line:
         self._looks: dict[int, Look] = {}
         self._new: list[Look] = []  # nobody was served in these
         self._last = 0.0  # when somebody was served last
-        self._pauses: list[
-            tuple[float, float]
-        ] = []  # when it was over, how long; each the longest since the one before
+        # when a pause was over, and how long it was; each is the longest since the one before
+        self._pauses: list[tuple[float, float]] = []
 
     def join(self, now: float) -> None:
         """One more."""
@@ -103,11 +105,14 @@ class Line:
 
     def _rate(self, first: Mark, since: float, now: float) -> float:
         """Served in a second behind the first; 0 = it cannot be told."""
-        served, pause, idle = self._served - first.served, self._longest_pause(first.at), now - self._last
-        seconds = now - first.at - max(pause, idle)
+        served, seconds = self._served - first.served, now - first.at
+        pause, idle = self._longest_pause(first.at), now - self._last
+        longest, others = max(pause, idle), served - (pause > idle)
+        if longest * others > OUTAGE * (seconds - longest):
+            served, seconds = others, seconds - longest
         if served < SERVED or seconds < LOOK_S or now - since < (self._spent - first.spent) / served:
             return 0.0
-        return (served - (pause > idle)) / seconds
+        return served / seconds
 
     def _paused(self, seconds: float, now: float) -> None:
         while self._pauses and self._pauses[-1][1] <= seconds:

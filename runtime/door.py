@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from dataclasses import dataclass
 from typing import Any
 
-from base import logs
+from base import logs, metrics
 from base.clock import Clock
 from base.ids import Random, mint_run_id
 from base.replies import time_ms
@@ -35,8 +35,8 @@ log = logs.room("runtime")
 
 _FULL = "The gateway is at its bound of live requests."
 _LATE = (
-    "So many requests wait for this model that a new one would be answered in about {} s, too late for its deadline of "
-    "{} s."
+    "So many requests wait for this model that a new one would be answered in about {} s; with its deadline of {} s it "
+    "is let in when {} s are expected."
 )
 _PAGE = 256  # frames of one read
 _AWAY = (0.2, 1.0)  # seconds, jittered, between two tries of a farewell while Redis is away
@@ -184,11 +184,13 @@ class StreamDoor:
         return refusal
 
     def overloaded(self, new: NewRun) -> Refusal:
-        """503 with the time after which it is worth another try, as fast as runs end here now, jittered."""
+        """503 with the time after which it is worth another try, as fast as runs end here now, jittered. Counts it."""
         late = self._too_long(new)
+        metrics.inc("headrace_limit_rejections_total", limit="wait" if late else "live")
         stay = self._backlog.expected(new.accepted.model, new.accepted.key_id) if late else self._backlog.whole()
         seconds = come_back_s(stay, self._allowed_s(new) if late else math.inf, self._chance.uniform(0.0, 1.0))
-        words = _LATE.format(math.ceil(stay), math.ceil(new.deadline_ms / 1000)) if late else _FULL
+        times = (stay, new.deadline_ms / 1000, self._allowed_s(new))
+        words = _LATE.format(*map(_seconds, times)) if late else _FULL
         return Refusal.of(Code.overloaded, words, retry_after_ms=math.ceil(seconds * 1000))
 
     async def attach(self, run: str, after: int) -> Watch:
@@ -288,6 +290,11 @@ class StreamDoor:
         self._side.discard(task)
         if not task.cancelled() and isinstance(task.exception(), HeadraceError):
             log.info("left to the sweeper", reason=str(task.exception()))
+
+
+def _seconds(value: float) -> str:
+    """As people say it: tenths where they matter."""
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}".removesuffix(".0")
 
 
 def run_status(run: str, fields: Any) -> RunStatus:

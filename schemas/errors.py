@@ -42,7 +42,7 @@ class Code(StrEnum):
     idempotency_key_reused = "idempotency_key_reused"  #: the Idempotency-Key came before with another request
     request_timeout = "request_timeout"  #: the body did not arrive in time
     rate_limit_exceeded = "rate_limit_exceeded"  #: requests per minute or concurrency of a key
-    overloaded = "overloaded"  #: the bound of live runs is reached
+    overloaded = "overloaded"  #: it would be answered past its deadline, or the bound of live runs is reached
     no_engine = "no_engine"  #: no endpoint can serve the model now
     upstream_error = "upstream_error"  #: every engine that was tried failed before the first byte
     upstream_interrupted = "upstream_interrupted"  #: the stream broke after its first byte

@@ -39,7 +39,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--outage", type=float, metavar="SECONDS", help="for which a server is frozen, in family servers"
     )
-    parser.add_argument("--overload", action="store_true", help="ask for more than an engine can answer, nothing else")
+    parser.add_argument(
+        "--overload", action="store_true", help="instead: more than an engine can answer, and rolling restarts"
+    )
     parser.add_argument("--strategy", choices=list(STRATEGIES), default="least_inflight", help="for family routing")
     return parser
 
@@ -54,8 +56,10 @@ def check(asked: argparse.Namespace) -> None:
         raise ValueError(f"--json: there is no folder {asked.json.parent}")
 
 
-def known(quick: bool) -> dict[str, str]:
-    """Every case of a form with its family, routing last."""
+def known(quick: bool, overloaded: bool = False) -> dict[str, str]:
+    """Every case of a form with its family, routing last; overloaded: of what --overload plays instead."""
+    if overloaded:
+        return {name: name.partition(".")[0] for name in overload_play.parts(_size(quick))}
     return {case.name: case.family for case in play.cases(not quick)} | dict.fromkeys(
         (f"routing.{case.name}" for case in routing.CASES), "routing"
     )
@@ -65,7 +69,7 @@ def chosen(names: dict[str, str], wanted: Sequence[str] | None) -> list[str]:
     """The cases asked for. ValueError names what is none."""
     for word in wanted or ():
         if not any(word == family or fnmatchcase(name, word) for name, family in names.items()):
-            raise ValueError(f"there is no case or family {word!r}; scripts/faults --list names them")
+            raise ValueError(f"there is no case or family {word!r}; the same with --list instead of --only names them")
     return [
         name
         for name, family in names.items()
@@ -91,14 +95,18 @@ def routes(names: Sequence[str], quick: bool, strategy: str) -> list[routing.Row
         return routing_play.play(cases, strategy, routing.QUICK if quick else routing.FULL, Path(folder))
 
 
-def overloaded(quick: bool, file: Path | None) -> int:
+def _size(quick: bool) -> overload.Size:
+    return overload.QUICK if quick else overload.FULL
+
+
+def overloaded(names: Sequence[str], quick: bool, file: Path | None) -> int:
     """More than an engine can answer; the exit code. Figures that are missed decide it in the full form only."""
-    size = overload.QUICK if quick else overload.FULL
+    size = _size(quick)
     with (
         tempfile.TemporaryDirectory(prefix="hr-") as folder,
         overload_play.ground(Path(folder), size) as (house, engine),
     ):
-        seen = run_fast(overload_play.play(house, engine, size, say))
+        seen = run_fast(overload_play.play(house, engine, size, say, names))
     print(seen.text())
     if file:
         file.write_text(json.dumps(seen.plain(), indent=1))
@@ -142,7 +150,7 @@ def main() -> int:
     asked = parser().parse_args()
     if asked.show:
         return show(asked.show)
-    names = known(asked.quick)
+    names = known(asked.quick, asked.overload)
     try:
         check(asked)
         picked = chosen(names, asked.only)
@@ -153,7 +161,7 @@ def main() -> int:
         print("\n".join(f"{name:24} {names[name]}" for name in picked))
         return 0
     if asked.overload:
-        return overloaded(asked.quick, asked.json)
+        return overloaded(picked, asked.quick, asked.json)
     runs = asked.runs if asked.runs is not None else QUICK_RUNS if asked.quick else RUNS
     try:
         rows = matrix(picked, Wish(not asked.quick, runs, asked.rate, asked.outage))

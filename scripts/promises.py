@@ -15,13 +15,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import re
 import signal
-import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import repeat
 from pathlib import Path
@@ -30,7 +28,7 @@ from urllib.parse import urlsplit
 from base.clock import SystemClock
 from base.crypto import KeyRing, new_ring_key
 from base.ids import SystemRandom
-from bench import hostile, outage, poison, rolling, trust
+from bench import hostile, outage, poison, rolling, rolling_play, trust
 from bench.client import Plan
 from bench.load import chat_request
 from bench.windows import Lengths
@@ -39,24 +37,8 @@ from runtime.dlq import DeadLetters
 from runtime.names import lane_key, prefix
 from runtime.seals import Seals
 from schemas import envelope as wire
-from tests.e2e.house import Engine, House, Joined, another_process, headrace, scripted_engine
+from tests.e2e.house import Engine, House, headrace, scripted_engine
 from tests.engine_support import request
-
-
-class Leaving:
-    """A joined process that is asked to end."""
-
-    def __init__(self, joined: Joined) -> None:
-        self._process = joined.process
-
-    def terminate(self) -> None:
-        self._process.terminate()
-
-    def wait(self, seconds: float) -> int:
-        try:
-            return self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            raise TimeoutError(f"process {self._process.pid} did not end within {seconds} s") from None
 
 
 @contextmanager
@@ -66,15 +48,6 @@ def split_house(folder: Path, engine: Engine) -> Iterator[House]:
         yield house
 
 
-def restart(house: House, engine: Engine, kinds: Sequence[str], size: rolling.Size) -> rolling.Row:
-    """A process of these rooms joins, holds its share of the streams, and is stopped."""
-    with another_process(house, kinds) as joined:
-        url = f"{house.base_url}/v1"
-        held_url = door_of(joined) if "ingress" in kinds else url
-        doors = rolling.Doors(held_url, url, "mock", house.key, lambda: engine.stats()["live"])
-        return asyncio.run(rolling.run(", ".join(kinds), doors, Leaving(joined), size))
-
-
 def roll(folder: Path) -> list[rolling.Row]:
     """Restart one process of each kind under open streams."""
     size = rolling.FULL
@@ -82,7 +55,7 @@ def roll(folder: Path) -> list[rolling.Row]:
         rows = []
         for kind in rolling.KINDS:
             say(f"{kind} ...")
-            rows.append(restart(house, engine, [kind], size))
+            rows.append(asyncio.run(rolling_play.restart(house, engine, [kind], size, "mock")))
         return rows
 
 
@@ -141,13 +114,6 @@ def short_requests(house: House) -> Plan:
         f"{house.base_url}/v1", "mock", house.key, [], stream=False, usage=False, tokens=1, prompt_chars=100
     )
     return Plan(host, port, repeat(request), False, 1)
-
-
-def door_of(joined: Joined) -> str:
-    """The base URL of a joined ingress."""
-    found = re.search(r"ingress at (\S+?)[;,)]", joined.log.read_text())
-    assert found is not None, joined.log.read_text()
-    return f"{found[1]}/v1"
 
 
 def say(line: str) -> None:

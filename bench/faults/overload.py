@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 
+from bench import rolling
 from bench.client import Plan
 from bench.load import Load, Pace, chat_request
 from bench.stats import percentile
@@ -29,8 +30,9 @@ REFUSAL_MS, GOODPUT = 50.0, 0.9
 @dataclass(frozen=True, slots=True)
 class Size:
     """slots, service_ms: of the engine. deadline_s: what each client gives. Seconds of the search for the capacity and
-    of each level; levels: times the capacity; clients: who come back at once; gate_s: seconds of each play of tenants,
-    gate_rate: what its engine can answer a second."""
+    of each level; levels: times the capacity; clients: who come back at
+    once, herd_itl_ms: between their tokens; gate_s: seconds of each play of tenants;
+    rolling: of the restarts."""
 
     slots: int
     service_ms: int
@@ -39,11 +41,13 @@ class Size:
     level_s: float
     levels: tuple[float, ...]
     clients: int
+    herd_itl_ms: float
     gate_s: float
+    rolling: rolling.Size
 
 
-FULL = Size(16, 50, 10.0, 6.0, 25.0, (1.0, 2.0, 3.0), 1_000, 15.0)
-QUICK = Size(4, 50, 4.0, 1.5, 6.0, (3.0,), 60, 2.0)
+FULL = Size(64, 400, 10.0, 6.0, 20.0, (1.0, 2.0, 3.0), 1_000, 500.0, 12.0, rolling.FULL)
+QUICK = Size(4, 50, 4.0, 1.5, 6.0, (3.0,), 60, 200.0, 2.0, rolling.QUICK)
 
 HEAD = (
     *("load", "offered/s", "answered/s", "of peak", "refused", "refusal p50 ms", "p99 ms", "come back after s"),
@@ -135,13 +139,11 @@ def _ms(refused: Sequence[Refused], share: float) -> float:
     return percentile(sorted(one.latency_ns / 1e6 for one in refused), share)
 
 
-def plan(url: str, key: str, deadline_s: float, tokens: int = 1, *, stream: bool = False, model: str = MODEL) -> Plan:
-    """What each client asks; it gives up its answer after deadline_s, 0 = never says so."""
-    patience = [f"x-stainless-read-timeout: {deadline_s:g}"] if deadline_s else []
-    host, port, request = chat_request(
-        url, model, key, patience, stream=stream, usage=False, tokens=tokens, prompt_chars=100
-    )
-    return Plan(host, port, repeat(request), stream, tokens if stream else 0)
+def plan(url: str, key: str, deadline_s: float) -> Plan:
+    """What each client asks; it gives up its answer after deadline_s."""
+    patience = [f"x-stainless-read-timeout: {deadline_s:g}"]
+    host, port, request = chat_request(url, MODEL, key, patience, stream=False, usage=False, tokens=1, prompt_chars=100)
+    return Plan(host, port, repeat(request), False)
 
 
 async def capacity(asked: Plan, size: Size) -> float:

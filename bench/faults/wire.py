@@ -88,11 +88,18 @@ async def ask(base_url: str, head: Mapping[str, str], body: Any, said: Said, pat
         said.take(reply.body)
 
 
-async def replay(base_url: str, key: str, run: str, after: int, patience: float = 90) -> Reply:
+async def replay(
+    base_url: str,
+    key: str,
+    run: str,
+    after: int,
+    patience: float = 90,
+    on_data: Callable[[bytes], None] = lambda data: None,
+) -> Reply:
     """The events of a run behind `after`, at whichever ingress listens; what is cut is tried again."""
     reply = Reply()
     for _ in range(_REPLAYS):
-        reply, path = Reply(), f"/v1/streams/{run}?after={after}"
+        reply, path = Reply(on_data=on_data), f"/v1/streams/{run}?after={after}"
         await _try(base_url, "GET", path, {"authorization": f"Bearer {key}"}, None, reply, patience)
         if reply.ended and reply.status < 500:
             break

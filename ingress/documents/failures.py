@@ -22,7 +22,7 @@ _SAID = {
     Code.idempotency_key_reused: "This Idempotency-Key was used for another request; choose a new one.",
     Code.request_timeout: "The request body did not arrive within 30 seconds; send it again.",
     Code.rate_limit_exceeded: "The limit of 600 requests per minute of this key is reached.",
-    Code.overloaded: "The gateway has as many requests in hand as it may; send the request again later.",
+    Code.overloaded: "So many requests wait that a new one would be answered too late; try again later.",
     Code.no_engine: "No engine can serve this model now; send the request again later.",
     Code.upstream_error: "Every engine that was tried failed before it answered.",
     Code.upstream_interrupted: "The engine's answer broke off.",

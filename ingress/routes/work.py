@@ -169,8 +169,6 @@ async def fail(out: Exchange, error: Exception) -> None:
 
 
 def _count(out: Exchange, path: str, model: str) -> None:
-    if out.code == Code.overloaded:
-        metrics.inc("headrace_limit_rejections_total", limit="live")
     outcome, status = outcome_of(out.code, out.status), str(out.status or 499)
     label = label_of(model, out.code, out.status)
     metrics.inc("headrace_requests_total", route=path, model=label, outcome=outcome, status=status)

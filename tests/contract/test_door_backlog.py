@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from msgspec import structs
 
+from base import metrics
 from base.clock import SystemClock
 from runtime.door import Bounds, StreamDoor
 from runtime.names import prefix, push_channel
@@ -50,6 +51,12 @@ class Busy:
         return caught.value.failure
 
 
+def counted(limit: str) -> float:
+    name = f'headrace_limit_rejections_total{{limit="{limit}"}} '
+    text = metrics.exposition().decode()
+    return next((float(row.removeprefix(name)) for row in text.splitlines() if row.startswith(name)), 0.0)
+
+
 async def line(world: World, most_wait: float = 0.75, *, expired: bool = False) -> Busy:
     place, clock = make_place(world), Bent()
     place.door = StreamDoor(
@@ -79,9 +86,27 @@ async def test_a_run_that_would_end_past_its_deadline_is_refused_before_anything
     busy = await line(world)
     stored = [len(await world.entries(f"{prefix(number)}:requests")) for number in range(PARTITIONS)]
     failure = await busy.refusal(busy.new(SOON))
-    assert failure.code == "overloaded" and "31 s" in failure.message and "20 s" in failure.message
+    assert (
+        failure.code == "overloaded"
+        and "31 s" in failure.message
+        and "20 s" in failure.message
+        and "15 s" in failure.message
+    )
     assert 10_000 <= (failure.retry_after_ms or 0) <= 40_000  # 31 s expected, 15 s allowed, up to twice as long
     assert [len(await world.entries(f"{prefix(number)}:requests")) for number in range(PARTITIONS)] == stored
+
+
+async def test_refusals_are_counted_apart_by_their_reason(world: World) -> None:
+    busy = await line(world)
+    wait, live = counted("wait"), counted("live")
+    await busy.refusal(busy.new(SOON))
+    assert (counted("wait"), counted("live")) == (wait + 1, live)
+    busy.place.door = StreamDoor(
+        "full", PARTITIONS, world.scripts, world.runs, seals("ingress"), busy.clock, CHANCE, Bounds(most_runs=1)
+    )
+    failure = await busy.refusal(busy.new(LATE))
+    assert failure.code == "overloaded" and "bound" in failure.message
+    assert (counted("wait"), counted("live")) == (wait + 1, live + 1)
 
 
 async def test_whoever_has_more_time_another_model_or_another_key_is_let_in(world: World) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from base.clock import SystemClock
+from base.ids import SystemRandom
 from base.pids import alive
 from providers.httptools_transport import HttptoolsTransport
 from schemas.commands import ScaleDeployment, StopDeployment
@@ -52,6 +53,7 @@ class Machine:
             publisher=self.said,
             open_credential=lambda _, sealed: sealed,
             clock=self.clock,
+            chance=SystemRandom(),
         )
         loop = Reconciler(hands, settings)
         self._handlers = Handlers(self.deployments, self.clock, loop.wake)

@@ -34,6 +34,13 @@ def test_batch_may_be_asked_for_and_interactive_cannot_be_won(key: str, asked: s
     assert rules.lane(key, asked) == given
 
 
+@pytest.mark.parametrize(
+    ("key", "asked", "given"), [(0, None, 0), (3, None, 3), (0, 10, 0), (3, 10, 3), (3, 1, 1), (0, -10, -10)]
+)
+def test_a_priority_can_be_given_up_and_not_won(key: int, asked: int | None, given: int) -> None:
+    assert rules.priority(key, asked) == given
+
+
 def test_a_grant_names_tenant_pool_lane_weight_and_what_was_reserved() -> None:
     key = replace(KEY, requests_per_minute=60, lane="batch")
     reserved = Reserved(granted=True, limit_requests=60, remaining_requests=59, reset_requests_ms=1000)

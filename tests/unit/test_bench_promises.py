@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+
 import pytest
 
 from bench.hostile import ODD, REFUSED, Reply, Target
@@ -12,6 +15,7 @@ from bench.rolling import Row as Rolled
 from bench.rolling import table
 from bench.trust import Row as Cost
 from bench.windows import Others
+from runtime.lifecycle import ORDER
 
 MS = 1_000_000
 
@@ -39,9 +43,19 @@ def test_poison_without_a_letter_or_with_too_many_starts_is_said() -> None:
 
 
 def test_a_restart_that_costs_a_stream_or_proves_nothing_is_said() -> None:
-    assert Rolled("router", 200, others=10).broken() == []
-    assert len(Rolled("router", 200, failed=1, others=10, others_failed=1, code=1).broken()) == 3
-    assert len(Rolled("router", 200).broken()) == 1
+    good = Rolled("router", 200, others=10, ready=Counter({503: 5}), steps=("timer", *ORDER))
+    assert good.broken() == []
+    assert len(replace(good, failed=1, others_failed=1, code=1).broken()) == 3
+    assert len(replace(good, others=0).broken()) == 1
+
+
+def test_a_process_that_stops_in_another_order_or_keeps_its_readiness_is_said() -> None:
+    good = Rolled("router", 200, others=10, ready=Counter({503: 5}), steps=ORDER)
+    for ready in (Counter({503: 5, 200: 1}), Counter[int]()):
+        assert "/readyz" in replace(good, ended_s=5.0, ready=ready).broken()[0]
+    assert replace(good, ended_s=0.1, ready=Counter[int]()).broken() == []
+    for steps in (ORDER[1:2] + ORDER[:1] + ORDER[2:], ORDER[:-1], ()):
+        assert "another order" in replace(good, steps=steps).broken()[0]
 
 
 def test_an_outage_that_is_told_late_or_lasts_is_said() -> None:

@@ -114,6 +114,21 @@ def test_a_line_that_got_slower_is_told_by_what_is_served_now() -> None:
     assert play.line.stay(220) == pytest.approx(play.line.live / 32, rel=0.15)
 
 
+@pytest.mark.parametrize("deadline", [4.0, 10.0])
+def test_when_engines_get_slower_under_overload_those_who_come_three_deadlines_later_keep_theirs(
+    deadline: float,
+) -> None:
+    play = Play(places=16, service_s=0.05, allowed_s=0.75 * deadline)
+    for at in steady(960, 0, 40):
+        play.arrive(at)
+    play.service_s = 0.1
+    for at in steady(960, 40, 40 + 20 * deadline):
+        play.arrive(at)
+    play.until(1e9)
+    late = [end - stay - 40 for end, stay in play.stays if stay > deadline]
+    assert max(late) < 3 * deadline
+
+
 def test_an_outage_is_not_taken_for_the_pace() -> None:
     line = Line()
     for _ in range(200):
@@ -126,6 +141,16 @@ def test_an_outage_is_not_taken_for_the_pace() -> None:
         line.serve(10.0, at)
         line.leave()
     assert line.stay(10.8) == pytest.approx(189 / 5, rel=0.01)
+
+
+def test_a_pause_as_answers_of_many_lengths_have_is_no_outage() -> None:
+    line = Line()
+    for _ in range(100):
+        line.join(0.0)
+    for at in (2, 4, 5, 6, 7, 8, 14, 15, 16, 17, 18, 20):
+        line.serve(2.0, float(at))
+        line.leave()
+    assert line.stay(20.0) == pytest.approx(88 * 18 / 11)
 
 
 def test_whoever_comes_seldom_is_not_refused_for_anothers_backlog() -> None:

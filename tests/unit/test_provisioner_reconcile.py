@@ -32,6 +32,16 @@ def open_none(deployment: str, sealed: str) -> str:
     return sealed
 
 
+class Steady:
+    """Chance that shortens no pause."""
+
+    def bytes(self, count: int) -> bytes:
+        return bytes(count)
+
+    def uniform(self, low: float, high: float) -> float:
+        return low
+
+
 @dataclass(slots=True)
 class Room:
     """The room on twins."""
@@ -61,6 +71,7 @@ class Room:
             publisher=self.said,
             open_credential=open_none,
             clock=self.clock,
+            chance=Steady(),
         )
         self.loop = Reconciler(hands, ProvisionerSettings(drain_s=self.drain_s))
 

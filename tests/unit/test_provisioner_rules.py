@@ -113,6 +113,15 @@ def test_an_engine_that_dies_in_its_pause_is_down_at_once_and_waits() -> None:
     assert look(handle=None, memory=found.memory, now=1_021, row=row).steps == (Start(again=True),)
 
 
+def test_engines_that_ended_together_are_started_again_at_moments_of_their_own() -> None:
+    memory = replace(MEMORY, starts=5, not_before=0.0)
+    pauses = [
+        look(handle=None, memory=memory, exit=Exit(1), spread=spread).memory.not_before - 1_000.0
+        for spread in (0.0, 0.5, 1.0)
+    ]
+    assert pauses == [16.0, 12.0, 8.0]
+
+
 def test_pauses_between_starts_grow_to_their_limit() -> None:
     memory, now, pauses = MEMORY, 0.0, []
     for _ in range(10):

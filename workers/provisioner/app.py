@@ -65,6 +65,7 @@ def build(
         publisher=context.publisher("provisioner"),
         open_credential=lambda deployment, sealed: open_credential(sealer, deployment, sealed),
         clock=context.clock,
+        chance=context.chance,
     )
     reconciler = Reconciler(hands, settings)
     local.on_exit = reconciler.wake

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from base import logs, metrics
 from base.clock import Clock
 from base.crypto import CryptoError
+from base.ids import Random
 from schemas.errors import Unavailable
 from schemas.events import CatalogChanged
 from schemas.ports import Publisher
@@ -64,6 +65,7 @@ class Hands:
     publisher: Publisher
     open_credential: OpenCredential
     clock: Clock
+    chance: Random
     changed: Callable[[], None] = lambda: None
 
     async def see(self, replica: Replica, memory: Memory, left_ms: int, turn: bool) -> Seen:
@@ -77,6 +79,7 @@ class Hands:
             exit=target.ended(*replica.key) if replica.handle is None else None,
             busy=await self._busy(replica.endpoint, left_ms) if memory.leaving and replica.handle else "",
             turn=turn,
+            spread=self.chance.uniform(0.0, 1.0),
         )
 
     async def carry_out(self, replica: Replica, found: Plan) -> Memory:

@@ -96,7 +96,8 @@ class Limits:
 class Seen:
     """One look at a replica. row: what is written about it. handle: what runs, None = nothing. health: of it, None =
     not looked at. exit: how the last one ended, None = not known. busy: why a withdrawn endpoint is not idle yet, "" =
-    it is. turn: an engine of an old wish may be replaced now."""
+    it is. turn: an engine of an old wish may be replaced now. spread: 0 to 1 at random; the pause before another
+    start is shorter by half of it, so that engines that ended together are not started together each time."""
 
     row: ReplicaRecord | None = None
     handle: Handle | None = None
@@ -104,6 +105,7 @@ class Seen:
     exit: Exit | None = None
     busy: str = ""
     turn: bool = True
+    spread: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +197,7 @@ def _absent(record: DeploymentRecord, seen: Seen, memory: Memory, now: float, li
     memory = replace(memory, published=down[0], ready_since=0.0) if down else memory
     if not (memory.starts or memory.gave_up or (row is not None and row.pid)):
         first = () if row is not None else (Mark(STARTING, "waiting for the engine's first answer"),)
-        return _start((*down, *first), memory, now, limits, again=False)
+        return _start((*down, *first), seen, memory, now, limits, again=False)
     rest = resting(record.restart, seen.exit, memory.gave_up)
     if rest is not None:
         return Plan((*down, rest), memory)
@@ -203,12 +205,12 @@ def _absent(record: DeploymentRecord, seen: Seen, memory: Memory, now: float, li
     mark = _changed(row, state, f"{_ended(seen.exit, memory.gave_up)}; it is started again (start {memory.starts + 1})")
     if now < memory.not_before:
         return Plan((*down, *mark), memory)
-    return _start((*down, *mark), memory, now, limits, again=True)
+    return _start((*down, *mark), seen, memory, now, limits, again=True)
 
 
-def _start(before: tuple[Step, ...], memory: Memory, now: float, limits: Limits, *, again: bool) -> Plan:
+def _start(before: tuple[Step, ...], seen: Seen, memory: Memory, now: float, limits: Limits, *, again: bool) -> Plan:
     starts = memory.starts + 1
-    pause = 0.0 if starts < 2 else min(limits.restart_most_s, 2.0 ** min(starts - 2, 10))
+    pause = 0.0 if starts < 2 else min(limits.restart_most_s, 2.0 ** min(starts - 2, 10)) * (1 - seen.spread / 2)
     memory = replace(memory, starts=starts, started=now, not_before=now + pause, bad=0, gave_up="")
     return Plan((*before, Start(again)), memory)
 
