@@ -229,11 +229,11 @@ class StreamDoor:
         """See schemas.ports.Door.told."""
         runs: Runs = Archived(run) if isinstance(run, ArchiveRecord) else self._runs
         name = run.run if isinstance(run, ArchiveRecord) else run
-        epoch = sequence = 0
+        frames, epoch, sequence = self._seals.of_run(name), 0, 0
         while page := await runs.frames(name, epoch, sequence, _PAGE):
             for one in page:
                 if one.kind != ERROR:
-                    yield self._seals.open_stored(name, one).payload
+                    yield frames.open(one).payload
             epoch, sequence = page[-1].epoch, page[-1].sequence
 
     async def forget(self, run: str) -> bool:
