@@ -7,7 +7,6 @@ of a chat engine as that of a chat is (openai_continue), and told under the ids 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -80,7 +79,7 @@ class ContinuedResponse(ResponseStream):
             return
         if isinstance(said, dict):
             super()._count(msgspec.Raw(dump(whole_usage(said, self._said))))
-            self.usage = replace(self.usage, estimated=True) if self.usage else None
+            self.usage = msgspec.structs.replace(self.usage, estimated=True) if self.usage else None
 
 
 def closing(told: Told, usage: Usage, ended_ms: int) -> tuple[bytes, int]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
+from msgspec import structs
 
 from providers.fake import JSON, Cut, Delay, Hang, Head, Piece, Script
 from schemas.errors import Code, Failure, status_of
@@ -225,7 +226,7 @@ async def test_a_response_whose_beginning_is_lost_ends_with_an_error_as_other_an
 async def test_only_its_own_deadline_bounds_a_call_in_the_background(background: bool) -> None:
     brief = RouterSettings(total_timeout_s=0.05)
     lease = asked()
-    lease.accepted = replace(lease.accepted, background=background)
+    lease.accepted = structs.replace(lease.accepted, background=background)
     # the engine's time is over before its last words, and there is no other limit near
     await Stage([Head(), Piece(FIRST), Delay(0.1), Piece(GOOD_STREAM)], settings=brief).run(lease)
     assert isinstance(lease.fact, RequestCompleted if background else RequestFailed)
