@@ -4,6 +4,7 @@ A process that judges runs and routes them says with its verdicts that it has a 
 the gate at once, the same script delivers its entry to this router and claims it. What this cannot serve (no place, a
 gate with a queue, a lane that others have filled) goes the usual way, by the router's own read.
 
+- Where other routers live, all goes the usual way: whoever is idle reads first.
 - A place is kept for as long as the script is under way. Together with what the present read has asked for, a router
   never gets more than it can start.
 - A script whose reply was lost is asked again under the same owner, and answers the same.

@@ -61,8 +61,8 @@ class InHand:
 
     def expect(self, stream: str, awaited: int) -> bool:
         """Keep a place for an entry of the stream, beside `awaited` of its pool that a read may bring; False = there
-        is none."""
-        if self.places is not None and self.places.room(stream) <= awaited:
+        is none, or other routers live, which may be idle."""
+        if self.places is not None and (self.places.others or self.places.room(stream) <= awaited):
             return False
         self._expected += 1
         if self.places is not None:

@@ -33,11 +33,13 @@ Capacities = Callable[[], Awaitable[Mapping[str, int]]]
 
 class Places:
     """Runs in hand and capacity, by pool. on_change: called when a pool has room again that had none, and each time
-    that the capacity is told, once a second: then reads end that still wait for a pool which is full by now."""
+    that the capacity is told, once a second: then reads end that still wait for a pool which is full by now. others:
+    routers that live beside this one, as of the last announcement."""
 
     def __init__(self) -> None:
         self.capacity: Mapping[str, int] = {}
         self.in_hand: Counter[str] = Counter()
+        self.others = 0
         self.on_change: Callable[[], None] = lambda: None
 
     def room(self, stream: str) -> int:
@@ -128,6 +130,7 @@ class Announcer:
 
     def _sit(self, seats: Sequence[Seat]) -> None:
         """All partitions have the same routers; the first says who sits where."""
+        self._places.others = max(0, seats[0].routers - 1)
         self._seated(seats[0].place, seats[0].routers)
 
     async def _tell(self, p: str, slots: Mapping[str, int]) -> Seat:

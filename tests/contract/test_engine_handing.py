@@ -202,6 +202,18 @@ async def test_no_more_is_handed_over_than_there_are_places_beside_the_read(worl
     assert sorted(served.runs) == sorted(runs) and served.epochs == [1] * 6
 
 
+async def test_where_another_router_lives_whoever_is_idle_takes_the_run(world: World, house: House) -> None:
+    scripts, served = Counted(world), Served()
+    served.go.set()
+    joint, engine = await process(house, scripts, served, 4)
+    assert engine.places is not None
+    engine.places.others = 1
+    run = await house.accept()
+    assert await judge(joint, run) == [(True, "queued")] * 3
+    await until(lambda: ended(world, run))
+    assert "claim" in scripts.calls
+
+
 async def test_an_engine_that_stops_is_handed_nothing_more(world: World, house: House) -> None:
     scripts, served = Counted(world), Served()
     joint, engine = await process(house, scripts, served, 8)
