@@ -76,15 +76,17 @@ def base_url(url: str) -> str:
 
 class Program:
     """A process of ours: its own session, its output in a log file, ended with all that it started. Servers that the
-    environment names are not for measurements."""
+    environment names are not for measurements. at: the folder it runs in, this checkout for parts of the benchmark.
 
-    def __init__(self, command: Sequence[str], log: Path, cores: frozenset[int] | None) -> None:
-        kept = {name: value for name, value in os.environ.items() if name not in ("REDIS_URL", "DATABASE_URL")}
-        environment = {**kept, "PYTHONPATH": str(ROOT)}
+    A measured program must find its own code and no other, so nothing points it here."""
+
+    def __init__(self, command: Sequence[str], log: Path, cores: frozenset[int] | None, at: Path = ROOT) -> None:
+        unwanted = ("REDIS_URL", "DATABASE_URL", "PYTHONPATH")
+        environment = {name: value for name, value in os.environ.items() if name not in unwanted}
         with log.open("wb") as out:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
-                start_new_session=True, cwd=ROOT, env=environment,
+                start_new_session=True, cwd=at, env=environment,
             )  # fmt: skip
         self.log = log
         if cores:
@@ -134,7 +136,7 @@ class Headrace:
         data.mkdir(parents=True, exist_ok=True)
         self._connection = data / "connection.json"
         command = [
-            str(program),
+            str(program.absolute()),
             "up",
             "--data",
             str(data),
@@ -145,7 +147,7 @@ class Headrace:
             *more,
         ]
         self._began = monotonic()
-        self._program = Program(command, data.parent / f"{data.name}.log", cores)
+        self._program = Program(command, data.parent / f"{data.name}.log", cores, data)
         self._groups: dict[str, tuple[int, ...]] = {}
 
     @property

@@ -14,7 +14,7 @@ import pytest
 
 from bench import run
 from bench.measure import MockEngine
-from bench.peers import fetch
+from bench.peers import Headrace, fetch
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -246,3 +246,16 @@ def test_program_that_ends_at_once_is_reported_with_its_last_words(tmp_path: Pat
     assert done.returncode == 2
     assert "ended with code 2" in done.stderr
     assert "the port is taken" in done.stderr
+
+
+def test_a_measured_program_runs_its_own_code_wherever_the_benchmark_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    program = tmp_path / "headrace"
+    program.write_text(f"#!{sys.executable} -S\nimport os, sys\nprint(os.getcwd(), sys.path, flush=True)\n")
+    program.chmod(0o755)
+    started = Headrace("headrace", program, tmp_path / "data", 0, "http://127.0.0.1:9/v1", [], None)
+    started.process.wait(20)
+    said = (tmp_path / "data.log").read_text()
+    assert said.startswith(str(tmp_path / "data")) and f"'{ROOT}'" not in said
