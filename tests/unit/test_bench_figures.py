@@ -2,6 +2,7 @@
 
 import base64
 import os
+import re
 import socket
 import struct
 from itertools import pairwise
@@ -291,10 +292,16 @@ def test_unclear_peer_is_refused_with_the_way_to_write_it(text: str) -> None:
 
 def test_figures_come_with_machine_versions_and_command() -> None:
     about = machine.describe({})
-    assert set(about) == {"machine", "Python", "valkey", "postgres", "revision", "command"}
+    assert set(about) == {"machine", "speed", "Python", "valkey", "postgres", "revision", "command"}
     assert "cores" in about["machine"]
 
 
 def test_rungs_of_the_ladder_rise() -> None:
     rungs = [cell.load["connections"] for cell in cells.full() if cell.kind == "ladder"]
     assert all(low < high for low, high in pairwise(rungs))
+
+
+def test_the_speed_of_the_machine_is_told_with_its_name() -> None:
+    assert re.fullmatch(
+        r"200 bytes there and back \d+\.\d us, 50 steps of Python \d+\.\d us", machine.describe({})["speed"]
+    )
