@@ -14,7 +14,6 @@ import json
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -142,33 +141,20 @@ def try_on_guards(house: House) -> None:
 def die_of_it(house: House, fault: Path) -> str:
     """A run whose guard fails at every start, until it is a dead letter; its id."""
     connection = post(house, {"messages": SAYS})
-    with striking(fault):
-        until(lambda: letters(house))
+    until(lambda: strike(fault) and letters(house))
+    fault.unlink(missing_ok=True)
     response = connection.getresponse()
     assert response.status >= 500 and b"error" in response.read()
     connection.close()
     return str(response.headers["x-request-id"])
 
 
-@contextmanager
-def striking(fault: Path) -> Iterator[None]:
-    """The fault disarms itself each time and a guard may be back after 50 ms: arm it again at once, until the end."""
-    over = threading.Event()
-
-    def strike() -> None:
-        while not over.wait(0.002):
-            if not fault.exists():
-                fault.with_suffix(".new").write_text("rules:P2:1:raise")
-                fault.with_suffix(".new").replace(fault)
-
-    thread = threading.Thread(target=strike)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-        fault.unlink(missing_ok=True)
+def strike(fault: Path) -> bool:
+    """Arm the fault again; it disarms itself each time."""
+    if not fault.exists():
+        fault.with_suffix(".new").write_text("rules:P2:1:raise")
+        fault.with_suffix(".new").replace(fault)
+    return True
 
 
 def letters(house: House) -> list[dict[str, Any]]:
