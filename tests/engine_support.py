@@ -22,7 +22,7 @@ from runtime.topology import load
 from schemas import envelope as wire
 from schemas.events import RequestAccepted
 from schemas.outcomes import Delivery, Done, Outcome
-from tests.run_support import CHANCE, CLOCK, FAMILIES, LANE, POOL, RING, World, open_gates
+from tests.run_support import CHANCE, CLOCK, FAMILIES, LANE, POOL, RING, World, answer, open_gates, until
 
 IDLE_MS = 250
 PARTITION = 1
@@ -168,6 +168,18 @@ class House:
     async def settled(self, group: str = "rules") -> bool:
         """Whether the group has read everything and acknowledged it."""
         return await self.world.unread(REQUESTS, group) == 0 and not await self.world.pending(REQUESTS, group)
+
+
+async def read_cleared(world: World, house: House) -> tuple[str, str]:
+    """A cleared run and its entry, in the hands of a consumer `r1` that says nothing."""
+    run = await house.accept()
+    for family in FAMILIES:
+        await world.scripts.verdict(answer(run, family))
+    groups = await world.groups()
+    await until(lambda: world.entries(LANE_KEY))
+    await groups.ensure(LANE_KEY, "router")
+    (row,) = await groups.read([LANE_KEY], "router", "r1", 1, 50)
+    return run, row.entry
 
 
 def each(one: One) -> Any:

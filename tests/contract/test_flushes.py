@@ -14,8 +14,8 @@ from runtime.lease import Lease
 from runtime.scripts import Scripts, Write
 from runtime.wire import ServerError
 from schemas.errors import OwnerLost, Unavailable
-from tests.engine_support import LANE_KEY, House, seals
-from tests.run_support import CHANCE, CLOCK, FAMILIES, Hands, RedisWorld, World, answer, ending, frame, until
+from tests.engine_support import LANE_KEY, House, read_cleared, seals
+from tests.run_support import CHANCE, CLOCK, Hands, RedisWorld, World, ending, frame, until
 
 
 class Counted:
@@ -109,14 +109,8 @@ async def house(world: World) -> AsyncIterator[House]:
 
 
 async def _leased(world: World, house: House, scripts: Counted) -> Lease:
-    run = await house.accept()
-    for family in FAMILIES:
-        await world.scripts.verdict(answer(run, family))
-    groups = await world.groups()
-    await until(lambda: world.entries(LANE_KEY))
-    await groups.ensure(LANE_KEY, "router")
-    (row,) = await groups.read([LANE_KEY], "router", "r1", 1, 50)
-    claim = await world.scripts.claim(run, LANE_KEY, row.entry, "r1", "r1:x")
+    run, entry = await read_cleared(world, house)
+    claim = await world.scripts.claim(run, LANE_KEY, entry, "r1", "r1:x")
     hands = scripts, Flushes(scripts), world.runs, seals("router")
     return Lease(run, "r1:x", claim, *hands, CLOCK, CHANCE)
 

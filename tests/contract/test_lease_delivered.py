@@ -8,8 +8,8 @@ import pytest_asyncio
 
 from runtime.flushes import Flushes
 from runtime.lease import Lease
-from tests.engine_support import LANE_KEY, House, seals
-from tests.run_support import CHANCE, CLOCK, FAMILIES, World, answer, until
+from tests.engine_support import LANE_KEY, House, read_cleared, seals
+from tests.run_support import CHANCE, CLOCK, World
 
 
 @pytest_asyncio.fixture
@@ -27,20 +27,8 @@ async def _claimed(world: World, run: str, entry: str, consumer: str) -> Lease:
     return Lease(run, owner, claim, *hands, CLOCK, CHANCE)
 
 
-async def _read(world: World, house: House) -> tuple[str, str]:
-    """A cleared run and its entry, in the hands of a consumer that says nothing."""
-    run = await house.accept()
-    for family in FAMILIES:
-        await world.scripts.verdict(answer(run, family))
-    groups = await world.groups()
-    await until(lambda: world.entries(LANE_KEY))
-    await groups.ensure(LANE_KEY, "router")
-    (row,) = await groups.read([LANE_KEY], "router", "r1", 1, 50)
-    return run, row.entry
-
-
 async def test_new_owner_reads_all_that_was_sent_by_any_owner(world: World, house: House) -> None:
-    run, entry = await _read(world, house)
+    run, entry = await read_cleared(world, house)
     first = await _claimed(world, run, entry, "r1")
     assert await first.delivered() == b""
     for number in range(300):  # more frames than one read brings
@@ -55,7 +43,7 @@ async def test_new_owner_reads_all_that_was_sent_by_any_owner(world: World, hous
 
 
 async def test_stream_with_a_hole_is_not_taken_for_the_whole(world: World, house: House) -> None:
-    run, entry = await _read(world, house)
+    run, entry = await read_cleared(world, house)
     lease = await _claimed(world, run, entry, "r1")
     await lease.flush(b"data: a\n\n", 1)
     lease.sequence = 2  # one more was sent than the stream holds
