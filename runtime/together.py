@@ -21,6 +21,7 @@ from base.replies import pairs
 from runtime.client import Client
 from runtime.groups import GroupLost, RedisGroups, Row
 from runtime.names import stream_prefix
+from runtime.pace import Pace
 from runtime.scripts import source
 from schemas.ports import Redis
 
@@ -124,6 +125,7 @@ class Together:
     _last: str = ""  # as the last round saw it, "" = unknown: then nobody waits
     _waiting: bool = False  # for an entry, now
     _turns: asyncio.Task[None] | None = None
+    _pace: Pace = field(default_factory=Pace)
 
     async def read(self, want: Want) -> Sequence[Row]:
         """New entries, waited for; nothing after some seconds or an `unblock`. GroupLost; Unavailable."""
@@ -171,7 +173,7 @@ class Together:
         try:
             while self._asking:
                 await self._turn(list(self._asking.values()))
-                await self.clock.sleep(0)  # those that were served ask again
+                await self.clock.sleep(self._pace.rest)  # at least those that were served ask again
         finally:
             self._turns = None
 
@@ -191,6 +193,8 @@ class Together:
         finally:
             self._waiting = False
         self._round, self._last = self._round + 1, seen.last
+        came = max((len(rows) for rows in seen.rows if not isinstance(rows, str)), default=0)
+        self._pace.note(came, self.clock.monotonic())
         for one, rows in zip(asking, seen.rows, strict=True):
             self._serve(one, rows, ended=waited and not seen.rung)
 
