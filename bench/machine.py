@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from threading import Thread
 from time import process_time_ns
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,18 +43,9 @@ def _speed() -> str:
     with socket.create_server(("127.0.0.1", 0)) as server:
         here = socket.create_connection(server.getsockname())
         there, _ = server.accept()
-    with here:
-        thread = Thread(target=_echo, args=(there,))
-        thread.start()
-        passed = _cost_us(lambda: (here.send(_LETTER), here.recv(256)))
-    thread.join()
+    with here, there:
+        passed = _cost_us(lambda: (here.send(_LETTER), there.recv(256), there.send(_LETTER), here.recv(256)))
     return f"200 bytes there and back {passed:.1f} us, {_STEPS} steps of Python {_cost_us(_steps):.1f} us"
-
-
-def _echo(there: socket.socket) -> None:
-    with there:
-        while letter := there.recv(256):
-            there.send(letter)
 
 
 def _steps() -> None:
