@@ -59,11 +59,15 @@ def hold(streams: int, per_second: float, window: float) -> Cell:
     return Cell("hold", f"{streams} streams x {per_second:g}/s", {"ttft_ms": 50, "itl_ms": 1000 / per_second}, load)
 
 
-def full(window: float = WINDOW, streams: tuple[int, ...] = (100, 500)) -> list[Cell]:
+#: Streams held at once, tokens a second of each. The last is a burst: more tokens than frames.
+HELD = ((100, 20.0), (500, 20.0), (1000, 10.0), (50, 333.0))
+
+
+def full(window: float = WINDOW, held: Sequence[tuple[int, float]] = HELD) -> list[Cell]:
     """The cells of a whole run."""
     rungs = [ladder(connections, window) for connections in (8, 32, 128)]
     rates = [rate(300, window), rate(800, window)]
-    return [*rates, *rungs, first_token(100, window), *(hold(count, 20, window) for count in streams)]
+    return [*rates, *rungs, first_token(100, window), *(hold(count, pace, window) for count, pace in held)]
 
 
 def quick() -> list[Cell]:
@@ -101,6 +105,7 @@ def _ladder(cell: Cell, result: Mapping[str, Any]) -> list[Value]:
     return [
         Value(f"short requests/s, {cell.label}, 0 errors", "/s", sustained),
         *_percentiles(f"short requests, {cell.label}: latency", result["latency_ms"]),
+        *_cpu(f"CPU per request, {cell.label}", "ms", 1e3, result, result["completed"]),
     ]
 
 
@@ -176,15 +181,21 @@ def run_of(
     `direct` is the same run's baseline; give the same list to get the baseline's own figures.
     """
     total = sum(result["errors"] for _, result in peer)
-    rungs = [result["requests_per_s"] for cell, result in peer if cell.kind == "ladder" and not result["errors"]]
     values = [Value("errors, all cells", "", total)]
     if any(cell.kind == "ladder" for cell, _ in peer):
-        values.append(Value("short requests/s sustained, 0 errors", "/s", max(rungs, default=0.0)))
+        values += _sustained([result for cell, result in peer if cell.kind == "ladder" and not result["errors"]])
     for (cell, result), (_, base) in zip(peer, direct, strict=True):
         own = figures(cell, result)
         values += own + (added(own, figures(cell, base)) if peer is not direct else [])
     held = [result for cell, result in peer if cell.kind == "hold"]
     return values + (memory("under load", held[-1]["memory"]) if held else [])
+
+
+def _sustained(rungs: Sequence[Mapping[str, Any]]) -> list[Value]:
+    """The best rung without an error, and what a request costs there."""
+    best = max(rungs, key=lambda result: float(result["requests_per_s"]), default=None)
+    rate = Value("short requests/s sustained, 0 errors", "/s", best["requests_per_s"] if best else 0.0)
+    return [rate, *(_cpu("CPU per request sustained", "ms", 1e3, best, best["completed"])[:1] if best else [])]
 
 
 def headline(result: Mapping[str, Any]) -> str:

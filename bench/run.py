@@ -16,8 +16,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench import budgets, machine, report, routing
 from bench import cells as catalogue
-from bench import machine, report, routing
 from bench.cells import Cell, Value
 from bench.growth import play as growth
 from bench.growth.axes import NAMES as AXES
@@ -169,6 +169,7 @@ def publish(session: Session, asked: argparse.Namespace) -> None:
     else:
         print("\n".join(f"{name + ':':10} {value}" for name, value in session.about.items()))
         print(f"\n{report.text(rows)}\n")
+    print_budgets(session, asked)
     print("\n".join(f"Note: {note}" for note in notes))
     if asked.json:
         data = {"about": session.about, "remarks": notes, "figures": report.plain(session.values),
@@ -176,9 +177,23 @@ def publish(session: Session, asked: argparse.Namespace) -> None:
         Path(asked.json).write_text(json.dumps(data, indent=1) + "\n")
 
 
+def print_budgets(session: Session, asked: argparse.Namespace) -> None:
+    """The budgets whose figures were measured, of each Headrace; nothing for a smoke test."""
+    collected = report.collect(session.values)
+    for peer in wanted(asked) if not asked.quick else ():
+        rows = budgets.table({key: found[peer] for key, found in collected.items() if peer in found})
+        print(f"{peer}, judged by the median:\n\n{(report.markdown if asked.markdown else report.text)(rows)}\n")
+
+
 def cores(text: str) -> frozenset[int]:
     """Core numbers from `0,1`."""
     return frozenset(int(part) for part in text.split(","))
+
+
+def held(text: str) -> tuple[tuple[int, float], ...]:
+    """Streams and tokens a second of each from `100,1000x10`; ValueError."""
+    pairs = [part.partition("x") for part in text.split(",")]
+    return tuple((int(count), float(pace or 20)) for count, _, pace in pairs)
 
 
 def layouts(text: str) -> tuple[str, ...]:
@@ -198,8 +213,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
                         help="how cost grows, axis by axis: write pictures and tables there [docs/why]")  # fmt: skip
     parser.add_argument("--note", default="", help="with --plot: words to stand beside the figures")
     parser.add_argument("--window", type=float, default=catalogue.WINDOW, help="seconds measured in each cell")
-    parser.add_argument("--streams", type=lambda text: tuple(map(int, text.split(","))), default=(100, 500),
-                        help="how many streams to hold, for example 100,500,1000")  # fmt: skip
+    parser.add_argument("--streams", type=held, default=catalogue.HELD, metavar="N[xRATE],...",
+                        help="how many streams to hold, tokens a second of each [100,500,1000x10,50x333]; x20 unless "
+                        "said")  # fmt: skip
     parser.add_argument("--only", action="append", default=[],
                         choices=list(dict.fromkeys([*KINDS, *AXES])),
                         help=f"kinds of cells: {', '.join(KINDS)} (microseconds of a router's choice, nothing starts); "
