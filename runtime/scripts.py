@@ -125,8 +125,7 @@ class Said(msgspec.Struct, frozen=True):
         return self.answers[0].run
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class Held(msgspec.Struct, frozen=True, kw_only=True):
     """An entry that a consumer works on; run and owner are set for claimed runs."""
 
     entry: str
