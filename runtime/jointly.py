@@ -1,7 +1,8 @@
 """Verdicts of several families about some runs, given in one moment by one process, in one call of the server.
 
 The families of a process that read together answer together, but for a few turns of the loop. Each answer waits until
-none has come for some turns; a turn is microseconds, a script tens of them. Answers about one run are one step of the
+all of them have answered about each run of that moment, or no answer has come for some turns; a turn is microseconds, a
+script tens of them. Answers about one run are one step of the
 server; all runs of a partition leave in one call, each a step of its own.
 """
 
@@ -82,31 +83,44 @@ _Waiting = dict[str, list[tuple[Answer, _Batch]]]  # by run
 
 @dataclass(slots=True)
 class Jointly:
-    """Implements Verdicts over Scripts; one per process. routers: by the prefix of their partition."""
+    """Implements Verdicts over Scripts; one per process. families: how many of its families answer about each run, 0 =
+    not known. routers: by the prefix of their partition."""
 
     scripts: Scripts
+    families: int = 0
     routers: dict[str, Router] = field(default_factory=dict)
     _waiting: dict[str, _Waiting] = field(default_factory=dict)  # by prefix
+    _open: int = 0  # runs about which not all families have answered
     _quiet: int = 0
+    _due: asyncio.Handle | None = None
     _calls: set[asyncio.Task[None]] = field(default_factory=set)
 
     def tell(self, answers: Sequence[Answer]) -> asyncio.Future[Sequence[Moved]]:
         """See Verdicts."""
         loop = asyncio.get_running_loop()
         batch = _Batch(len(answers), loop.create_future())
-        if not self._waiting:
-            loop.call_soon(self._look, loop)
         for answer in answers:
-            runs = self._waiting.setdefault(prefix_of(answer.run), {})
-            runs.setdefault(answer.run, []).append((answer, batch))
+            mine = self._waiting.setdefault(prefix_of(answer.run), {}).setdefault(answer.run, [])
+            mine.append((answer, batch))
+            self._open += (len(mine) == 1) - (len(mine) == self.families)
+        if not self._open:
+            self._go(loop)
+        elif self._due is None:
+            self._due = loop.call_soon(self._look, loop)
         self._quiet = 0
         return batch.done
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         self._quiet += 1
         if self._quiet <= _QUIET:
-            loop.call_soon(self._look, loop)
-            return
+            self._due = loop.call_soon(self._look, loop)
+        else:
+            self._go(loop)
+
+    def _go(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._due is not None:
+            self._due.cancel()
+        self._due, self._open = None, 0
         waiting, self._waiting = self._waiting, {}
         for p, runs in waiting.items():
             mine = list(runs.values())

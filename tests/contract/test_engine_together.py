@@ -182,6 +182,26 @@ async def test_answers_of_one_moment_go_in_one_step_for_each_run_and_one_call_fo
     assert noted.calls == [[(run, list(FAMILIES)) for run in runs] for runs in (here, there)]
 
 
+async def test_when_all_families_have_answered_nobody_is_waited_for() -> None:
+    noted, (first, second) = Noted(), run_ids(2)
+    joint = Jointly(noted, len(FAMILIES))  # type: ignore[arg-type]
+    told = [joint.tell([answer(first, family)]) for family in FAMILIES]
+    told += [joint.tell([answer(second, family)]) for family in FAMILIES[:2]]
+    await asyncio.sleep(0)
+    assert noted.calls == [[(first, list(FAMILIES))]]
+    await asyncio.gather(*told)
+    assert noted.calls[1:] == [[(second, list(FAMILIES[:2]))]]
+
+
+async def test_a_run_that_a_family_has_not_answered_keeps_the_others_of_that_moment() -> None:
+    noted, (first, second) = Noted(), run_ids(2)
+    joint = Jointly(noted, len(FAMILIES))  # type: ignore[arg-type]
+    told = [joint.tell([answer(second, "rules")])]
+    told += [joint.tell([answer(first, family)]) for family in FAMILIES]
+    await asyncio.gather(*told)
+    assert noted.calls == [[(second, ["rules"]), (first, list(FAMILIES))]]
+
+
 async def test_a_call_has_a_bound_of_runs() -> None:
     noted, runs = Noted(), run_ids(40)
     joint = Jointly(noted)  # type: ignore[arg-type]
