@@ -2,8 +2,8 @@
 
 The families of a process that read together answer together, but for a few turns of the loop. Each answer waits until
 all of them have answered about each run of that moment, or no answer has come for some turns; a turn is microseconds, a
-script tens of them. Answers about one run are one step of the
-server; all runs of a partition leave in one call, each a step of its own.
+script tens of them. Answers about one run are one step of the server; all runs of a partition leave in one call, each a
+step of its own.
 """
 
 from __future__ import annotations
@@ -143,18 +143,21 @@ class Jointly:
         except Exception as error:  # whatever it is, each has to hear of it
             came = [error] * len(said)
         for one, lane, waiting, moved in zip(said, lanes, runs, came, strict=True):
-            if router and one.taker:
-                _settle(router, one.run, one.taker, lane, moved)
+            heard = _settled(router, one.run, one.taker, lane, moved) if router and one.taker else moved
             for _, batch in waiting:
-                batch.hear(moved)
+                batch.hear(heard)
 
 
-def _settle(router: Router, run: str, taker: Taker, lane: str, came: Moved | Exception) -> None:
-    """What the router was promised has come, or has not, or nobody knows."""
-    if isinstance(came, Exception):
-        router.lost(run, taker, lane)
-    else:
-        router.settle(taker, lane, came.handed)
+def _settled(router: Router, run: str, taker: Taker, lane: str, came: Moved | Exception) -> Moved | Exception:
+    """Tell the router that what it was promised has come, or has not, or that nobody knows; what there is to hear."""
+    try:
+        if isinstance(came, Exception):
+            router.lost(run, taker, lane)
+        else:
+            router.settle(taker, lane, came.handed)
+    except Exception as error:  # the other runs of this call must hear of theirs
+        return error
+    return came
 
 
 def _lane(answers: Sequence[Answer]) -> str:

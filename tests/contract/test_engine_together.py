@@ -12,15 +12,16 @@ import pytest
 import pytest_asyncio
 
 from base.ids import mint_run_id
-from runtime.claims import Moved
+from runtime.claims import Handed, Moved, Taker
 from runtime.client import ServerError
 from runtime.consume import Engine
 from runtime.jointly import Alone, Jointly
+from runtime.names import prefix_of
 from runtime.scripts import Said
 from schemas.errors import HeadraceError, Unavailable
 from schemas.outcomes import Delivery, Done, Outcome
 from tests.engine_support import REQUESTS, House, Seen
-from tests.run_support import CHANCE, CLOCK, FAMILIES, Hands, RedisWorld, World, answer, until, verdicts
+from tests.run_support import CHANCE, CLOCK, FAMILIES, POOL, Hands, RedisWorld, World, answer, until, verdicts
 
 
 @pytest_asyncio.fixture
@@ -230,6 +231,33 @@ async def test_run_that_the_server_refuses_fails_only_its_own_batch(way: Callabl
     to = way(Noted(refused=bad))
     told = await asyncio.gather(*(to.tell([answer(run, "rules")]) for run in (bad, whole)), return_exceptions=True)
     assert [type(each) for each in told] == [ServerError, list]
+
+
+class Stumbling:
+    """A router that takes every run and cannot start one of them."""
+
+    def __init__(self, bad: str) -> None:
+        self._bad = bad
+
+    def offer(self, run: str, lane: str) -> Taker | None:
+        return Taker(consumer="c1", owner=f"c1:{run}", pool=POOL)
+
+    def settle(self, taker: Taker, lane: str, handed: Handed | None) -> None:
+        if taker.owner == f"c1:{self._bad}":
+            raise RuntimeError("no")
+
+    def lost(self, run: str, taker: Taker, lane: str) -> None:
+        raise AssertionError("nothing was lost")
+
+
+async def test_run_that_its_router_cannot_start_keeps_no_other_of_the_call_waiting() -> None:
+    noted, (bad, whole) = Noted(), run_ids(2)
+    joint = Jointly(noted, len(FAMILIES))  # type: ignore[arg-type]
+    joint.routers[prefix_of(bad)] = Stumbling(bad)
+    tells = [joint.tell([answer(run, family)]) for family in FAMILIES for run in (bad, whole)]
+    told = await asyncio.gather(*tells, return_exceptions=True)
+    assert [type(each) for each in told] == [RuntimeError, list] * 3
+    assert len(noted.calls) == 1
 
 
 async def test_verdicts_of_several_runs_in_one_call_do_what_single_ones_do(world: World) -> None:
