@@ -204,13 +204,12 @@ class Signer:
     def __init__(self, ring: KeyRing, publisher: str) -> None:
         self.publisher = publisher
         self._ring = ring
-        self._kid = ring.current
-        self._key = ring.derive(ring.current, f"sign/{publisher}")
+        self._head = f"{ring.current}:"
+        self._mac = mac_of(ring.derive(ring.current, f"sign/{publisher}"))
 
     def sign(self, place: str, content: bytes) -> bytes:
         """HMAC-SHA256 over place and content; `place` names the stream kind, so a replay elsewhere fails."""
-        mac = mac_of(self._key)(place.encode() + b"\n" + content)
-        signature = f"{self._kid}:{mac.hex()}".encode()
+        signature = (self._head + self._mac(place.encode() + b"\n" + content).hex()).encode()
         self._ring.prove(self.publisher, place, content, signature)
         return signature
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 from runtime.group_spec import Spec
 from runtime.groups import Row
-from runtime.jointly import Verdicts
+from runtime.jointly import Alone, Verdicts
 from runtime.runs import Runs, cut_short
 from runtime.scripts import Answer, DeadLetter, Ending, Scripts
 from runtime.seals import Seals
@@ -25,16 +24,15 @@ _GAVE_UP = Failure(
 
 
 class Acts:
-    """Implements runtime.consume.Acts for one publisher. verdicts: where they go, else to `scripts`."""
+    """Implements runtime.consume.Acts for one publisher. verdicts: where they go, else alone to `scripts`."""
 
     def __init__(self, scripts: Scripts, runs: Runs, seals: Seals, verdicts: Verdicts | None = None) -> None:
         self._scripts, self._runs, self._seals = scripts, runs, seals
-        self._verdicts = verdicts or scripts
+        self._verdicts = verdicts or Alone(scripts)
 
     async def decided(self, pairs: Sequence[tuple[Delivery, Decided]]) -> None:
         """Sign and store the verdicts; the script acknowledges each and moves its run on."""
-        told = [self._verdicts.verdict(self._answer(delivery, outcome)) for delivery, outcome in pairs]
-        await (asyncio.gather(*told) if len(told) > 1 else told[0])
+        await self._verdicts.tell([self._answer(delivery, outcome) for delivery, outcome in pairs])
 
     def _answer(self, delivery: Delivery, outcome: Decided) -> Answer:
         verdict = outcome.verdict

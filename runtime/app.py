@@ -335,7 +335,9 @@ class Workers:
     _jointly: Jointly = field(init=False)
 
     def __post_init__(self) -> None:
-        self._jointly = Jointly(self.context.scripts)
+        served = {stage.group for stage in self.stages}
+        families = [family for family in self.context.topology.families if family in served]
+        self._jointly = Jointly(self.context.scripts, len(families))
 
     async def start(self) -> None:
         """Connect readers, create groups, begin. Unavailable when the server is away."""

@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from runtime.wire import translate
+from schemas.errors import HeadraceError
+
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """state: ok | gone | lost. With ok: the run's epoch, its last sequence, ms left, sealed body, and of its
@@ -46,8 +49,14 @@ class Moved(NamedTuple):
     handed: Handed | None = None
 
 
-def handed_of(reply: Sequence[Any]) -> Handed:
-    """From the answer of the verdict script, which has one."""
+def moved_of(reply: list[Any] | bytes) -> Moved | HeadraceError:
+    """From the answer of the verdict script for one run, or why it was refused."""
+    if isinstance(reply, bytes):
+        return translate(reply.decode().removeprefix("error "))
+    return Moved(bool(reply[0]), reply[1].decode(), _handed_of(reply) if len(reply) > 2 else None)
+
+
+def _handed_of(reply: Sequence[Any]) -> Handed:
     claim = claim_of(reply[4]) if len(reply) > 4 else None
     return Handed(entry=reply[2].decode(), envelope=reply[3], claim=claim)
 

@@ -205,8 +205,8 @@ class Engine:
             self._track(asyncio.create_task(self._bury(row, starts + 1, f"{type(error).__name__}: {error}")))
             return None
         delivery = delivery_of(row, envelope, event, starts)
-        item = Item(row, delivery, counted=starts > 0)
-        if (before := self._hand.find(*item.key)) is not None and not self._supersede(before):
+        item = Item((row.stream, row.entry), row, delivery, counted=starts > 0)
+        if (before := self._hand.find(row.stream, row.entry)) is not None and not self._supersede(before):
             return None
         self._hand.add(item)
         return item
@@ -257,14 +257,22 @@ class Engine:
             await self._carry_out(items, outcomes)
 
     async def _carry_out(self, items: list[Item], outcomes: Sequence[Outcome]) -> None:
-        pairs = list(zip(items, outcomes, strict=True))
         faults.hit(self.spec.group, "P3")
-        jobs: list[Awaitable[None]] = [self._act(*pair) for pair in pairs if isinstance(pair[1], Again | Dead)]
-        if done := [item for item, outcome in pairs if isinstance(outcome, Done)]:
+        jobs, done, settled, decided = list[Awaitable[None]](), list[Item](), list[Item](), list[tuple[Item, Decided]]()
+        for item, outcome in zip(items, outcomes, strict=True):
+            if isinstance(outcome, Decided):
+                decided.append((item, outcome))
+            elif isinstance(outcome, Settled):
+                settled.append(item)
+            elif isinstance(outcome, Done):
+                done.append(item)
+            else:
+                jobs.append(self._act(item, outcome))
+        if done:
             jobs.append(self._ack(done))
-        if settled := [item for item, outcome in pairs if isinstance(outcome, Settled)]:
+        if settled:
             jobs.append(self._settle(settled))
-        if decided := [(item, outcome) for item, outcome in pairs if isinstance(outcome, Decided)]:
+        if decided:
             jobs.append(self._decide(decided))
         await (asyncio.gather(*jobs) if len(jobs) > 1 else jobs[0])
         faults.hit(self.spec.group, "P4")
@@ -284,8 +292,10 @@ class Engine:
 
     async def _settle(self, items: list[Item]) -> None:
         """A script has acknowledged them; starts that were counted are forgotten."""
-        for row in [item.row for item in items if item.counted]:
-            await self._patience.insist(partial(self.groups.ack, row.stream, self.spec.group, [(row.entry, True)]))
+        for item in items:
+            if item.counted:
+                stream, entry = item.key
+                await self._patience.insist(partial(self.groups.ack, stream, self.spec.group, [(entry, True)]))
         self._done(items)
 
     async def _ack(self, items: list[Item]) -> None:

@@ -47,7 +47,7 @@ class InHand:
     def remove(self, items: Iterable[Item]) -> None:
         """They are done with, or another's."""
         for item in items:
-            if self.has(item):
+            if self._items.get(item.key) is item:
                 del self._items[item.key]
                 if self.places is not None:
                     self.places.give(item.row.stream)

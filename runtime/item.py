@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from runtime.group_spec import Spec
 from runtime.groups import Row
@@ -22,20 +23,17 @@ class Acts(Protocol):
     async def dead(self, row: Row, spec: Spec, consumer: str, starts: int, reason: str) -> None: ...
 
 
-@dataclass(slots=True)
-class Item:
-    """One entry, what works on it and who hears of it. counted: this start is in the server's count of starts."""
+class Item(msgspec.Struct):
+    """One entry, what works on it and who hears of it. key: its stream and id. counted: this start is in the server's
+    count of starts."""
 
+    key: tuple[str, str]
     row: Row
     delivery: Delivery
     counted: bool = False
     task: asyncio.Task[None] | None = None
     held: Held | None = None
     on_state: Callable[[str], None] | None = None
-
-    @property
-    def key(self) -> tuple[str, str]:
-        return self.row.stream, self.row.entry
 
 
 def delivery_of(row: Row, envelope: Envelope, event: object, starts: int) -> Delivery:

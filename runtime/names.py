@@ -78,6 +78,7 @@ def prefix_of(run: str) -> str:
     return prefix(partition_of(run))
 
 
+@lru_cache(maxsize=4096)
 def lane_key(p: str, pool: str, lane: str) -> str:
     """The cleared stream of a pool and lane."""
     if not _NAME.fullmatch(pool):

@@ -19,9 +19,10 @@ import msgspec
 
 from base.replies import pairs
 from runtime.acceptance import Acceptance, Accepted, Repeat, args_of, keys_of, read
-from runtime.claims import Claim, Moved, Taker, claim_of, handed_of
+from runtime.claims import Claim, Moved, Taker, claim_of, moved_of
 from runtime.names import kept_key, prefix_of, starts_key, stream_prefix
 from schemas.envelope import Signed
+from schemas.errors import HeadraceError
 from schemas.ports import Redis
 
 #: Scripts that must run even when memory is full: they free it or only read.
@@ -112,8 +113,19 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     ending: Ending | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class Said(msgspec.Struct, frozen=True):
+    """What families answer about one run in one step. taker: gets the next entry of the lane that the run is cleared
+    into, where that is one of its pool."""
+
+    answers: Sequence[Answer]
+    taker: Taker | None = None
+
+    @property
+    def run(self) -> str:
+        return self.answers[0].run
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True):
     """An entry that a consumer works on; run and owner are set for claimed runs."""
 
     entry: str
@@ -193,9 +205,8 @@ class Scripts(Protocol):
         """(moved the run, its state now: checking | queued | running | ended | gone)."""
         ...
 
-    async def verdicts(self, answers: Sequence[Answer], taker: Taker | None = None) -> Moved:
-        """The same for answers of several families about one run, in one step. taker: gets the next entry of the lane
-        that the run is cleared into, where that is one of its pool."""
+    async def verdicts(self, said: Sequence[Said]) -> list[Moved | HeadraceError]:
+        """The same about some runs of one partition, each a step of its own: what befalls one touches no other."""
         ...
 
     async def claim(self, run: str, stream: str, entry: str, consumer: str, owner: str) -> Claim: ...
@@ -274,17 +285,19 @@ class RedisScripts:
         return bool(await self._redis.script(source("forget"), _kept_keys(run), ()))
 
     async def verdict(self, answer: Answer) -> tuple[bool, str]:
-        return (await self.verdicts([answer]))[:2]
+        return only(await self.verdicts([Said((answer,))]))[:2]
 
-    async def verdicts(self, answers: Sequence[Answer], taker: Taker | None = None) -> Moved:
-        run = answers[0].run
-        p = prefix_of(run)
-        args: list[str | bytes | int] = [p, run, self.retention_ms]
-        args += (taker.consumer, taker.owner, taker.pool) if taker else ("", "", "")
-        for answer in answers:
-            args += _answer_args(answer)
-        reply = await self._redis.script(source("verdict"), (f"{p}:run:{run}", f"{p}:requests"), args)
-        return Moved(bool(reply[0]), reply[1].decode(), handed_of(reply) if len(reply) > 2 else None)
+    async def verdicts(self, said: Sequence[Said]) -> list[Moved | HeadraceError]:
+        p = prefix_of(said[0].run)
+        keys, args = [f"{p}:requests"], list[str | bytes | int]((p, self.retention_ms))
+        for one in said:
+            run, taker = one.run, one.taker
+            keys.append(f"{p}:run:{run}")
+            args += (run, taker.consumer, taker.owner, taker.pool) if taker else (run, "", "", "")
+            args.append(len(one.answers))
+            for answer in one.answers:
+                args += _answer_args(answer)
+        return [moved_of(reply) for reply in await self._redis.script(source("verdict"), keys, args)]
 
     async def claim(self, run: str, stream: str, entry: str, consumer: str, owner: str) -> Claim:
         p = prefix_of(run)
@@ -411,6 +424,14 @@ class RedisScripts:
     async def regate(self, run: str) -> bool:
         p = prefix_of(run)
         return bool(await self._redis.script(source("regate"), (f"{p}:run:{run}",), (p, run)))
+
+
+def only(moved: Sequence[Moved | HeadraceError]) -> Moved:
+    """Of verdicts about one run; raises what they failed for."""
+    (one,) = moved
+    if isinstance(one, HeadraceError):
+        raise one
+    return one
 
 
 @lru_cache(maxsize=8192)

@@ -16,6 +16,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import msgspec
+
 from base.clock import Clock
 from base.replies import pairs
 from runtime.client import Client
@@ -31,8 +33,7 @@ _ATTEMPTS = 20
 BODY_BYTES = 16 * 1024  # a longer body does not come along with its entry
 
 
-@dataclass(frozen=True, slots=True)
-class Want:
+class Want(msgspec.Struct, frozen=True):
     """What one group asks for: at most `count` entries, for this consumer."""
 
     group: str
@@ -40,8 +41,7 @@ class Want:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class Pulled:
+class Pulled(msgspec.Struct, frozen=True):
     """last: the stream's last entry at that moment. rows: for each that asked, in order; a text says why its group
     could not be read. rung: a new entry ended the wait."""
 
@@ -104,8 +104,7 @@ def _pulled(stream: str, reply: Sequence[Any], *, rung: bool) -> Pulled:
     )
 
 
-@dataclass(slots=True)
-class _Asking:
+class _Asking(msgspec.Struct):
     """A group that waits for entries."""
 
     want: Want

@@ -9,7 +9,6 @@ about 2 us, every failure one DecodeError.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 
@@ -79,8 +78,7 @@ class _Leaving(msgspec.Struct):
     data: Event
 
 
-@dataclass(frozen=True, slots=True)
-class Signed:
+class Signed(msgspec.Struct, frozen=True):
     """One entry as it lies on a stream."""
 
     e: bytes
@@ -139,15 +137,9 @@ def sign(signer: SignerPort, place: str, e: bytes) -> Signed:
 
 def decode(e: bytes) -> tuple[Envelope, Any]:
     """The envelope and its event. DecodeError for anything malformed, UnknownVersion for a newer sender."""
-    return _outer(e), _inner(e)
-
-
-def _outer(e: bytes) -> Envelope:
-    return _outer_known(e) if len(e) <= _MOST_BYTES else _outer_new(e)
-
-
-def _inner(e: bytes) -> Any:
-    return _inner_known(e) if len(e) <= _MOST_BYTES else _inner_new(e)
+    if len(e) <= _MOST_BYTES:
+        return _outer_known(e), _inner_known(e)
+    return _outer_new(e), _inner_new(e)
 
 
 def _outer_new(e: bytes) -> Envelope:
@@ -158,7 +150,7 @@ def _outer_new(e: bytes) -> Envelope:
 
 
 def _inner_new(e: bytes) -> Any:
-    envelope = _outer(e)
+    envelope = _outer_known(e) if len(e) <= _MOST_BYTES else _outer_new(e)
     payload = _payloads.get((envelope.type, envelope.v))
     if payload is None:
         from schemas.upcast import upcast  # the ladder imports the events, which import this module
@@ -182,13 +174,14 @@ def known(type_name: str) -> bool:
 def verify(verifier: VerifierPort, place: str, publishers: Publishers, signed: Signed) -> tuple[Envelope, Any]:
     """Check who says it, and decode. SignatureError when the publisher it names may not say this on `place`, or did
     not sign these bytes; only then DecodeError or UnknownVersion. What only a script may say there stands unsigned."""
-    envelope = _outer(signed.e)
+    outer, inner = (_outer_known, _inner_known) if len(signed.e) <= _MOST_BYTES else (_outer_new, _inner_new)
+    envelope = outer(signed.e)
     may = publishers.get(envelope.by)
-    if may is None or (known(envelope.type) and envelope.type not in may):
+    if may is None or (envelope.type not in may and known(envelope.type)):
         raise SignatureError(f"{envelope.by!r} may not publish {envelope.type} on {place}")
     if envelope.by != SCRIPT and not verifier.check(envelope.by, place, signed.e, signed.s):
         raise SignatureError(f"the signature of {envelope.type} on {place} does not hold")
-    return envelope, _inner(signed.e)
+    return envelope, inner(signed.e)
 
 
 __all__ = [

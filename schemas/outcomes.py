@@ -7,7 +7,6 @@ rest (retry, reclaim, dead letter, ack). Raising is the same as Again without a 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -37,33 +36,28 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
         return self.envelope.run
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(msgspec.Struct, frozen=True):
     """Handled; acknowledge it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(msgspec.Struct, frozen=True):
     """Handled, and a script of the run has acknowledged it already (claim, end)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Again:
+class Again(msgspec.Struct, frozen=True):
     """Try again after `seconds`; counts as a start."""
 
     seconds: float = 0.0
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Dead:
+class Dead(msgspec.Struct, frozen=True):
     """Poison: to the dead-letter stream now, with the reason."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Decided:
+class Decided(msgspec.Struct, frozen=True):
     """A family's answer: the verdict script stores it and acknowledges the entry in one step.
 
     `ending`: the terminal fact to use if this refusal ends the run (refusals only)."""

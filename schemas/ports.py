@@ -273,8 +273,7 @@ class Reservation:
     ttl_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reserved:
+class Reserved(msgspec.Struct, frozen=True, kw_only=True):
     """granted, or which scope and limit said no. The figures are of the tightest requests/min limit (-1 = none)."""
 
     granted: bool

@@ -14,6 +14,7 @@ from base.clock import SystemClock
 from base.crypto import KeyRing, RingKey
 from base.ids import SystemRandom, mint_run_id
 from runtime.acceptance import Acceptance
+from runtime.claims import Moved, Taker
 from runtime.client import Address, Client
 from runtime.groups import Groups, RedisGroups
 from runtime.memory import (
@@ -30,7 +31,7 @@ from runtime.memory.server import text_of
 from runtime.names import kept_key, prefix, prefix_of, starts_key
 from runtime.push import Push, RedisPush
 from runtime.runs import RedisRuns, Runs
-from runtime.scripts import Answer, Ending, RedisScripts, Scripts, SealedFrame, Seat, Write
+from runtime.scripts import Answer, Ending, RedisScripts, Said, Scripts, SealedFrame, Seat, Write, only
 from runtime.together import RedisPuller, SharedGroups, Together
 from schemas.envelope import Signed
 from schemas.ports import Redis
@@ -379,6 +380,11 @@ def answer(run: str, family: str, outcome: str = "pass", entry: str = "") -> Ans
         **grant,
         **refusal,
     )
+
+
+async def verdicts(scripts: Scripts, answers: Sequence[Answer], taker: Taker | None = None) -> Moved:
+    """Answers of several families about one run, in one step."""
+    return only(await scripts.verdicts([Said(answers, taker)]))
 
 
 @dataclass

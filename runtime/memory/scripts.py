@@ -20,12 +20,15 @@ from runtime.names import kept_key, prefix_of
 from runtime.scripts import (
     Answer,
     Ending,
+    Said,
     SealedFrame,
     Seat,
     Watched,
     Write,
+    only,
 )
 from schemas.envelope import Signed
+from schemas.errors import HeadraceError
 from schemas.verdicts import REFUSE
 
 #: What a router needs of a run's hash beside the verdicts.
@@ -113,11 +116,13 @@ class MemoryScripts(MemoryEntries):
         return True
 
     async def verdict(self, answer: Answer) -> tuple[bool, str]:
-        return (await self.verdicts([answer]))[:2]
+        return only(await self.verdicts([Said((answer,))]))[:2]
 
-    async def verdicts(self, answers: Sequence[Answer], taker: Taker | None = None) -> Moved:
+    async def verdicts(self, said: Sequence[Said]) -> list[Moved | HeadraceError]:
         await self._server.turn()
-        name = answers[0].run
+        return [self._verdict(one.run, one.answers, one.taker) for one in said]
+
+    def _verdict(self, name: str, answers: Sequence[Answer], taker: Taker | None) -> Moved:
         p, run = prefix_of(name), self._hash(name)
         moved, handed = False, None
         if run is not None and run["state"] == b"checking":

@@ -22,7 +22,7 @@ from schemas.frames import END
 from schemas.outcomes import Delivery
 from schemas.ports import RunLease
 from tests.engine_support import LANE_KEY, House, P, seals
-from tests.run_support import CHANCE, CLOCK, FAMILIES, POOL, Hands, World, answer, until
+from tests.run_support import CHANCE, CLOCK, FAMILIES, POOL, Hands, World, answer, until, verdicts
 
 TAKER = Taker(consumer="c1", owner="c1:a", pool=POOL)
 
@@ -42,7 +42,7 @@ def said(run: str, *refusing: str) -> list[Answer]:
 
 async def test_the_step_that_clears_a_run_delivers_and_claims_it(world: World, hands: Hands) -> None:
     await hands.accept()
-    moved, state, handed = await world.scripts.verdicts(said(hands.run), TAKER)
+    moved, state, handed = await verdicts(world.scripts, said(hands.run), TAKER)
     assert (moved, state) == (True, "running") and handed is not None and handed.claim is not None
     assert handed.entry == await hands.field("entry")
     assert await world.pending(hands.lane, "router") == {handed.entry: "c1"}
@@ -55,29 +55,29 @@ async def test_the_step_that_clears_a_run_delivers_and_claims_it(world: World, h
 
 async def test_asked_again_the_same_owner_has_the_same_claim_and_another_none(world: World, hands: Hands) -> None:
     await hands.accept()
-    first = (await world.scripts.verdicts(said(hands.run), TAKER)).handed
-    again = await world.scripts.verdicts(said(hands.run), TAKER)
+    first = (await verdicts(world.scripts, said(hands.run), TAKER)).handed
+    again = await verdicts(world.scripts, said(hands.run), TAKER)
     assert first is not None and first.claim is not None and again.handed is not None
     assert (again.moved, again.state) == (False, "running") and again.handed.envelope == first.envelope
     assert again.handed.entry == first.entry and again.handed.claim is not None and again.handed.claim.epoch == 1
     other = Taker(consumer="c1", owner="c1:b", pool=POOL)
-    assert await world.scripts.verdicts(said(hands.run), other) == Moved(False, "running")
+    assert await verdicts(world.scripts, said(hands.run), other) == Moved(False, "running")
 
 
 async def test_nothing_is_handed_over_that_is_refused_or_of_another_pool(world: World) -> None:
     refused, elsewhere = Hands(world), Hands(world)
     await refused.accept()
     await elsewhere.accept()
-    assert await world.scripts.verdicts(said(refused.run, "rules"), TAKER) == Moved(True, "ended")
+    assert await verdicts(world.scripts, said(refused.run, "rules"), TAKER) == Moved(True, "ended")
     other = Taker(consumer="c1", owner="c1:a", pool="another")
-    assert await world.scripts.verdicts(said(elsewhere.run), other) == Moved(True, "queued")
+    assert await verdicts(world.scripts, said(elsewhere.run), other) == Moved(True, "queued")
     assert await world.unread(elsewhere.lane, "router") == 1
 
 
 async def test_a_run_that_must_wait_at_the_gate_is_not_handed_over(world: World, hands: Hands) -> None:
     await hands.accept()
     await hands.announce(slots=0)
-    assert await world.scripts.verdicts(said(hands.run), TAKER) == Moved(True, "queued")
+    assert await verdicts(world.scripts, said(hands.run), TAKER) == Moved(True, "queued")
     assert await world.pending(hands.lane, "router") == {}
 
 
@@ -85,7 +85,7 @@ async def test_what_lies_before_a_run_is_handed_over_first(world: World) -> None
     earlier, later = Hands(world), Hands(world)
     await earlier.clear()
     await later.accept()
-    moved, state, handed = await world.scripts.verdicts(said(later.run), TAKER)
+    moved, state, handed = await verdicts(world.scripts, said(later.run), TAKER)
     assert (moved, state) == (True, "queued") and handed is not None and handed.claim is None
     assert handed.entry == await earlier.field("entry") and earlier.run.encode() in handed.envelope
     assert await world.pending(later.lane, "router") == {handed.entry: "c1"}
@@ -156,7 +156,7 @@ async def process(house: House, scripts: Counted, served: Served, slots: int) ->
 
 async def judge(joint: Jointly, run: str) -> Sequence[tuple[bool, str]]:
     """Every family passes the run, all in one moment."""
-    return await asyncio.gather(*(joint.verdict(one) for one in said(run)))
+    return [one[:2] for (one,) in await asyncio.gather(*(joint.tell([one]) for one in said(run)))]
 
 
 async def ended(world: World, run: str) -> bool:
@@ -181,7 +181,7 @@ async def test_a_lost_reply_is_asked_for_again_and_the_run_is_served_once(world:
     served.go.set()
     joint, _ = await process(house, scripts, served, 8)
     run = await house.accept()
-    answers = await asyncio.gather(*(joint.verdict(one) for one in said(run)), return_exceptions=True)
+    answers = await asyncio.gather(*(joint.tell([one]) for one in said(run)), return_exceptions=True)
     assert [type(each) for each in answers] == [Unavailable] * 3
     await judge(joint, run)
     await until(lambda: ended(world, run))

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from runtime.claims import Moved, Taker
+from base.ids import mint_run_id
+from runtime.claims import Handed, Moved, Taker
+from runtime.client import ServerError
 from runtime.consume import Engine
-from runtime.jointly import Jointly
-from runtime.scripts import Answer
-from schemas.errors import Unavailable
+from runtime.jointly import Alone, Jointly
+from runtime.names import prefix_of
+from runtime.scripts import Said
+from schemas.errors import HeadraceError, Unavailable
 from schemas.outcomes import Delivery, Done, Outcome
 from tests.engine_support import REQUESTS, House, Seen
-from tests.run_support import FAMILIES, Hands, World, answer, until
+from tests.run_support import CHANCE, CLOCK, FAMILIES, POOL, Hands, RedisWorld, World, answer, until, verdicts
 
 
 @pytest_asyncio.fixture
@@ -128,7 +132,7 @@ async def test_answers_in_one_step_decide_as_one_after_the_other(
     for each in (hands, other):
         await each.accept()
     said = dict(zip(FAMILIES, outcomes, strict=True))
-    await world.scripts.verdicts([answer(hands.run, FAMILIES[n], outcomes[n]) for n in together])
+    await verdicts(world.scripts, [answer(hands.run, FAMILIES[n], outcomes[n]) for n in together])
     for n, (family, outcome) in enumerate(said.items()):
         if n not in together:
             await world.scripts.verdict(answer(hands.run, family, outcome))
@@ -147,41 +151,145 @@ async def test_every_entry_of_the_step_is_acknowledged(world: World, hands: Hand
         await groups.read([hands.requests], family, "c1", 10, 50)
     ((entry, _),) = await world.entries(hands.requests)
     said = [answer(hands.run, family, "pass", entry) for family in FAMILIES]
-    assert await world.scripts.verdicts(said) == Moved(True, "queued")
+    assert await verdicts(world.scripts, said) == Moved(True, "queued")
     assert [await world.pending(hands.requests, family) for family in FAMILIES] == [{}, {}, {}]
 
 
 @dataclass
 class Noted:
-    """Scripts that note the steps they were asked for. away: how many of them fail."""
+    """Scripts that note the steps they were asked for, by call. away: how many calls fail; refused: the run that the
+    server refuses."""
 
     away: int = 0
-    steps: list[list[str]] = field(default_factory=list)
+    refused: str = ""
+    calls: list[list[tuple[str, list[str]]]] = field(default_factory=list)
 
-    async def verdicts(self, answers: Sequence[Answer], taker: Taker | None = None) -> Moved:
-        self.steps.append([f"{said.run} {said.family}" for said in answers])
-        if len(self.steps) <= self.away:
+    async def verdicts(self, said: Sequence[Said]) -> list[Moved | HeadraceError]:
+        self.calls.append([(one.run, [answer.family for answer in one.answers]) for one in said])
+        if len(self.calls) <= self.away:
             raise Unavailable("away")
-        return Moved(True, "queued")
+        return [ServerError("no") if one.run == self.refused else Moved(True, "queued") for one in said]
 
 
-async def test_answers_of_one_moment_go_in_one_step_for_each_run() -> None:
-    noted = Noted()
+def run_ids(count: int, partition: int = 1) -> list[str]:
+    return [mint_run_id(CLOCK, CHANCE, partition) for _ in range(count)]
+
+
+async def test_answers_of_one_moment_go_in_one_step_for_each_run_and_one_call_for_a_partition() -> None:
+    noted, here, there = Noted(), run_ids(2), run_ids(1, 2)
     joint = Jointly(noted)  # type: ignore[arg-type]
-    pairs = [(run, family) for run in ("a", "b") for family in FAMILIES]
-    assert await asyncio.gather(*(joint.verdict(answer(*pair)) for pair in pairs)) == [(True, "queued")] * 6
-    assert noted.steps == [[f"{run} {family}" for family in FAMILIES] for run in ("a", "b")]
+    batches = [[answer(run, family) for run in (*here, *there)] for family in FAMILIES]
+    assert await asyncio.gather(*(joint.tell(batch) for batch in batches)) == [[(True, "queued", None)] * 3] * 3
+    assert noted.calls == [[(run, list(FAMILIES)) for run in runs] for runs in (here, there)]
 
 
-async def test_step_that_fails_fails_for_each_answer_and_is_asked_for_again() -> None:
-    noted = Noted(away=1)
+async def test_when_all_families_have_answered_nobody_is_waited_for() -> None:
+    noted, (first, second) = Noted(), run_ids(2)
+    joint = Jointly(noted, len(FAMILIES))  # type: ignore[arg-type]
+    told = [joint.tell([answer(first, family)]) for family in FAMILIES]
+    told += [joint.tell([answer(second, family)]) for family in FAMILIES[:2]]
+    await asyncio.sleep(0)
+    assert noted.calls == [[(first, list(FAMILIES))]]
+    await asyncio.gather(*told)
+    assert noted.calls[1:] == [[(second, list(FAMILIES[:2]))]]
+
+
+async def test_a_run_that_a_family_has_not_answered_keeps_the_others_of_that_moment() -> None:
+    noted, (first, second) = Noted(), run_ids(2)
+    joint = Jointly(noted, len(FAMILIES))  # type: ignore[arg-type]
+    told = [joint.tell([answer(second, "rules")])]
+    told += [joint.tell([answer(first, family)]) for family in FAMILIES]
+    await asyncio.gather(*told)
+    assert noted.calls == [[(second, ["rules"]), (first, list(FAMILIES))]]
+
+
+async def test_a_call_has_a_bound_of_runs() -> None:
+    noted, runs = Noted(), run_ids(40)
+    joint = Jointly(noted)  # type: ignore[arg-type]
+    assert len(await joint.tell([answer(run, "rules") for run in runs])) == 40
+    assert [len(call) for call in noted.calls] == [16, 16, 8]
+    assert [run for call in noted.calls for run, _ in call] == runs
+
+
+async def test_call_that_fails_fails_for_each_answer_and_is_asked_for_again() -> None:
+    noted, (run,) = Noted(away=1), run_ids(1)
     joint = Jointly(noted)  # type: ignore[arg-type]
 
-    async def insist(family: str) -> tuple[bool, str]:
+    async def insist(family: str) -> Sequence[Moved]:
         try:
-            return await joint.verdict(answer("a", family))
+            return await joint.tell([answer(run, family)])
         except Unavailable:
-            return await joint.verdict(answer("a", family))
+            return await joint.tell([answer(run, family)])
 
-    assert await asyncio.gather(*(insist(family) for family in FAMILIES)) == [(True, "queued")] * 3
-    assert noted.steps == [[f"a {family}" for family in FAMILIES]] * 2
+    assert await asyncio.gather(*(insist(family) for family in FAMILIES)) == [[(True, "queued", None)]] * 3
+    assert noted.calls == [[(run, list(FAMILIES))]] * 2
+
+
+@pytest.mark.parametrize("way", [Jointly, Alone])
+async def test_run_that_the_server_refuses_fails_only_its_own_batch(way: Callable[[Any], Jointly | Alone]) -> None:
+    whole, bad = run_ids(2)
+    to = way(Noted(refused=bad))
+    told = await asyncio.gather(*(to.tell([answer(run, "rules")]) for run in (bad, whole)), return_exceptions=True)
+    assert [type(each) for each in told] == [ServerError, list]
+
+
+class Stumbling:
+    """A router that takes every run and cannot start one of them."""
+
+    def __init__(self, bad: str) -> None:
+        self._bad = bad
+
+    def offer(self, run: str, lane: str) -> Taker | None:
+        return Taker(consumer="c1", owner=f"c1:{run}", pool=POOL)
+
+    def settle(self, taker: Taker, lane: str, handed: Handed | None) -> None:
+        if taker.owner == f"c1:{self._bad}":
+            raise RuntimeError("no")
+
+    def lost(self, run: str, taker: Taker, lane: str) -> None:
+        raise AssertionError("nothing was lost")
+
+
+async def test_run_that_its_router_cannot_start_keeps_no_other_of_the_call_waiting() -> None:
+    noted, (bad, whole) = Noted(), run_ids(2)
+    joint = Jointly(noted, len(FAMILIES))  # type: ignore[arg-type]
+    joint.routers[prefix_of(bad)] = Stumbling(bad)
+    tells = [joint.tell([answer(run, family)]) for family in FAMILIES for run in (bad, whole)]
+    told = await asyncio.gather(*tells, return_exceptions=True)
+    assert [type(each) for each in told] == [RuntimeError, list] * 3
+    assert len(noted.calls) == 1
+
+
+async def test_verdicts_of_several_runs_in_one_call_do_what_single_ones_do(world: World) -> None:
+    runs = [Hands(world) for _ in range(5)]
+    first, refused, waits, _, again = runs
+    for each in (first, refused, waits, again):
+        await each.accept()
+    await verdicts(world.scripts, [answer(again.run, family) for family in FAMILIES])
+    said = [
+        Said([answer(each.run, family, "refuse" if each is refused else "pass") for family in FAMILIES])
+        for each in runs
+    ]
+    said[2] = Said([answer(waits.run, "rules")])
+    assert await world.scripts.verdicts(said) == [
+        Moved(True, "queued"),
+        Moved(True, "ended"),
+        Moved(False, "checking"),
+        Moved(False, "gone"),
+        Moved(False, "queued"),
+    ]
+    assert [await each.state() for each in (first, refused, waits, again)] == ["queued", "ended", "checking", "queued"]
+
+
+async def test_run_whose_step_fails_touches_no_other_of_the_call(world: World) -> None:
+    runs = [Hands(world) for _ in range(3)]
+    for each in runs:
+        await each.accept()
+    if not isinstance(world, RedisWorld):
+        return
+    await world.redis.execute("DEL", f"{runs[1].p}:run:{runs[1].run}")
+    await world.redis.execute("SET", f"{runs[1].p}:run:{runs[1].run}", "no hash")
+    said = [Said([answer(each.run, family) for family in FAMILIES]) for each in runs]
+    one, two, three = await world.scripts.verdicts(said)
+    assert (one, three) == (Moved(True, "queued"), Moved(True, "queued"))
+    assert isinstance(two, ServerError) and "WRONGTYPE" in str(two)

@@ -37,6 +37,7 @@ from tests.run_support import (
     frame,
     open_world,
     store_frame,
+    verdicts,
 )
 
 _PARTS = ("tenants", "tenant:org", "passed", "waiting")
@@ -188,7 +189,7 @@ async def _verdict_of_all_families_at_once(world: RedisWorld) -> Stage:
     await hands.accept()
     (entry,) = await hands.read(hands.requests, "rules", "c1")
     said = [answer(hands.run, family, "pass", entry if family == "rules" else "") for family in FAMILIES]
-    return Stage(hands, lambda s: s.verdicts(said), hands.requests, "rules", entry)
+    return Stage(hands, lambda s: verdicts(s, said), hands.requests, "rules", entry)
 
 
 @stage
@@ -514,8 +515,8 @@ async def test_verdict_that_fails_while_it_hands_over_loses_no_entry(valkey_clus
             hands = Hands(world)
             await hands.accept()
             said = [answer(hands.run, family) for family in FAMILIES]
-            failed = await _fails(world, Stage(hands, partial(RedisScripts.verdicts, answers=said, taker=taker)), nth)
-            handed = (await world.scripts.verdicts(said, taker)).handed
+            failed = await _fails(world, Stage(hands, partial(verdicts, answers=said, taker=taker)), nth)
+            handed = (await verdicts(world.scripts, said, taker)).handed
             held, entry = await world.pending(hands.lane, "router"), await hands.field("entry")
             assert entry in held or await world.unread(hands.lane, "router") == 1
             assert (await hands.state() == "running") == (handed is not None and handed.claim is not None)

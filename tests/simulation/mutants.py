@@ -13,7 +13,7 @@ from runtime.acceptance import Acceptance, Accepted, Repeat
 from runtime.claims import Claim
 from runtime.memory import MemoryScripts
 from runtime.names import once_key
-from runtime.scripts import Answer, Ending, SealedFrame, Watched, Write
+from runtime.scripts import Ending, Said, SealedFrame, Watched, Write
 from runtime.sweeper import Sweeper
 from schemas.records import FactRecord, RequestRecord
 from storage.memory import MemoryRequests
@@ -105,8 +105,8 @@ class AckFirst(Wire):
     """A verdict's entry is acknowledged before the verdict is stored."""
 
     async def call(self, part: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        answers: Sequence[Answer] = args[0] if name == "verdicts" else ()
-        for said in answers:
+        told: Sequence[Said] = args[0] if name == "verdicts" else ()
+        for said in [answer for one in told for answer in one.answers]:
             if said.entry:
                 await super().call("groups", "ack", (f"{P}:requests", said.family, [(said.entry, False)]), {})
         return await super().call(part, name, args, kwargs)

@@ -111,6 +111,8 @@ CASES: dict[Kind, list[str]] = {
         "version 1.2.3.4",
         "1.2.3.4.5",
         "v1.2.3.4",
+        "v 1.2.3.4",
+        "V  {203.0.113.77}",
         "300.1.1.1",
         "at 12:30:45 in std::vector<int> a::b",
         "ratio 1:2:3",

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
+
+import msgspec
 
 from base import metrics
 from base.clock import Clock
@@ -36,8 +37,7 @@ _SOON = Again(0.05, "its key may be free in a moment")  # longer than the ledger
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
-class _Case:
+class _Case(msgspec.Struct):
     """One run on its way through the batch: what is known of it so far."""
 
     run: RequestAccepted

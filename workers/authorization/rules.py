@@ -32,8 +32,10 @@ def judge(run: RequestAccepted, key: KeyRecord | None, model: ModelRecord | None
     shown = Credential(key_id=run.key_id, secret_mac=run.secret_mac, mac_kid=run.mac_kid)
     wanted = None if run.route == MODERATIONS else run.model
     judged = decide(key, shown, Need(scope=INFERENCE, model=wanted), model, now_ms)
-    if isinstance(judged, Allowed) and isinstance(leaving := on_disconnect(run, judged), Failure):
-        return Refused(failure=leaving, key=judged.key)
+    if run.disconnect_wish and isinstance(judged, Allowed):
+        leaving = on_disconnect(run, judged)
+        if isinstance(leaving, Failure):
+            return Refused(failure=leaving, key=judged.key)
     return judged
 
 

@@ -40,10 +40,15 @@ class Guard:
 
     async def handle(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
         """One verdict per accepted request, in order. Unavailable when the store that holds the bodies is away."""
-        at_once = self.family == RULES and all(delivery.body for delivery in deliveries)  # nothing of it waits
-        if len(deliveries) == 1 or at_once:
-            return [await self.judge(delivery) for delivery in deliveries]
-        return await asyncio.gather(*[self.judge(delivery) for delivery in deliveries])
+        if len(deliveries) > 1 and any(self._waits(delivery) for delivery in deliveries):
+            return await asyncio.gather(*[self.judge(delivery) for delivery in deliveries])
+        return [await self.judge(delivery) for delivery in deliveries]
+
+    def _waits(self, delivery: Delivery) -> bool:
+        """Whether the verdict takes more than a look at what came with the entry."""
+        if self.family == RULES and delivery.body:
+            return False
+        return bool(self._policies.find(delivery.event.model, delivery.event.key_id).families[self.family].kinds)
 
     async def judge(self, delivery: Delivery) -> Outcome:
         """The verdict on one accepted request."""

@@ -61,15 +61,16 @@ def rules_find(clock: Clock) -> Find:
     """The family `rules`: in process; large bodies in a thread, stopped between two texts when time is over."""
 
     async def find(texts: list[Part], policy: Policy) -> Found:
-        until = clock.monotonic() + policy.families[RULES].timeout
+        timeout = policy.families[RULES].timeout
+        until = clock.monotonic() + timeout
 
-        def scan_all() -> Found:
-            return scan_parts(texts, policy, lambda: clock.monotonic() > until)
+        def expired() -> bool:
+            return clock.monotonic() > until
 
-        if sum(len(part.text) for part in texts) < IN_THREAD:
-            return scan_all()
-        async with asyncio.timeout(policy.families[RULES].timeout):
-            return await asyncio.to_thread(scan_all)
+        if sum([len(part.text) for part in texts]) < IN_THREAD:
+            return scan_parts(texts, policy, expired)
+        async with asyncio.timeout(timeout):
+            return await asyncio.to_thread(scan_parts, texts, policy, expired)
 
     return find
 

@@ -33,9 +33,11 @@ DEFAULT_ACTIONS: dict[Kind, Action] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FamilyPolicy:
-    """kinds: what to look for, empty when the family has nothing to do. timeout: seconds."""
+    """kinds: what to look for, empty when the family has nothing to do. keeps: whether any of it is kept from an engine
+    (blocked or redacted). timeout: seconds."""
 
     kinds: frozenset[Kind]
+    keeps: bool
     timeout: float
     fail: Fail
 
@@ -110,7 +112,8 @@ def _family(name: str, levels: list[Families], actions: dict[Kind, Action], bann
         fail = fail if family.fail is None else family.fail
     wanted = [kind for kind in FAMILY_KINDS[name] if actions[kind] != "off" and (banned or kind != "banned_words")]
     kinds: frozenset[Kind] = frozenset(wanted if enabled else ())
-    return FamilyPolicy(kinds=kinds, timeout=timeout, fail="open" if fail == "open" else "closed")
+    keeps = any(actions[kind] in ("block", "redact") for kind in kinds)
+    return FamilyPolicy(kinds=kinds, keeps=keeps, timeout=timeout, fail="open" if fail == "open" else "closed")
 
 
 def _version(

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
+
+import msgspec
 
 from schemas.edits import merge
 from schemas.errors import Code, Failure
@@ -43,8 +45,7 @@ class TookTooLong(Exception):
     """The family's time was over before the last text was read."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """outcome: schemas.verdicts.PASS | REFUSE | EDITS. found: kind -> how often, flagged ones included."""
 
     outcome: str
@@ -63,10 +64,11 @@ def scan_text(text: str, policy: Policy) -> list[Finding]:
 def scan_parts(parts: Iterable[Part], policy: Policy, expired: Callable[[], bool]) -> Found:
     """Findings of every text that has any. TookTooLong as soon as `expired` says so between two texts."""
     found: list[tuple[Part, Sequence[Finding]]] = []
+    scanner = partial(scan, kinds=policy.families[RULES].kinds, banned_words=policy.banned_words)
     for part in parts:
         if expired():
             raise TookTooLong
-        findings = scan_part(part, lambda text: scan_text(text, policy))
+        findings = scan_part(part, scanner)
         if findings:
             found.append((part, findings))
     return found
@@ -83,6 +85,8 @@ def scan_part(part: Part, scanner: Callable[[str], list[Finding]]) -> list[Findi
 
 def decide(found: Found, policy: Policy, digest: str) -> Decision:
     """The verdict on a request whose body has `digest`."""
+    if not found:
+        return Decision(outcome=PASS, found={})
     counts = _count(found)
     blocked = [kind for kind in KINDS if counts.get(kind) and policy.actions[kind] == "block"]
     if blocked:
@@ -112,9 +116,7 @@ def report(found: Found, sought: Sequence[Kind]) -> Decision:
 def unreadable(body: Any, route: str, policy: Policy, family: str) -> Failure | None:
     """Why a body that holds token ids may not pass: nobody can look into them, and this family has something to keep
     from an engine. None when it may."""
-    if policy.token_ids == "pass" or not any(
-        policy.actions[kind] in ("block", "redact") for kind in used_kinds(policy, family)
-    ):
+    if policy.token_ids == "pass" or not policy.families[family].keeps:
         return None
     name = token_ids(body, route)
     return None if name is None else _tokens(name)

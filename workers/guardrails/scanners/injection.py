@@ -58,13 +58,14 @@ class _Rule(NamedTuple):
 
     name: str
     literals: tuple[str, ...]
-    gates: tuple[str, ...] = ()
+    gates: tuple[str, ...]
     after: re.Pattern[str] | None = None
     before: re.Pattern[str] | None = None
 
 
 def _after(name: str, literals: str, pattern: str) -> _Rule:
-    return _Rule(name, tuple(literals.split()), after=re.compile(pattern))
+    words = tuple(literals.split())
+    return _Rule(name, words, words, after=re.compile(pattern))
 
 
 def _plain(name: str, gates: str, literals: str) -> _Rule:
@@ -168,11 +169,11 @@ def scan(prepared: Prepared) -> list[Finding]:
     text = prepared.text
     folded = text.translate(LETTERS)
     found = _view(text, folded, LETTERS, "")
-    if _IMITATED.search(text):
+    if (prepared.digits or "@" in text or "$" in text) and _IMITATED.search(text):
         seen = {(item.start, item.end) for item in found}
         leet = _view(text, text.translate(LEET), LEET, "/leet")
         found += [item for item in leet if (item.start, item.end) not in seen]
-    if any(marker in prepared.lower for marker in ("<|", "<<sys", "[/inst")):
+    if "<" in text or "[/" in text:
         found += _markers(prepared)
     if len(prepared.long_words) >= 24:
         found += _peek(prepared)
@@ -180,13 +181,13 @@ def scan(prepared: Prepared) -> list[Finding]:
 
 
 def _view(text: str, folded: str, fold: Fold, suffix: str) -> list[Finding]:
-    hits = [
-        (rule.name, span)
-        for rule in _RULES
-        if not rule.gates or any(gate in folded for gate in rule.gates)
-        for literal in rule.literals
-        for span in _hits(folded, rule, literal)
-    ]
+    hits: list[tuple[str, tuple[int, int]]] = []
+    for rule in _RULES:
+        for gate in rule.gates:
+            if gate in folded:
+                here = [literal for literal in rule.literals if literal in folded]
+                hits += [(rule.name, span) for literal in here for span in _hits(folded, rule, literal)]
+                break
     if not hits:
         return []
     ends = fold.ends(text)

@@ -14,7 +14,8 @@ from workers.guardrails.scanners.prepared import Number, Prepared
 
 #: Starts at a group of hexadecimal digits before its colon; each piece is bounded, so the walk stays linear.
 _V6 = re.compile(r"(?:[0-9A-Fa-f]{1,4}|:):[0-9A-Fa-f:]{1,40}(?:\.[0-9]{1,3}){0,3}")
-_NO_ADDRESS = re.compile(r"\b(?:version|ver|v|release|firmware|build|section|chapter|clause)[ .:=]{0,3}$")
+#: A mere v stands close to its number, or it is any letter.
+_NO_ADDRESS = re.compile(r"\b(?:(?:version|ver|release|firmware|build|section|chapter|clause)[ .:=]{0,3}|v[ .:=]?)$")
 _LOOK_BACK = 14
 
 

@@ -1,5 +1,6 @@
-"""A text and the views of it that several scanners share, each made once and only when somebody asks.
+"""A text and the views of it that several scanners share, each made once and most only when somebody asks.
 
+- `digits`: whether any ASCII digit occurs; a text without one is done with most scanners.
 - `numbers`: runs of digits joined by the separators people type, cut into groups. Card, phone, SSN, IBAN and IPv4
   all start from these, so the text is walked once for the five of them.
 - `long_words`: the words of 16 characters or more, joined by line feeds: every key and every encoded text has such
@@ -36,20 +37,17 @@ class Prepared:
 
     def __init__(self, text: str) -> None:
         self.text = text
-
-    @cached_property
-    def numbers(self) -> list[Number]:
-        """Every number of seven characters or more, and every shorter one that follows a letter, in order."""
-        text = self.text
-        return [
-            _number(text, start, end)
-            for start, end in [match.span() for match in _NUMBER.finditer(text)]
-            if end - start >= _LONG_NUMBER or text[start - 1 : start].isalpha()
-        ]
+        # Ten looks for a character take half as long as one for a class of characters.
+        self.digits = True in [digit in text for digit in "0123456789"]
+        #: Every number of seven characters or more, and every shorter one that follows a letter, in order.
+        self.numbers: list[Number] = _numbers(text) if self.digits else []
 
     @cached_property
     def long_words(self) -> str:
-        return "\n".join([word for word in self.text.split() if len(word) >= LONG_WORD])
+        words = self.text.split()
+        if max(map(len, words), default=0) < LONG_WORD:
+            return ""
+        return "\n".join([word for word in words if len(word) >= LONG_WORD])
 
     @cached_property
     def lower(self) -> str:
@@ -66,6 +64,14 @@ class Prepared:
     def char(self, index: int) -> str:
         """The character at `index`, or an empty text outside of it."""
         return self.text[index] if 0 <= index < len(self.text) else ""
+
+
+def _numbers(text: str) -> list[Number]:
+    return [
+        _number(text, start, end)
+        for start, end in [match.span() for match in _NUMBER.finditer(text)]
+        if end - start >= _LONG_NUMBER or text[start - 1 : start].isalpha()
+    ]
 
 
 def _number(text: str, start: int, end: int) -> Number:

@@ -104,7 +104,8 @@ def scan(prepared: Prepared) -> list[Finding]:
             found.extend(_logins(prepared.text))
     if "-----BEGIN" in prepared.text:
         found.extend(_blocks(prepared.text))
-    found.extend(_assignments(prepared, found))
+    if prepared.digits or not prepared.text.isascii():  # nothing without a digit looks random
+        found.extend(_assignments(prepared, found))
     return found
 
 
