@@ -2,6 +2,7 @@
 
     HttptoolsTransport.open   one call -> Response once its head is here
     Response.read, pour       pieces as they arrive; one timer watches them, re-armed only when it fires
+    Response.whole            all of it at once
 
 places.py knows where a URL leads, pool.py keeps connections, connection.py is one of them, http_answer.py reads.
 """
@@ -23,6 +24,7 @@ from providers.errors import (
     IdleTimeout,
     TotalTimeout,
     UpstreamFault,
+    too_long,
 )
 from providers.http_answer import Answer
 from providers.places import Place, Target, target_of
@@ -71,7 +73,9 @@ class HttptoolsTransport:
         """Some engines close a kept connection without saying so (llama.cpp after each stream), just as the next
         request goes out. A kept connection that ends before any byte of an answer is such a one: try another."""
         for _ in range(_STALE):
-            connection, kept = await self._lend(place, timeouts, started)
+            connection, kept = self._pool.lend_kept(place), True
+            if connection is None:
+                connection, kept = await self._lend(place, timeouts, started)
             begun = self._clock.monotonic()
             response = Response(self._pool, place, connection, timeouts, self._clock, started)
             try:
@@ -140,9 +144,23 @@ class Response:
                 self.close()
                 return b""
             await self._arrival()
-        if not self._begun:
-            self._note_first()
+        self._note_first()
         return answer.take()
+
+    async def whole(self, most: int) -> bytes:
+        """See providers.ports.UpstreamResponse."""
+        answer, taken, size = self._answer, list[bytes](), 0
+        while True:
+            if answer.pieces:
+                self._note_first()
+                size += answer.size
+                taken.append(answer.take())
+                if size > most:
+                    raise too_long(most)
+            if answer.complete:
+                self.close()
+                return b"".join(taken)
+            await self._arrival()
 
     async def pour(self, sink: Sink) -> bool:
         """See providers.ports.UpstreamResponse."""
@@ -150,8 +168,7 @@ class Response:
 
         def hear() -> bool:
             nonlocal more
-            if not self._begun:
-                self._note_first()
+            self._note_first()
             self._waiting_since = self._clock.monotonic()
             try:
                 more = sink(answer.take())
@@ -189,8 +206,12 @@ class Response:
             self._pool.give_back(self._place, self._connection)
 
     def _note_first(self) -> None:
-        self._begun = True
-        self._rearm()
+        """The first byte is here: from now on the idle limit counts, if there is still something to wait for."""
+        if not self._begun:
+            self._begun = True
+            if not self._answer.complete:
+                self._disarm()
+                self._watch()
 
     async def _arrival(self, hear: Callable[[], bool] | None = None) -> None:
         """Until more is here, complete or not. UpstreamFault when nothing more will come."""
@@ -211,31 +232,23 @@ class Response:
             self._timer.cancel()
             self._timer = None
 
-    def _rearm(self) -> None:
-        """The first byte is here: from now on the idle limit counts."""
-        self._disarm()
-        self._watch()
-
-    def _limit(self) -> tuple[float, UpstreamFault]:
-        """When the present wait becomes too long, and what it is then."""
-        if not self._begun:
-            due: float = self._first
-            fault: UpstreamFault = FirstByteTimeout(f"the engine sent nothing for {self._timeouts.first_byte_s:g} s")
-        else:
-            since = self._clock.monotonic() if self._waiting_since is None else self._waiting_since
-            due = since + self._timeouts.idle_s
-            fault = IdleTimeout(f"the engine was silent for {self._timeouts.idle_s:g} s inside its answer")
-        return (self._end, _overdue(self._timeouts)) if self._end < due else (due, fault)
-
     def _watch(self) -> None:
         """Arm the timer for the present limit, or strike when it is reached."""
-        due, fault = self._limit()
-        left = due - self._clock.monotonic()
+        now = self._clock.monotonic()
+        since = now if self._waiting_since is None else self._waiting_since
+        due = since + self._timeouts.idle_s if self._begun else self._first
+        left = min(due, self._end) - now
         if left > 0:
             self._timer = asyncio.get_running_loop().call_later(left, self._watch)
             return
         self._timer = None
-        self._connection.cut(fault)
+        self._connection.cut(_overdue(self._timeouts) if self._end < due else self._silence())
+
+    def _silence(self) -> UpstreamFault:
+        """What the present wait is when it was too long."""
+        if self._begun:
+            return IdleTimeout(f"the engine was silent for {self._timeouts.idle_s:g} s inside its answer")
+        return FirstByteTimeout(f"the engine sent nothing for {self._timeouts.first_byte_s:g} s")
 
 
 def _overdue(timeouts: Timeouts) -> TotalTimeout:

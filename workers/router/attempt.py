@@ -47,6 +47,14 @@ class Work:
     continued: int = 0
     unable: frozenset[str] = frozenset()
     after: int = 0
+    _question: Question | None = None
+
+    @property
+    def question(self) -> Question:
+        """The run as a dialect sees it."""
+        if self._question is None:
+            self._question = _question_of(self)
+        return self._question
 
     @property
     def tried(self) -> frozenset[str]:
@@ -140,8 +148,7 @@ def unary_usage(answer: Answered, prompt_tokens: int) -> Usage:
     return Usage(prompt_tokens=prompt_tokens, completion_tokens=-(-answer.text_bytes // 4), estimated=True)
 
 
-def question_of(work: Work) -> Question:
-    """The run as a dialect sees it."""
+def _question_of(work: Work) -> Question:
     accepted = work.lease.accepted
     return Question(
         run=accepted.run,
