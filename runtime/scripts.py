@@ -80,8 +80,7 @@ class Write(msgspec.Struct, frozen=True):
     frame: SealedFrame
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
+class Ending(msgspec.Struct, frozen=True, kw_only=True):
     """What ends a run: the terminal fact, signed. outcome: completed | failed | refused | cancelled. tokens: what its
     tenant is charged at the gate, None = what was expected."""
 
@@ -112,8 +111,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     ending: Ending | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class Held(msgspec.Struct, frozen=True, kw_only=True):
     """An entry that a consumer works on; run and owner are set for claimed runs."""
 
     entry: str

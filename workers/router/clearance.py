@@ -7,8 +7,8 @@ each verdict must be theirs, about this run and this body, and none may refuse.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+import msgspec
 import orjson
 
 from schemas.edits import apply_edits
@@ -20,8 +20,7 @@ from schemas.verdicts import EDITS, PASS, REFUSE, SKIP, Edit, Grant, Verdict, op
 AUTHORIZATION = "authorization"
 
 
-@dataclass(frozen=True, slots=True)
-class Clearance:
+class Clearance(msgspec.Struct, frozen=True):
     """Leave to answer: what authorization granted, what must be replaced in the body before an engine sees it, and what
     the guards said, for a run that asks just that."""
 
@@ -42,8 +41,8 @@ def clear(
     for family, verdict in found.items():
         if verdict is None and grant.fail.get(family) != "open":
             raise Refusal.of(Code.guardrail_unavailable, f"The guard {family!r} did not answer. Retry later.")
-    edits = [edit for verdict in found.values() if verdict for edit in _edits(accepted, verdict)]
-    return Clearance(grant, tuple(edits), tuple(verdict for verdict in found.values() if verdict))
+    edits = [edit for verdict in found.values() if verdict and verdict.edits for edit in _edits(accepted, verdict)]
+    return Clearance(grant, tuple(edits), tuple([verdict for verdict in found.values() if verdict]))
 
 
 def edited(body: bytes, edits: Sequence[Edit]) -> bytes:

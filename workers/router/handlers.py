@@ -212,7 +212,7 @@ class Router:
             found = pools.pick(pool, endpoints, work.tried)
             chosen = found if isinstance(found, Place) else None
             work.why = pools.explain(pool, endpoints, work.tried, chosen)
-            if chosen is None or await interrupt.wait(self._needs.health.may_call(chosen)):
+            if chosen is None or chosen.breaker.closed or await interrupt.wait(self._needs.health.may_call(chosen)):
                 return found
 
     async def _end_taken_over(self, lease: RunLease, sent: Told) -> None:
