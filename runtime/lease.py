@@ -61,7 +61,8 @@ class Lease:
         _, accepted = wire.verify(seals.verifier, "requests", {"ingress": ("RequestAccepted",)}, signed)
         self.accepted: RequestAccepted = accepted
         self.accepted_ms = int(fields.get("t:accepted", b"0"))
-        self.body = seals.open_body(run, claim.body)
+        self._frames = seals.of_run(run)
+        self.body = self._frames.open_body(claim.body)
         self.verdicts: Mapping[str, bytes] = {k[2:]: v for k, v in fields.items() if k.startswith("v:")}
         self.deadline_s = claim.left_ms / 1000
         self.cancelled = Alarm()
@@ -69,7 +70,6 @@ class Lease:
         self.ended = False
         self._lost = False
         self._owner, self._scripts, self._flushes, self._runs, self._seals = owner, scripts, flushes, runs, seals
-        self._frames = seals.of_run(run)
         self._named = {OWNER: owner.rpartition(":")[2]}
         self._only_named = encode_headers(self._named)
         self._clock, self._chance = clock, chance
@@ -233,29 +233,30 @@ class Leases:
 
     async def _one(self, delivery: Delivery) -> Outcome:
         """Claim, hand over, forget. The nonce is fixed per start, so a repeated claim is the same claim."""
+        run = delivery.run
         owner, claim = self._taken(delivery) or await self._claim(delivery)
         faults.hit("claim", "P4")
         if claim.state == "gone":
             return Settled()
         if claim.state == "lost":
-            raise OwnerLost(f"claim of {delivery.run}")
+            raise OwnerLost(f"claim of {run}")
         try:
-            lease = self._lease(delivery.run, owner, claim)
+            lease = self._lease(run, owner, claim)
         except CryptoError as error:
             return Dead(f"the body does not open: {error}")
         except (DecodeError, SignatureError) as error:
             return Dead(f"the acceptance does not hold: {error}")
         if self.engine is not None:
             self.engine.hold(delivery, owner, lease.hear)
-        self._live[delivery.run] = lease
+        self._live[run] = lease
         _measure_wait(claim, lease.accepted.model)
         try:
             await self._handler(delivery, lease)
         finally:
-            if self._live.get(delivery.run) is lease:
-                del self._live[delivery.run]
+            if self._live.get(run) is lease:
+                del self._live[run]
         if not lease.ended:  # another's by now: its entry must not be acknowledged here
-            raise OwnerLost(f"{delivery.run} was left before its end")
+            raise OwnerLost(f"{run} was left before its end")
         return Settled()
 
     def _lease(self, run: str, owner: str, claim: Claim) -> Lease:

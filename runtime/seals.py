@@ -44,6 +44,10 @@ class RunSeals:
         sealed = self._sealer.seal(payload, place(epoch, last, kind, events, public))
         return SealedFrame(kind=kind, events=events, payload=sealed, headers=public, said=said)
 
+    def open_body(self, sealed: bytes) -> bytes:
+        """See Seals.open_body."""
+        return self._sealer.open(sealed, "body")
+
     def open(self, stored: StoredFrame) -> Frame:
         """DecodeError when it does not open at its place."""
         epoch, last, kind, events, headers = stored.epoch, stored.sequence, stored.kind, stored.events, stored.headers

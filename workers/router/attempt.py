@@ -59,7 +59,7 @@ class Work:
     @property
     def tried(self) -> frozenset[str]:
         """Endpoints that are not to be called (again)."""
-        return self.unable.union(one.endpoint for one in self.attempts)
+        return self.unable.union([one.endpoint for one in self.attempts]) if self.attempts else self.unable
 
     def since_claim(self, now: float) -> int:
         """Milliseconds from the claim to `now`."""
