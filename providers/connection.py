@@ -19,7 +19,8 @@ _SHORT = "the engine's answer ended before it was complete"
 
 
 class Connection(asyncio.Protocol):
-    """ended: called once when it is gone, with the connection. fault: why the present answer will never be whole."""
+    """ended: called once when it is gone, with the connection. fault: why the present answer will never be whole.
+    hear: takes what has arrived at once, while somebody waits; as long as it wants more the wait goes on."""
 
     def __init__(self, ended: Callable[[Connection], None]) -> None:
         self.answer: Answer | None = None
@@ -28,7 +29,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._paused = False
-        self._hear: Callable[[], bool] | None = None
+        self.hear: Callable[[], bool] | None = None
 
     def send(self, head: bytes, body: bytes) -> Answer:
         """Begin a call on a connection that was lent; what comes is put into the answer."""
@@ -39,16 +40,13 @@ class Connection(asyncio.Protocol):
             self._transport.writelines((head, body) if body else (head,))
         return self.answer
 
-    async def arrival(self, hear: Callable[[], bool] | None = None) -> None:
-        """Until something has arrived, nothing more will, or `nudge`. One waits at a time; cancelling it loses
-        nothing. hear: takes what has arrived at once; while it wants more the wait goes on."""
+    def arrival(self) -> asyncio.Future[None]:
+        """Done when something has arrived, nothing more will, or at a `nudge`. One waits at a time; cancelling it
+        loses nothing."""
         if self._paused:
             self._resume()
-        self._waiter, self._hear = self._loop.create_future(), hear
-        try:
-            await self._waiter
-        finally:
-            self._hear = None
+        self._waiter = self._loop.create_future()
+        return self._waiter
 
     def nudge(self) -> None:
         """End the present wait."""
@@ -94,12 +92,12 @@ class Connection(asyncio.Protocol):
         except BadResponse as fault:
             self.cut(fault)
             return
-        if self._hear is not None and answer.pieces:
-            if self._hear():
+        if self.hear is not None and answer.pieces:
+            if self.hear():
                 if not answer.complete:
                     return
             else:
-                self._hear = None  # it has enough; what comes before it wakes waits
+                self.hear = None  # it has enough; what comes before it wakes waits
         if answer.size > READ_AHEAD and not answer.complete:
             self._pause()
         self.nudge()

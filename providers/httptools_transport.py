@@ -59,25 +59,14 @@ class HttptoolsTransport:
         started = self._clock.monotonic()
         target = target_of(url, private)
         head = _head(method, target, headers, len(body))
-        response = await self._answered(target.place, head, body, timeouts, started)
-        if response.headers.get("content-encoding", "identity").lower() not in ("identity", ""):
-            response.close()
-            raise BadResponse("the engine compressed its answer although it was asked not to")
-        return response
-
-    async def close(self) -> None:
-        """See providers.ports.Transport."""
-        await self._pool.close()
-
-    async def _answered(self, place: Place, head: bytes, body: bytes, timeouts: Timeouts, started: float) -> Response:
-        """Some engines close a kept connection without saying so (llama.cpp after each stream), just as the next
-        request goes out. A kept connection that ends before any byte of an answer is such a one: try another."""
+        # Some engines close a kept connection without saying so (llama.cpp after each stream), just as the next request
+        # goes out. A kept connection that ends before any byte of an answer is such a one: try another.
         for _ in range(_STALE):
-            connection, kept = self._pool.lend_kept(place), True
+            connection, kept = self._pool.lend_kept(target.place), True
             if connection is None:
-                connection, kept = await self._lend(place, timeouts, started)
+                connection, kept = await self._lend(target.place, timeouts, started)
             begun = self._clock.monotonic()
-            response = Response(self._pool, place, connection, timeouts, self._clock, started)
+            response = Response(self._pool, target.place, connection, timeouts, self._clock, started)
             try:
                 await response.begin(head, body)
                 return response
@@ -87,6 +76,10 @@ class HttptoolsTransport:
                 if not stale or self._clock.monotonic() - begun > _STALE_S:
                     raise
         raise Broken("the engine closed every connection that was kept")
+
+    async def close(self) -> None:
+        """See providers.ports.Transport."""
+        await self._pool.close()
 
     async def _lend(self, place: Place, timeouts: Timeouts, started: float) -> tuple[Connection, bool]:
         """A connection within its limit, or the whole call's where that is shorter."""
@@ -130,11 +123,13 @@ class Response:
         return self._answer.touched
 
     async def begin(self, head: bytes, body: bytes) -> None:
-        """Send the request and wait for the answer's head."""
-        self._answer = self._connection.send(head, body)
+        """Send the request and wait for the answer's head. BadResponse for a coding that was not asked for."""
+        answer = self._answer = self._connection.send(head, body)
         self._watch()
-        while not self._answer.has_head:
+        while not answer.has_head:
             await self._arrival()
+        if answer.headers.get("content-encoding", "identity").lower() not in ("identity", ""):
+            raise BadResponse("the engine compressed its answer although it was asked not to")
 
     async def read(self) -> bytes:
         """See providers.ports.UpstreamResponse."""
@@ -221,11 +216,11 @@ class Response:
         if fault is not None:
             self.close()
             raise fault
-        self._waiting_since = self._clock.monotonic()
+        self._waiting_since, self._connection.hear = self._clock.monotonic(), hear
         try:
-            await self._connection.arrival(hear)
+            await self._connection.arrival()
         finally:
-            self._waiting_since = None
+            self._waiting_since = self._connection.hear = None
 
     def _disarm(self) -> None:
         if self._timer is not None:

@@ -208,7 +208,10 @@ class Leases:
         """What the engine calls. Deliveries of one batch run beside each other."""
 
         async def handle(deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
-            return [await self._one(delivery) for delivery in deliveries]
+            outcomes: list[Outcome] = []
+            for delivery in deliveries:  # a comprehension that awaits is a coroutine of its own
+                outcomes.append(await self._one(delivery))
+            return outcomes
 
         return handle
 

@@ -5,6 +5,9 @@ The engine's connection is closed at once on every path that does not read its a
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
+from typing import Any
+
 from base import logs, metrics
 from base.clock import Clock
 from providers.addresses import refuse_url
@@ -68,15 +71,16 @@ class Caller:
             if response is not None:
                 response.close()
 
-    async def _open(self, work: Work, endpoint: EndpointRecord) -> UpstreamResponse:
-        """Send the request to the endpoint, with its own credential and nobody else's."""
+    def _open(self, work: Work, endpoint: EndpointRecord) -> Coroutine[Any, Any, UpstreamResponse]:
+        """Send the request to the endpoint, with its own credential and nobody else's. Untranslatable, ConnectFailed
+        when it cannot even be sent."""
         refused = refuse_url(endpoint.url, bool(endpoint.credential), endpoint.private)
         if refused:
             raise ConnectFailed(refused)
         headers = {"content-type": "application/json"}
         if endpoint.credential:
             headers["authorization"] = f"Bearer {self._reveal(endpoint)}"
-        return await self._transport.open(
+        return self._transport.open(
             endpoint.url.rstrip("/") + _dialect_of(work).path(work.question),
             headers,
             _asked(work, endpoint),
