@@ -30,6 +30,9 @@ class Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._paused = False
         self.hear: Callable[[], bool] | None = None
+        self._look: Callable[[], None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
 
     def send(self, head: bytes, body: bytes) -> Answer:
         """Begin a call on a connection that was lent; what comes is put into the answer."""
@@ -48,6 +51,21 @@ class Connection(asyncio.Protocol):
         self._waiter = self._loop.create_future()
         return self._waiter
 
+    def watch(self, seconds: float, look: Callable[[], None]) -> None:
+        """Have `look` called in so many seconds or before, if the call has not ended: it must look whether it is time.
+        One timer serves call after call, since making one takes longer than looking once too often."""
+        due, self._look = self._loop.time() + seconds, look
+        if self._timer is not None:
+            if self._due <= due:
+                return
+            self._timer.cancel()
+        self._due, self._timer = due, self._loop.call_later(seconds, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        if self._look is not None:
+            self._look()
+
     def nudge(self) -> None:
         """End the present wait."""
         if self._waiter is not None and not self._waiter.done():
@@ -61,7 +79,7 @@ class Connection(asyncio.Protocol):
     def free(self) -> bool:
         """The call is over: whether the connection can carry another one; if not, it is cut."""
         answer, transport = self.answer, self._transport
-        self.answer = None
+        self.answer = self._look = None
         if answer is None or transport is None or not answer.reusable or transport.is_closing():
             self.cut()
             return False
@@ -104,6 +122,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        if self._timer is not None:
+            self._timer.cancel()
         answer = self.answer
         if answer is not None and self.fault is None and not answer.end():
             self.fault = Broken(_SHORT if answer.has_head else _SILENT)

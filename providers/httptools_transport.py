@@ -1,7 +1,7 @@
 """The HTTP transport to engines: pooled, TLS verified, no redirect, no proxy, no decompression; httptools on the loop.
 
     HttptoolsTransport.open   one call -> Response once its head is here
-    Response.read, pour       pieces as they arrive; one timer watches them, re-armed only when it fires
+    Response.read, pour       pieces as they arrive, watched by the connection's timer
     Response.whole            all of it at once
 
 places.py knows where a URL leads, pool.py keeps connections, connection.py is one of them, http_answer.py reads.
@@ -93,7 +93,7 @@ class HttptoolsTransport:
 
 
 class Response:
-    """One answer. The timer looks when the present wait becomes too long and cuts the connection with the fault that
+    """One answer. `_watch` looks when the present wait becomes too long and cuts the connection with the fault that
     `read` then raises."""
 
     def __init__(
@@ -105,7 +105,6 @@ class Response:
         self._first = started + timeouts.connect_s + timeouts.first_byte_s
         self._begun = self._closed = False
         self._waiting_since: float | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._answer: Answer
 
     @property
@@ -197,7 +196,6 @@ class Response:
         """See providers.ports.UpstreamResponse."""
         if not self._closed:
             self._closed = True
-            self._disarm()
             self._pool.give_back(self._place, self._connection)
 
     def _note_first(self) -> None:
@@ -205,7 +203,6 @@ class Response:
         if not self._begun:
             self._begun = True
             if not self._answer.complete:
-                self._disarm()
                 self._watch()
 
     async def _arrival(self, hear: Callable[[], bool] | None = None) -> None:
@@ -222,21 +219,15 @@ class Response:
         finally:
             self._waiting_since = self._connection.hear = None
 
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
     def _watch(self) -> None:
-        """Arm the timer for the present limit, or strike when it is reached."""
+        """Look again at the present limit, or strike when it is reached."""
         now = self._clock.monotonic()
         since = now if self._waiting_since is None else self._waiting_since
         due = since + self._timeouts.idle_s if self._begun else self._first
         left = min(due, self._end) - now
         if left > 0:
-            self._timer = asyncio.get_running_loop().call_later(left, self._watch)
+            self._connection.watch(left, self._watch)
             return
-        self._timer = None
         self._connection.cut(_overdue(self._timeouts) if self._end < due else self._silence())
 
     def _silence(self) -> UpstreamFault:
