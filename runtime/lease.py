@@ -32,6 +32,7 @@ from schemas.ports import RunLease
 RunHandler = Callable[[Delivery, RunLease], Awaitable[None]]
 
 _BACKOFF = (0.05, 0.5)  # seconds, jittered, while Redis is away
+_ACCEPTS = {"ingress": ("RequestAccepted",)}
 _PAGE = 256  # frames of one read of what was sent
 _BROKEN = Failure(
     code=Code.upstream_interrupted,
@@ -58,7 +59,7 @@ class Lease:
         fields = claim.fields
         self.run, self.epoch, self.sequence = run, claim.epoch, claim.sequence
         signed = wire.Signed(fields.get("a", b""), fields.get("as", b""))
-        _, accepted = wire.verify(seals.verifier, "requests", {"ingress": ("RequestAccepted",)}, signed)
+        _, accepted = wire.verify(seals.verifier, "requests", _ACCEPTS, signed)
         self.accepted: RequestAccepted = accepted
         self.accepted_ms = int(fields.get("t:accepted", b"0"))
         self._frames = seals.of_run(run)
