@@ -143,7 +143,8 @@ class Response:
 
     async def whole(self, most: int) -> bytes:
         """See providers.ports.UpstreamResponse."""
-        answer, taken, size = self._answer, list[bytes](), 0
+        answer, size = self._answer, 0
+        taken: list[bytes] = []
         while True:
             if answer.pieces:
                 self._note_first()
@@ -158,7 +159,8 @@ class Response:
 
     async def pour(self, sink: Sink) -> bool:
         """See providers.ports.UpstreamResponse."""
-        answer, raised, more = self._answer, list[Exception](), True
+        answer, more = self._answer, True
+        raised: list[Exception] = []
 
         def hear() -> bool:
             nonlocal more

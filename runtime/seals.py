@@ -35,7 +35,8 @@ class RunSeals:
 
     def __init__(self, sealer: RunSealer) -> None:
         self._sealer = sealer
-        self._headers, self._known = b"", dict[str, str]()  # of the last frame that was opened; most have the same
+        self._headers = b""  # of the last frame that was opened; most have the same
+        self._known: dict[str, str] = {}
 
     def frame(
         self, epoch: int, last: int, kind: str, events: int, payload: bytes, public: bytes, said: int = 0

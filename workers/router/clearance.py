@@ -7,6 +7,7 @@ each verdict must be theirs, about this run and this body, and none may refuse.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import msgspec
 import orjson
@@ -36,7 +37,7 @@ def clear(
     Refusal(guardrail_unavailable) when a guard that must answer has not."""
     if body_digest != accepted.body_digest:
         raise _refusal("the stored body is not the accepted one")
-    found = {family: _open(accepted, family, verdicts, verifier) for family in _families(accepted)}
+    found = {family: _open(accepted, family, verdicts, verifier) for family in _asked(accepted.families)}
     grant = _grant(found.pop(AUTHORIZATION))
     for family, verdict in found.items():
         if verdict is None and grant.fail.get(family) != "open":
@@ -55,9 +56,10 @@ def edited(body: bytes, edits: Sequence[Edit]) -> bytes:
         raise _refusal("an edit does not fit the body") from None
 
 
-def _families(accepted: RequestAccepted) -> tuple[str, ...]:
+@lru_cache(maxsize=64)
+def _asked(families: tuple[str, ...]) -> tuple[str, ...]:
     """Who must have answered; authorization always."""
-    return tuple(dict.fromkeys((AUTHORIZATION, *accepted.families)))
+    return tuple(dict.fromkeys((AUTHORIZATION, *families)))
 
 
 def _open(
