@@ -203,11 +203,11 @@ class Signer:
         self.publisher = publisher
         self._ring = ring
         self._kid = ring.current
-        self._mac = mac_of(ring.derive(ring.current, f"sign/{publisher}"))
+        self._key = ring.derive(ring.current, f"sign/{publisher}")
 
     def sign(self, place: str, content: bytes) -> bytes:
         """HMAC-SHA256 over place and content; `place` names the stream kind, so a replay elsewhere fails."""
-        mac = self._mac(place.encode() + b"\n" + content)
+        mac = mac_of(self._key)(place.encode() + b"\n" + content)
         signature = f"{self._kid}:{mac.hex()}".encode()
         self._ring.prove(self.publisher, place, content, signature)
         return signature

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from msgspec import to_builtins
+import msgspec
 
 from base.clock import Clock
 from base.ids import Random
@@ -53,7 +53,7 @@ class RoutingView:
             place.in_use = (await self.inflight.use(place.name, 0)).requests
         found = pools.pick(model.pool, endpoints, frozenset())
         chosen = found if isinstance(found, Place) else None
-        why = to_builtins(pools.explain(model.pool, endpoints, frozenset(), chosen, len(endpoints)))
+        why = msgspec.to_builtins(pools.explain(model.pool, endpoints, frozenset(), chosen, len(endpoints)))
         return {"model": name, "endpoint": chosen.name if chosen else "", "why": why}
 
 

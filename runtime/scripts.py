@@ -111,7 +111,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     ending: Ending | None = None
 
 
-class Held(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
     """An entry that a consumer works on; run and owner are set for claimed runs."""
 
     entry: str

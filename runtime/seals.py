@@ -45,10 +45,6 @@ class RunSeals:
         sealed = self._sealer.seal(payload, place(epoch, last, kind, events, public))
         return SealedFrame(kind=kind, events=events, payload=sealed, headers=public, said=said)
 
-    def open_body(self, sealed: bytes) -> bytes:
-        """See Seals.open_body."""
-        return self._sealer.open(sealed, "body")
-
     def open(self, stored: StoredFrame) -> Frame:
         """DecodeError when it does not open at its place."""
         epoch, last, kind, events, headers = stored.epoch, stored.sequence, stored.kind, stored.events, stored.headers
@@ -59,6 +55,10 @@ class RunSeals:
         if headers != self._headers:
             self._headers, self._known = headers, _headers.decode(headers) if headers else {}
         return Frame(epoch=epoch, sequence=last, kind=kind, events=events, payload=payload, headers=self._known)
+
+    def open_body(self, sealed: bytes) -> bytes:
+        """See Seals.open_body."""
+        return self._sealer.open(sealed, "body")
 
 
 class Seals:
