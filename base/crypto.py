@@ -45,7 +45,9 @@ class RingKey:
 
 
 class KeyRing:
-    """The house's secrets. The first key is current; the others only open and verify."""
+    """The house's secrets. The first key is current; the others only open and verify.
+
+    proven: signatures made or checked here not long ago -> whose, and the place and content that they hold for."""
 
     def __init__(self, keys: Sequence[RingKey]) -> None:
         if not keys:
@@ -56,7 +58,7 @@ class KeyRing:
         self._keys = {key.kid: key.secret for key in keys}
         self._derived: dict[tuple[str, str], bytes] = {}
         self._ciphers: OrderedDict[tuple[str, str], AESGCM] = OrderedDict()
-        self._proven: OrderedDict[bytes, tuple[str, str, bytes]] = OrderedDict()
+        self.proven: OrderedDict[bytes, tuple[str, str, bytes]] = OrderedDict()
         self.current = keys[0].kid
 
     @classmethod
@@ -99,16 +101,12 @@ class KeyRing:
                 self._ciphers.popitem(last=False)
         return found
 
-    def is_proven(self, publisher: str, place: str, content: bytes, signature: bytes) -> bool:
-        """Whether this very signature of these very bytes was made or checked here not long ago."""
-        return self._proven.get(signature) == (publisher, place, content)
-
     def prove(self, publisher: str, place: str, content: bytes, signature: bytes) -> None:
         """Remember that it holds: rooms of one process read what others of it have read or signed."""
         if len(content) <= _PROVEN_BYTES:
-            self._proven[signature] = publisher, place, content
-            if len(self._proven) > _PROVEN_CACHE:
-                self._proven.popitem(last=False)
+            self.proven[signature] = publisher, place, content
+            if len(self.proven) > _PROVEN_CACHE:
+                self.proven.popitem(last=False)
 
 
 def new_ring_key(chance: Random, kid: str) -> RingKey:
@@ -222,7 +220,7 @@ class Verifier:
 
     def check(self, publisher: str, place: str, content: bytes, signature: bytes) -> bool:
         """Constant-time comparison; False for an unknown key, an altered content or a malformed signature."""
-        if self._ring.is_proven(publisher, place, content, signature):
+        if self._ring.proven.get(signature) == (publisher, place, content):
             return True
         kid, _, given = signature.decode("latin1").partition(":")
         if kid not in self._ring.kids:

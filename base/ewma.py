@@ -6,8 +6,9 @@ in Envoy's peak_ewma policy). A value of 0 means "nothing known".
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import exp
+
+import msgspec
 
 #: Seconds after which an old value counts 1/e of what it did.
 DECAY_S = 10.0
@@ -21,16 +22,14 @@ def average(old: float, sample: float, elapsed: float) -> float:
     return old * kept + sample * (1 - kept)
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(msgspec.Struct, frozen=True):
     """What one process has measured of an endpoint in a while: the mean and the largest time to the first byte."""
 
     mean_s: float
     most_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Latency:
+class Latency(msgspec.Struct, frozen=True):
     """How long an endpoint takes to its first byte, as it was known at `at` (seconds of a monotonic clock).
 
     ttft_s: the average. peak_s: jumps to a sample above it at once and comes down as the average does: quick to fear,

@@ -11,18 +11,16 @@ Names gen_ai_* follow the OpenTelemetry GenAI conventions (status: development),
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-    disable_created_metrics,
-    generate_latest,
-)
+from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import Metric as Shown
+from prometheus_client.registry import Collector
+
+from base.counts import Spread, Value
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _MOST = 1_000  # label combinations of one metric
@@ -432,35 +430,31 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series pe
 REGISTRY = CollectorRegistry(auto_describe=False)
 ProcessCollector(registry=REGISTRY)
 
-
-_COUNTERS = {m.name: Counter(m.name, m.meaning, m.labels, registry=REGISTRY) for m in METRICS if m.kind == "counter"}
-_GAUGES = {m.name: Gauge(m.name, m.meaning, m.labels, registry=REGISTRY) for m in METRICS if m.kind == "gauge"}
-_HISTOGRAMS = {
-    m.name: Histogram(m.name, m.meaning, m.labels, buckets=m.buckets, registry=REGISTRY)
-    for m in METRICS
-    if m.kind == "histogram"
-}
-# One dictionary look-up per call instead of prometheus_client's lock and validation.
-_children: dict[tuple[object, ...], Counter | Gauge | Histogram] = {}
-_combinations: dict[str, int] = {}
+#: One look-up per count: under the labels as they are given, and under their values as they are shown.
+_values: dict[tuple[object, ...], Value] = {}
+_spreads: dict[tuple[object, ...], Spread] = {}
+_shown: dict[str, list[tuple[tuple[str, ...], Value | Spread]]] = {one.name: [] for one in METRICS}
+_LIST = {one.name: one for one in METRICS}
+_FAMILIES = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily, "histogram": HistogramMetricFamily}
+T = TypeVar("T", Value, Spread)
 
 
 def inc(name: CounterName, by: float = 1, /, **labels: str) -> None:
     """Count `by` more."""
-    child = _children.get((name, *labels.items())) or _child(_COUNTERS[name], name, labels)
-    child.inc(by)  # type: ignore[union-attr]
+    child = _values.get((name, *labels.items())) or _kept(_values, name, labels, Value())
+    child.value += by
 
 
 def gauge(name: GaugeName, value: float, /, **labels: str) -> None:
     """The present value."""
-    child = _children.get((name, *labels.items())) or _child(_GAUGES[name], name, labels)
-    child.set(value)  # type: ignore[union-attr]
+    child = _values.get((name, *labels.items())) or _kept(_values, name, labels, Value())
+    child.value = float(value)
 
 
 def observe(name: HistogramName, value: float, /, **labels: str) -> None:
     """One more measurement."""
-    child = _children.get((name, *labels.items())) or _child(_HISTOGRAMS[name], name, labels)
-    child.observe(value)  # type: ignore[union-attr]
+    child = _spreads.get((name, *labels.items())) or _kept(_spreads, name, labels, Spread(_LIST[name].buckets))
+    child.observe(value)
 
 
 def exposition() -> bytes:
@@ -473,11 +467,35 @@ def names() -> frozenset[str]:
     return frozenset((*get_args(CounterName), *get_args(GaugeName), *get_args(HistogramName)))
 
 
-def _child(parent: Counter | Gauge | Histogram, name: str, labels: dict[str, str]) -> Counter | Gauge | Histogram:
-    """The metric under these labels, kept; or under "other", not kept, once it has too many combinations."""
-    if _combinations.get(name, 0) >= _MOST:
-        return parent.labels(**dict.fromkeys(labels, _OTHER))
-    child = parent.labels(**labels) if labels else parent
-    _children[name, *labels.items()] = child
-    _combinations[name] = _combinations.get(name, 0) + 1
+def _kept(children: dict[tuple[object, ...], T], name: str, labels: dict[str, str], new: T) -> T:
+    """The one under these labels, from now on `new`; or that under "other" once the metric has too many combinations,
+    not kept under these."""
+    names = _LIST[name].labels
+    if labels.keys() != set(names):
+        raise ValueError(f"{name} has the labels {', '.join(names)}")
+    full = len(_shown[name]) >= _MOST
+    values = tuple([_OTHER if full else labels[one] for one in names])
+    child = children.get((name, values))
+    if child is None:
+        child = children[name, values] = new
+        _shown[name].append((values, child))
+    if not full:
+        children[name, *labels.items()] = child
     return child
+
+
+class _Counts(Collector):
+    """What prometheus_client shows of this process."""
+
+    def collect(self) -> Iterator[Shown]:
+        for one in METRICS:
+            family = _FAMILIES[one.kind](one.name, one.meaning, labels=one.labels)
+            for values, child in _shown[one.name]:
+                child.shown(family, values)
+            yield family
+
+
+REGISTRY.register(_Counts())
+for _one in METRICS:
+    if not _one.labels:  # shown as 0 before it is counted; no histogram is without labels
+        _kept(_values, _one.name, {}, Value())

@@ -19,7 +19,8 @@ _SHORT = "the engine's answer ended before it was complete"
 
 
 class Connection(asyncio.Protocol):
-    """ended: called once when it is gone, with the connection. fault: why the present answer will never be whole."""
+    """ended: called once when it is gone, with the connection. fault: why the present answer will never be whole.
+    hear: takes what has arrived at once, while somebody waits; as long as it wants more the wait goes on."""
 
     def __init__(self, ended: Callable[[Connection], None]) -> None:
         self.answer: Answer | None = None
@@ -28,7 +29,10 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._paused = False
-        self._hear: Callable[[], bool] | None = None
+        self.hear: Callable[[], bool] | None = None
+        self._look: Callable[[], None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
 
     def send(self, head: bytes, body: bytes) -> Answer:
         """Begin a call on a connection that was lent; what comes is put into the answer."""
@@ -39,16 +43,28 @@ class Connection(asyncio.Protocol):
             self._transport.writelines((head, body) if body else (head,))
         return self.answer
 
-    async def arrival(self, hear: Callable[[], bool] | None = None) -> None:
-        """Until something has arrived, nothing more will, or `nudge`. One waits at a time; cancelling it loses
-        nothing. hear: takes what has arrived at once; while it wants more the wait goes on."""
+    def arrival(self) -> asyncio.Future[None]:
+        """Done when something has arrived, nothing more will, or at a `nudge`. One waits at a time; cancelling it
+        loses nothing."""
         if self._paused:
             self._resume()
-        self._waiter, self._hear = self._loop.create_future(), hear
-        try:
-            await self._waiter
-        finally:
-            self._hear = None
+        self._waiter = self._loop.create_future()
+        return self._waiter
+
+    def watch(self, seconds: float, look: Callable[[], None]) -> None:
+        """Have `look` called in so many seconds or before, if the call has not ended: it must look whether it is time.
+        One timer serves call after call, since making one takes longer than looking once too often."""
+        due, self._look = self._loop.time() + seconds, look
+        if self._timer is not None:
+            if self._due <= due:
+                return
+            self._timer.cancel()
+        self._due, self._timer = due, self._loop.call_later(seconds, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        if self._look is not None:
+            self._look()
 
     def nudge(self) -> None:
         """End the present wait."""
@@ -63,7 +79,7 @@ class Connection(asyncio.Protocol):
     def free(self) -> bool:
         """The call is over: whether the connection can carry another one; if not, it is cut."""
         answer, transport = self.answer, self._transport
-        self.answer = None
+        self.answer = self._look = None
         if answer is None or transport is None or not answer.reusable or transport.is_closing():
             self.cut()
             return False
@@ -94,18 +110,20 @@ class Connection(asyncio.Protocol):
         except BadResponse as fault:
             self.cut(fault)
             return
-        if self._hear is not None and answer.pieces:
-            if self._hear():
+        if self.hear is not None and answer.pieces:
+            if self.hear():
                 if not answer.complete:
                     return
             else:
-                self._hear = None  # it has enough; what comes before it wakes waits
+                self.hear = None  # it has enough; what comes before it wakes waits
         if answer.size > READ_AHEAD and not answer.complete:
             self._pause()
         self.nudge()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        if self._timer is not None:
+            self._timer.cancel()
         answer = self.answer
         if answer is not None and self.fault is None and not answer.end():
             self.fault = Broken(_SHORT if answer.has_head else _SILENT)

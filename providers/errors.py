@@ -46,6 +46,11 @@ class BadResponse(UpstreamFault):
     """The engine sent something that is not an answer."""
 
 
+def too_long(most: int) -> BadResponse:
+    """For a body of more than `most` bytes."""
+    return BadResponse(f"the engine's answer is longer than {most} bytes")
+
+
 class Untranslatable(UpstreamFault):
     """The request cannot be said in the endpoint's API, so nothing was sent. `param`: the path of what cannot, made of
     names of fields and numbers; `message`: for the client alone."""

@@ -13,7 +13,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from base.clock import Clock
-from providers.errors import Broken, ConnectFailed, FirstByteTimeout, IdleTimeout, TotalTimeout, UpstreamFault
+from providers.errors import (
+    Broken,
+    ConnectFailed,
+    FirstByteTimeout,
+    IdleTimeout,
+    TotalTimeout,
+    UpstreamFault,
+    too_long,
+)
 from providers.ports import Sink, Timeouts
 
 EVENT_STREAM = {"content-type": "text/event-stream"}
@@ -158,6 +166,15 @@ class FakeResponse:
         if self._steps:
             raise Broken("the call was closed")
         return b""
+
+    async def whole(self, most: int) -> bytes:
+        """See providers.ports.UpstreamResponse."""
+        taken = list[bytes]()
+        while piece := await self.read():
+            taken.append(piece)
+            if sum(map(len, taken)) > most:
+                raise too_long(most)
+        return b"".join(taken)
 
     async def pour(self, sink: Sink) -> bool:
         """See providers.ports.UpstreamResponse."""

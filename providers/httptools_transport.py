@@ -1,7 +1,8 @@
 """The HTTP transport to engines: pooled, TLS verified, no redirect, no proxy, no decompression; httptools on the loop.
 
     HttptoolsTransport.open   one call -> Response once its head is here
-    Response.read, pour       pieces as they arrive; one timer watches them, re-armed only when it fires
+    Response.read, pour       pieces as they arrive, watched by the connection's timer
+    Response.whole            all of it at once
 
 places.py knows where a URL leads, pool.py keeps connections, connection.py is one of them, http_answer.py reads.
 """
@@ -23,6 +24,7 @@ from providers.errors import (
     IdleTimeout,
     TotalTimeout,
     UpstreamFault,
+    too_long,
 )
 from providers.http_answer import Answer
 from providers.places import Place, Target, target_of
@@ -33,7 +35,7 @@ from providers.ports import Sink, Timeouts
 _STALE = 5
 #: Seconds within which a dead connection shows; later the engine has worked on the request, which is an attempt.
 _STALE_S = 1.0
-_OWN = {"accept": "*/*", "accept-encoding": "identity", "user-agent": "headrace"}
+_OWN = "accept: */*\r\naccept-encoding: identity\r\nuser-agent: headrace\r\n"  # no call has these itself
 
 
 class HttptoolsTransport:
@@ -57,23 +59,14 @@ class HttptoolsTransport:
         started = self._clock.monotonic()
         target = target_of(url, private)
         head = _head(method, target, headers, len(body))
-        response = await self._answered(target.place, head, body, timeouts, started)
-        if response.headers.get("content-encoding", "identity").lower() not in ("identity", ""):
-            response.close()
-            raise BadResponse("the engine compressed its answer although it was asked not to")
-        return response
-
-    async def close(self) -> None:
-        """See providers.ports.Transport."""
-        await self._pool.close()
-
-    async def _answered(self, place: Place, head: bytes, body: bytes, timeouts: Timeouts, started: float) -> Response:
-        """Some engines close a kept connection without saying so (llama.cpp after each stream), just as the next
-        request goes out. A kept connection that ends before any byte of an answer is such a one: try another."""
+        # Some engines close a kept connection without saying so (llama.cpp after each stream), just as the next request
+        # goes out. A kept connection that ends before any byte of an answer is such a one: try another.
         for _ in range(_STALE):
-            connection, kept = await self._lend(place, timeouts, started)
+            connection, kept = self._pool.lend_kept(target.place), True
+            if connection is None:
+                connection, kept = await self._lend(target.place, timeouts, started)
             begun = self._clock.monotonic()
-            response = Response(self._pool, place, connection, timeouts, self._clock, started)
+            response = Response(self._pool, target.place, connection, timeouts, self._clock, started)
             try:
                 await response.begin(head, body)
                 return response
@@ -83,6 +76,10 @@ class HttptoolsTransport:
                 if not stale or self._clock.monotonic() - begun > _STALE_S:
                     raise
         raise Broken("the engine closed every connection that was kept")
+
+    async def close(self) -> None:
+        """See providers.ports.Transport."""
+        await self._pool.close()
 
     async def _lend(self, place: Place, timeouts: Timeouts, started: float) -> tuple[Connection, bool]:
         """A connection within its limit, or the whole call's where that is shorter."""
@@ -96,7 +93,7 @@ class HttptoolsTransport:
 
 
 class Response:
-    """One answer. The timer looks when the present wait becomes too long and cuts the connection with the fault that
+    """One answer. `_watch` looks when the present wait becomes too long and cuts the connection with the fault that
     `read` then raises."""
 
     def __init__(
@@ -108,7 +105,6 @@ class Response:
         self._first = started + timeouts.connect_s + timeouts.first_byte_s
         self._begun = self._closed = False
         self._waiting_since: float | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._answer: Answer
 
     @property
@@ -126,11 +122,13 @@ class Response:
         return self._answer.touched
 
     async def begin(self, head: bytes, body: bytes) -> None:
-        """Send the request and wait for the answer's head."""
-        self._answer = self._connection.send(head, body)
+        """Send the request and wait for the answer's head. BadResponse for a coding that was not asked for."""
+        answer = self._answer = self._connection.send(head, body)
         self._watch()
-        while not self._answer.has_head:
+        while not answer.has_head:
             await self._arrival()
+        if answer.headers.get("content-encoding", "identity").lower() not in ("identity", ""):
+            raise BadResponse("the engine compressed its answer although it was asked not to")
 
     async def read(self) -> bytes:
         """See providers.ports.UpstreamResponse."""
@@ -140,18 +138,33 @@ class Response:
                 self.close()
                 return b""
             await self._arrival()
-        if not self._begun:
-            self._note_first()
+        self._note_first()
         return answer.take()
+
+    async def whole(self, most: int) -> bytes:
+        """See providers.ports.UpstreamResponse."""
+        answer, size = self._answer, 0
+        taken: list[bytes] = []
+        while True:
+            if answer.pieces:
+                self._note_first()
+                size += answer.size
+                taken.append(answer.take())
+                if size > most:
+                    raise too_long(most)
+            if answer.complete:
+                self.close()
+                return b"".join(taken)
+            await self._arrival()
 
     async def pour(self, sink: Sink) -> bool:
         """See providers.ports.UpstreamResponse."""
-        answer, raised, more = self._answer, list[Exception](), True
+        answer, more = self._answer, True
+        raised: list[Exception] = []
 
         def hear() -> bool:
             nonlocal more
-            if not self._begun:
-                self._note_first()
+            self._note_first()
             self._waiting_since = self._clock.monotonic()
             try:
                 more = sink(answer.take())
@@ -185,12 +198,14 @@ class Response:
         """See providers.ports.UpstreamResponse."""
         if not self._closed:
             self._closed = True
-            self._disarm()
             self._pool.give_back(self._place, self._connection)
 
     def _note_first(self) -> None:
-        self._begun = True
-        self._rearm()
+        """The first byte is here: from now on the idle limit counts, if there is still something to wait for."""
+        if not self._begun:
+            self._begun = True
+            if not self._answer.complete:
+                self._watch()
 
     async def _arrival(self, hear: Callable[[], bool] | None = None) -> None:
         """Until more is here, complete or not. UpstreamFault when nothing more will come."""
@@ -200,42 +215,28 @@ class Response:
         if fault is not None:
             self.close()
             raise fault
-        self._waiting_since = self._clock.monotonic()
+        self._waiting_since, self._connection.hear = self._clock.monotonic(), hear
         try:
-            await self._connection.arrival(hear)
+            await self._connection.arrival()
         finally:
-            self._waiting_since = None
-
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _rearm(self) -> None:
-        """The first byte is here: from now on the idle limit counts."""
-        self._disarm()
-        self._watch()
-
-    def _limit(self) -> tuple[float, UpstreamFault]:
-        """When the present wait becomes too long, and what it is then."""
-        if not self._begun:
-            due: float = self._first
-            fault: UpstreamFault = FirstByteTimeout(f"the engine sent nothing for {self._timeouts.first_byte_s:g} s")
-        else:
-            since = self._clock.monotonic() if self._waiting_since is None else self._waiting_since
-            due = since + self._timeouts.idle_s
-            fault = IdleTimeout(f"the engine was silent for {self._timeouts.idle_s:g} s inside its answer")
-        return (self._end, _overdue(self._timeouts)) if self._end < due else (due, fault)
+            self._waiting_since = self._connection.hear = None
 
     def _watch(self) -> None:
-        """Arm the timer for the present limit, or strike when it is reached."""
-        due, fault = self._limit()
-        left = due - self._clock.monotonic()
+        """Look again at the present limit, or strike when it is reached."""
+        now = self._clock.monotonic()
+        since = now if self._waiting_since is None else self._waiting_since
+        due = since + self._timeouts.idle_s if self._begun else self._first
+        left = min(due, self._end) - now
         if left > 0:
-            self._timer = asyncio.get_running_loop().call_later(left, self._watch)
+            self._connection.watch(left, self._watch)
             return
-        self._timer = None
-        self._connection.cut(fault)
+        self._connection.cut(_overdue(self._timeouts) if self._end < due else self._silence())
+
+    def _silence(self) -> UpstreamFault:
+        """What the present wait is when it was too long."""
+        if self._begun:
+            return IdleTimeout(f"the engine was silent for {self._timeouts.idle_s:g} s inside its answer")
+        return FirstByteTimeout(f"the engine sent nothing for {self._timeouts.first_byte_s:g} s")
 
 
 def _overdue(timeouts: Timeouts) -> TotalTimeout:
@@ -244,10 +245,8 @@ def _overdue(timeouts: Timeouts) -> TotalTimeout:
 
 def _head(method: str, target: Target, headers: Mapping[str, str], length: int) -> bytes:
     """The head of the request. ConnectFailed for a header that cannot be sent (its text could be a credential)."""
-    sent = {**_OWN, **headers}
-    if length or method == "POST":
-        sent["content-length"] = str(length)
-    lines = "".join([f"{name}: {value}\r\n" for name, value in sent.items()])
-    if lines.count("\r") != len(sent) or lines.count("\n") != len(sent) or "\0" in lines:
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if lines.count("\r") != len(headers) or lines.count("\n") != len(headers) or "\0" in lines:
         raise ConnectFailed("a header of the call has characters that cannot be sent")
-    return f"{method}{target.line}{lines}\r\n".encode()
+    sized = f"content-length: {length}\r\n" if length or method == "POST" else ""
+    return f"{method}{target.line}{_OWN}{lines}{sized}\r\n".encode()

@@ -57,6 +57,7 @@ class _Choice(msgspec.Struct):
 
 
 class _Answer(msgspec.Struct):
+    model: msgspec.Raw = _NOTHING
     choices: list[_Choice] | None = None
     data: msgspec.Raw = _NOTHING
     usage: msgspec.Raw = _NOTHING
@@ -108,11 +109,12 @@ def answer(body: bytes, public_model: str, holds: str = "choices") -> Answered:
     if found.choices is None if holds == "choices" else not _present(found.data):
         raise BadResponse(f"the engine's answer has no {holds}")
     reasons = [choice.finish_reason for choice in choices if choice.finish_reason]
+    usage = usage_of(found.usage)
     return Answered(
-        body=_renamed_by_field(body, _encoder.encode(public_model)),
-        usage=usage_of(found.usage),
+        body=_renamed(body, bytes(found.model), _encoder.encode(public_model)),
+        usage=usage,
         finish_reason=reasons[0] if reasons else "",
-        text_bytes=sum(_text_bytes(choice.message) + _raw_bytes(choice.text) for choice in choices),
+        text_bytes=0 if usage else sum([_text_bytes(choice.message) + _raw_bytes(choice.text) for choice in choices]),
     )
 
 
@@ -126,11 +128,12 @@ def usage_of(counts: msgspec.Raw) -> Usage | None:
         return None
     if max(found.prompt_tokens, found.completion_tokens) > _MOST_TOKENS:
         return None
-    details = found.prompt_tokens_details
+    details, prompt = found.prompt_tokens_details, max(found.prompt_tokens, 0)
+    cached = (details.cached_tokens if details else 0) or 0
     return Usage(
-        prompt_tokens=max(found.prompt_tokens, 0),
+        prompt_tokens=prompt,
         completion_tokens=max(found.completion_tokens, 0),
-        cached_tokens=min(max((details.cached_tokens if details else 0) or 0, 0), max(found.prompt_tokens, 0)),
+        cached_tokens=min(max(cached, 0), prompt),
     )
 
 
@@ -292,6 +295,15 @@ def _options(fields: _Fields) -> _Fields:
         return {}
 
 
+def _renamed(data: bytes, found: bytes, name: bytes) -> bytes:
+    """With this name instead of the one that was found at the top. Where that stands more than once, or not as most
+    write it, the top level is rebuilt."""
+    mark = b'"model":' + found
+    if found and data.count(b'"model"') == 1 and data.count(mark) == 1:
+        return data.replace(mark, b'"model":' + name)
+    return _renamed_by_field(data, name)
+
+
 def _renamed_by_field(data: bytes, name: bytes) -> bytes:
     """Rebuild the top level alone; the values keep their bytes."""
     fields = _object(data)
@@ -308,7 +320,7 @@ def _without_usage(data: bytes) -> bytes:
 
 
 def _present(value: msgspec.Raw) -> bool:
-    return len(bytes(value)) > 0 and bytes(value) != b"null"
+    return value is not _NOTHING and bytes(value) not in (b"", b"null")
 
 
 def _says_something(choice: _Choice) -> bool:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 import aiohappyeyeballs
+import msgspec
 
 from base.clock import Clock
 from providers.addresses import refuse_address
@@ -28,8 +28,7 @@ _NEXT_ADDRESS_S = 0.25
 _Found = aiohappyeyeballs.AddrInfoType
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True, cache_hash=True):
     """Where a request goes. private: whether it may be a loopback or private address."""
 
     host: str
@@ -38,8 +37,7 @@ class Place:
     private: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True, cache_hash=True):
     """A URL taken apart. line: ` path HTTP/1.1` and the host header, the same in each request."""
 
     place: Place

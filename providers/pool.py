@@ -39,13 +39,16 @@ class Pool:
         self._sweeper: asyncio.TimerHandle | None = None
         self._all_ended = asyncio.Event()
 
-    async def lend(self, place: Place, limit_s: float) -> tuple[Connection, bool]:
-        """A connection that is idle, and whether it was kept from an earlier call. ConnectFailed; TimeoutError when
-        there is none within the limit."""
+    def lend_kept(self, place: Place) -> Connection | None:
+        """A connection that was kept from an earlier call and is idle, where there is one for this call."""
         kept = None if self._is_full(place) else self._newest(place)
         if kept is not None:
             self._count(place, 1)
-            return kept, True
+        return kept
+
+    async def lend(self, place: Place, limit_s: float) -> tuple[Connection, bool]:
+        """The same, waited for or else a new one; and whether it was kept. ConnectFailed; TimeoutError when there is
+        none within the limit."""
         async with asyncio.timeout(limit_s):
             while self._is_full(place):
                 await self._turn()

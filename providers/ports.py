@@ -7,14 +7,14 @@ run needs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from schemas.events import Usage
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timeouts:
+class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     """Four limits of one call, in seconds.
 
     connect: name, TCP and TLS. first_byte: from the sent request to the first byte of the answer's body. idle: between
@@ -45,6 +45,11 @@ class UpstreamResponse(Protocol):
         """The next bytes of the body as they arrived, b"" after the last.
 
         A cancelled read loses nothing: the next one goes on. FirstByteTimeout, IdleTimeout, TotalTimeout, Broken."""
+        ...
+
+    async def whole(self, most: int) -> bytes:
+        """What is left of the body, to its end. The faults of `read`; BadResponse when it is longer than `most` bytes.
+        Cancelling it loses what has come."""
         ...
 
     async def pour(self, sink: Sink) -> bool:
@@ -86,8 +91,7 @@ class Transport(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class Question(msgspec.Struct, frozen=True, kw_only=True):
     """What a run asks of an engine. body: the client's normalised JSON as the guards left it. model: the public name.
     stream: the answer is relayed as a stream. show_usage: the client asked for the usage chunk itself. accepted_ms:
     when it became a run, ms since the epoch."""
@@ -101,9 +105,8 @@ class Question:
     accepted_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answered:
-    """A unary answer. usage: None when the engine gave none; text_bytes: what an estimate can use."""
+class Answered(msgspec.Struct, frozen=True, kw_only=True):
+    """A unary answer. usage: None when the engine gave none; text_bytes: what an estimate can then use."""
 
     body: bytes
     usage: Usage | None

@@ -32,6 +32,7 @@ from schemas.ports import RunLease
 RunHandler = Callable[[Delivery, RunLease], Awaitable[None]]
 
 _BACKOFF = (0.05, 0.5)  # seconds, jittered, while Redis is away
+_ACCEPTS = {"ingress": ("RequestAccepted",)}
 _PAGE = 256  # frames of one read of what was sent
 _BROKEN = Failure(
     code=Code.upstream_interrupted,
@@ -58,10 +59,11 @@ class Lease:
         fields = claim.fields
         self.run, self.epoch, self.sequence = run, claim.epoch, claim.sequence
         signed = wire.Signed(fields.get("a", b""), fields.get("as", b""))
-        _, accepted = wire.verify(seals.verifier, "requests", {"ingress": ("RequestAccepted",)}, signed)
+        _, accepted = wire.verify(seals.verifier, "requests", _ACCEPTS, signed)
         self.accepted: RequestAccepted = accepted
         self.accepted_ms = int(fields.get("t:accepted", b"0"))
-        self.body = seals.open_body(run, claim.body)
+        self._frames = seals.of_run(run)
+        self.body = self._frames.open_body(claim.body)
         self.verdicts: Mapping[str, bytes] = {k[2:]: v for k, v in fields.items() if k.startswith("v:")}
         self.deadline_s = claim.left_ms / 1000
         self.cancelled = Alarm()
@@ -69,7 +71,6 @@ class Lease:
         self.ended = False
         self._lost = False
         self._owner, self._scripts, self._flushes, self._runs, self._seals = owner, scripts, flushes, runs, seals
-        self._frames = seals.of_run(run)
         self._named = {OWNER: owner.rpartition(":")[2]}
         self._only_named = encode_headers(self._named)
         self._clock, self._chance = clock, chance
@@ -208,7 +209,10 @@ class Leases:
         """What the engine calls. Deliveries of one batch run beside each other."""
 
         async def handle(deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
-            return [await self._one(delivery) for delivery in deliveries]
+            outcomes: list[Outcome] = []
+            for delivery in deliveries:  # a comprehension that awaits is a coroutine of its own
+                outcomes.append(await self._one(delivery))
+            return outcomes
 
         return handle
 
@@ -233,29 +237,30 @@ class Leases:
 
     async def _one(self, delivery: Delivery) -> Outcome:
         """Claim, hand over, forget. The nonce is fixed per start, so a repeated claim is the same claim."""
+        run = delivery.run
         owner, claim = self._taken(delivery) or await self._claim(delivery)
         faults.hit("claim", "P4")
         if claim.state == "gone":
             return Settled()
         if claim.state == "lost":
-            raise OwnerLost(f"claim of {delivery.run}")
+            raise OwnerLost(f"claim of {run}")
         try:
-            lease = self._lease(delivery.run, owner, claim)
+            lease = self._lease(run, owner, claim)
         except CryptoError as error:
             return Dead(f"the body does not open: {error}")
         except (DecodeError, SignatureError) as error:
             return Dead(f"the acceptance does not hold: {error}")
         if self.engine is not None:
             self.engine.hold(delivery, owner, lease.hear)
-        self._live[delivery.run] = lease
+        self._live[run] = lease
         _measure_wait(claim, lease.accepted.model)
         try:
             await self._handler(delivery, lease)
         finally:
-            if self._live.get(delivery.run) is lease:
-                del self._live[delivery.run]
+            if self._live.get(run) is lease:
+                del self._live[run]
         if not lease.ended:  # another's by now: its entry must not be acknowledged here
-            raise OwnerLost(f"{delivery.run} was left before its end")
+            raise OwnerLost(f"{run} was left before its end")
         return Settled()
 
     def _lease(self, run: str, owner: str, claim: Claim) -> Lease:

@@ -81,8 +81,7 @@ class Write(msgspec.Struct, frozen=True):
     frame: SealedFrame
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
+class Ending(msgspec.Struct, frozen=True, kw_only=True):
     """What ends a run: the terminal fact, signed. outcome: completed | failed | refused | cancelled. tokens: what its
     tenant is charged at the gate, None = what was expected."""
 

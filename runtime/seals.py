@@ -35,7 +35,8 @@ class RunSeals:
 
     def __init__(self, sealer: RunSealer) -> None:
         self._sealer = sealer
-        self._headers, self._known = b"", dict[str, str]()  # of the last frame that was opened; most have the same
+        self._headers = b""  # of the last frame that was opened; most have the same
+        self._known: dict[str, str] = {}
 
     def frame(
         self, epoch: int, last: int, kind: str, events: int, payload: bytes, public: bytes, said: int = 0
@@ -54,6 +55,10 @@ class RunSeals:
         if headers != self._headers:
             self._headers, self._known = headers, _headers.decode(headers) if headers else {}
         return Frame(epoch=epoch, sequence=last, kind=kind, events=events, payload=payload, headers=self._known)
+
+    def open_body(self, sealed: bytes) -> bytes:
+        """See Seals.open_body."""
+        return self._sealer.open(sealed, "body")
 
 
 class Seals:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -39,7 +38,7 @@ async def clear(world: World, tenant: str = "org", lane: str = "interactive", **
 
 async def end(world: World, run: str, tokens: int | None = None) -> None:
     """A run in a lane ends, as the sweeper would end it; its slot is free."""
-    fact = replace(ending_of("RequestFailed", run, "failed"), tokens=tokens)
+    fact = msgspec.structs.replace(ending_of("RequestFailed", run, "failed"), tokens=tokens)
     assert await world.scripts.end(run, "state", "queued", "0-0", frame("no", kind="error"), fact) == "ok"
 
 

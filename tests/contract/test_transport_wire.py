@@ -15,7 +15,7 @@ import pytest
 import uvloop
 from cryptography import x509
 
-from providers.errors import BadResponse, Broken, ConnectFailed, IdleTimeout, TotalTimeout
+from providers.errors import BadResponse, Broken, ConnectFailed, IdleTimeout, TotalTimeout, UpstreamFault
 from providers.httptools_transport import HttptoolsTransport
 from providers.pool import PoolLimits
 from providers.ports import Timeouts, UpstreamResponse
@@ -149,8 +149,8 @@ async def test_every_form_of_a_body_is_read_and_the_connection_used_again_where_
 ) -> None:
     engine = Engine(answer)
     async with serving(engine.serve) as url, calling() as transport:
-        for _ in range(2):
-            assert await body_of(await ask(transport, url)) == body
+        assert await body_of(await ask(transport, url)) == body
+        assert await (await ask(transport, url)).whole(len(body)) == body
         assert engine.connections == (1 if kept else 2)
 
 
@@ -170,6 +170,37 @@ async def test_what_arrived_before_a_break_is_given_and_then_the_break(answer: b
         assert await response.read() == b"abc"
         with pytest.raises(Broken, match="before it was complete"):
             await response.read()
+
+
+@pytest.mark.parametrize(
+    ("rest", "ends", "fault"),
+    [(b"defghi", False, "longer than 8 bytes"), (b"", True, "before it was complete"), (b"", False, "was silent")],
+)
+@on_both_loops
+async def test_a_whole_body_is_not_given_when_it_is_too_long_breaks_off_or_stands_still(
+    rest: bytes, ends: bool, fault: str
+) -> None:
+    engine = Engine(HEAD + b"content-length: 9\r\n\r\nabc" + rest, ends=ends)
+    async with serving(engine.serve) as url, calling() as transport:
+        response = await ask(transport, url, timeouts=Timeouts(idle_s=0.1))
+        with pytest.raises(UpstreamFault, match=fault):
+            await response.whole(8)
+        response.close()
+
+
+@on_both_loops
+async def test_a_whole_body_comes_in_pieces_and_may_be_longer_than_what_is_read_ahead() -> None:
+    async def serve(reader: Reader, writer: Writer) -> None:
+        await request_of(reader)
+        writer.write(HEAD + b"content-length: %d\r\n\r\n" % (3 << 20))
+        for sign in (b"a", b"b", b"c"):
+            writer.write(sign * (1 << 20))
+            await writer.drain()
+            await CLOCK.sleep(0.01)
+
+    async with serving(serve) as url, calling() as transport:
+        whole = await (await ask(transport, url)).whole(3 << 20)
+    assert whole == b"a" * (1 << 20) + b"b" * (1 << 20) + b"c" * (1 << 20)
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,9 @@ class Metered:
     async def read(self) -> bytes:
         return self._told(await self._response.read())
 
+    async def whole(self, most: int) -> bytes:
+        return self._told(await self._response.whole(most))
+
     async def pour(self, sink: Sink) -> bool:
         return await self._response.pour(lambda data: sink(self._told(data)))
 

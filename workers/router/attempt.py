@@ -47,11 +47,19 @@ class Work:
     continued: int = 0
     unable: frozenset[str] = frozenset()
     after: int = 0
+    _question: Question | None = None
+
+    @property
+    def question(self) -> Question:
+        """The run as a dialect sees it."""
+        if self._question is None:
+            self._question = _question_of(self)
+        return self._question
 
     @property
     def tried(self) -> frozenset[str]:
         """Endpoints that are not to be called (again)."""
-        return self.unable.union(one.endpoint for one in self.attempts)
+        return self.unable.union([one.endpoint for one in self.attempts]) if self.attempts else self.unable
 
     def since_claim(self, now: float) -> int:
         """Milliseconds from the claim to `now`."""
@@ -140,8 +148,7 @@ def unary_usage(answer: Answered, prompt_tokens: int) -> Usage:
     return Usage(prompt_tokens=prompt_tokens, completion_tokens=-(-answer.text_bytes // 4), estimated=True)
 
 
-def question_of(work: Work) -> Question:
-    """The run as a dialect sees it."""
+def _question_of(work: Work) -> Question:
     accepted = work.lease.accepted
     return Question(
         run=accepted.run,

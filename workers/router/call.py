@@ -5,17 +5,20 @@ The engine's connection is closed at once on every path that does not read its a
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
+from typing import Any
+
 from base import logs, metrics
 from base.clock import Clock
 from providers.addresses import refuse_url
 from providers.dialects import continued_stream, dialect_of
-from providers.errors import BadResponse, ConnectFailed, UpstreamFault
+from providers.errors import ConnectFailed, UpstreamFault
 from providers.openai_continue import request as continuing
 from providers.openai_errors import MAX_BODY, engine_error
 from providers.ports import Dialect, EngineStream, Timeouts, Transport, UpstreamResponse
 from schemas.frames import END
 from schemas.records import EndpointRecord
-from workers.router.attempt import OK, Work, nothing_usage, question_of, stream_usage, unary_usage
+from workers.router.attempt import OK, Work, nothing_usage, stream_usage, unary_usage
 from workers.router.interrupt import Interrupt, Stopped
 from workers.router.ports import Credentials
 from workers.router.relay import Pace, Relay
@@ -45,7 +48,7 @@ class Caller:
             response = await interrupt.wait(self._open(work, endpoint))
             status = response.status
             if status != 200:
-                raise engine_error(status, response.headers, await self._body(response, interrupt, MAX_BODY))
+                raise engine_error(status, response.headers, await interrupt.wait(response.whole(MAX_BODY)))
             if work.lease.accepted.stream:
                 await self._stream(work, response, interrupt, started)
             else:
@@ -68,16 +71,17 @@ class Caller:
             if response is not None:
                 response.close()
 
-    async def _open(self, work: Work, endpoint: EndpointRecord) -> UpstreamResponse:
-        """Send the request to the endpoint, with its own credential and nobody else's."""
+    def _open(self, work: Work, endpoint: EndpointRecord) -> Coroutine[Any, Any, UpstreamResponse]:
+        """Send the request to the endpoint, with its own credential and nobody else's. Untranslatable, ConnectFailed
+        when it cannot even be sent."""
         refused = refuse_url(endpoint.url, bool(endpoint.credential), endpoint.private)
         if refused:
             raise ConnectFailed(refused)
         headers = {"content-type": "application/json"}
         if endpoint.credential:
             headers["authorization"] = f"Bearer {self._reveal(endpoint)}"
-        return await self._transport.open(
-            endpoint.url.rstrip("/") + _dialect_of(work).path(question_of(work)),
+        return self._transport.open(
+            endpoint.url.rstrip("/") + _dialect_of(work).path(work.question),
             headers,
             _asked(work, endpoint),
             self._timeouts(work, endpoint.pool),
@@ -130,29 +134,19 @@ class Caller:
     async def _unary(self, work: Work, response: UpstreamResponse, interrupt: Interrupt, called: float) -> None:
         """Relay a whole answer and end the run."""
         accepted = work.lease.accepted
-        body = await self._body(response, interrupt, self._settings.max_answer_bytes)
+        body = await interrupt.wait(response.whole(self._settings.max_answer_bytes))
         work.answered()
-        found = _dialect_of(work).answer(question_of(work), body, self._clock.now_ms())
+        found = _dialect_of(work).answer(work.question, body, self._clock.now_ms())
         now = self._clock.monotonic()
         work.first_at = now
         work.note(called, now, OK, response.status)
         fact = work.completed(unary_usage(found, accepted.prompt_tokens), found.finish_reason, 1, now)
         await work.lease.end(END, found.body, 1, fact, public_headers(work.grant, work.endpoint, stream=False))
 
-    async def _body(self, response: UpstreamResponse, interrupt: Interrupt, most: int) -> bytes:
-        """The whole body. BadResponse when it is longer than `most` bytes."""
-        pieces, size = [], 0
-        while piece := await interrupt.wait(response.read()):
-            pieces.append(piece)
-            size += len(piece)
-            if size > most:
-                raise BadResponse(f"the engine's answer is longer than {most} bytes")
-        return b"".join(pieces)
-
 
 def _asked(work: Work, endpoint: EndpointRecord) -> bytes:
     """The endpoint's request: for the whole answer, or for what the client lacks of it."""
-    body = _dialect_of(work).request(question_of(work), endpoint.upstream_model)
+    body = _dialect_of(work).request(work.question, endpoint.upstream_model)
     return body if work.told is None else continuing(body, work.told, endpoint.continues)
 
 
@@ -163,5 +157,5 @@ def _dialect_of(work: Work) -> Dialect:
 
 def _stream_of(work: Work) -> EngineStream:
     if work.told is not None:
-        return continued_stream(question_of(work), work.told)
-    return _dialect_of(work).stream(question_of(work))
+        return continued_stream(work.question, work.told)
+    return _dialect_of(work).stream(work.question)

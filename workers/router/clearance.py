@@ -7,8 +7,9 @@ each verdict must be theirs, about this run and this body, and none may refuse.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import lru_cache
 
+import msgspec
 import orjson
 
 from schemas.edits import apply_edits
@@ -20,8 +21,7 @@ from schemas.verdicts import EDITS, PASS, REFUSE, SKIP, Edit, Grant, Verdict, op
 AUTHORIZATION = "authorization"
 
 
-@dataclass(frozen=True, slots=True)
-class Clearance:
+class Clearance(msgspec.Struct, frozen=True):
     """Leave to answer: what authorization granted, what must be replaced in the body before an engine sees it, and what
     the guards said, for a run that asks just that."""
 
@@ -37,13 +37,13 @@ def clear(
     Refusal(guardrail_unavailable) when a guard that must answer has not."""
     if body_digest != accepted.body_digest:
         raise _refusal("the stored body is not the accepted one")
-    found = {family: _open(accepted, family, verdicts, verifier) for family in _families(accepted)}
+    found = {family: _open(accepted, family, verdicts, verifier) for family in _asked(accepted.families)}
     grant = _grant(found.pop(AUTHORIZATION))
     for family, verdict in found.items():
         if verdict is None and grant.fail.get(family) != "open":
             raise Refusal.of(Code.guardrail_unavailable, f"The guard {family!r} did not answer. Retry later.")
-    edits = [edit for verdict in found.values() if verdict for edit in _edits(accepted, verdict)]
-    return Clearance(grant, tuple(edits), tuple(verdict for verdict in found.values() if verdict))
+    edits = [edit for verdict in found.values() if verdict and verdict.edits for edit in _edits(accepted, verdict)]
+    return Clearance(grant, tuple(edits), tuple([verdict for verdict in found.values() if verdict]))
 
 
 def edited(body: bytes, edits: Sequence[Edit]) -> bytes:
@@ -56,9 +56,10 @@ def edited(body: bytes, edits: Sequence[Edit]) -> bytes:
         raise _refusal("an edit does not fit the body") from None
 
 
-def _families(accepted: RequestAccepted) -> tuple[str, ...]:
+@lru_cache(maxsize=64)
+def _asked(families: tuple[str, ...]) -> tuple[str, ...]:
     """Who must have answered; authorization always."""
-    return tuple(dict.fromkeys((AUTHORIZATION, *accepted.families)))
+    return tuple(dict.fromkeys((AUTHORIZATION, *families)))
 
 
 def _open(

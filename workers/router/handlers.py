@@ -206,13 +206,13 @@ class Router:
 
     async def _pick(self, work: Work, interrupt: Interrupt) -> Place | Absent:
         """The endpoint to call now; the run's record will say what it was chosen from."""
-        pools, pool = self._needs.pools, work.grant.pool
+        pools, pool, tried = self._needs.pools, work.grant.pool, work.tried
         endpoints = await interrupt.wait(self._needs.catalog.endpoints(pool))
         while True:
-            found = pools.pick(pool, endpoints, work.tried)
+            found = pools.pick(pool, endpoints, tried)
             chosen = found if isinstance(found, Place) else None
-            work.why = pools.explain(pool, endpoints, work.tried, chosen)
-            if chosen is None or await interrupt.wait(self._needs.health.may_call(chosen)):
+            work.why = pools.explain(pool, endpoints, tried, chosen)
+            if chosen is None or chosen.breaker.closed or await interrupt.wait(self._needs.health.may_call(chosen)):
                 return found
 
     async def _end_taken_over(self, lease: RunLease, sent: Told) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence, Set
 from math import inf
+from types import TracebackType
 
 from base import metrics
 from base.clock import Clock
@@ -124,17 +124,9 @@ class Pools:
 
     # --- using
 
-    @contextmanager
-    def using(self, place: Place) -> Iterator[Use]:
-        """A slot of the endpoint for the length of the block; then the first waiter of its pool is woken."""
-        use = Use(self, place, self._clock)
-        self._count(place, 1)
-        try:
-            yield use
-        finally:
-            use.close()
-            self._count(place, -1)
-            self._wake(place.endpoint.pool)
+    def using(self, place: Place) -> Use:
+        """A slot of the endpoint for the length of a `with`; then the first waiter of its pool is woken."""
+        return Use(self, place, self._clock)
 
     def queue(self, pool: str) -> int:
         """How many wait for a slot of the pool."""
@@ -190,9 +182,12 @@ class Pools:
         """Every endpoint that this process has met."""
         return tuple(self._places.values())
 
-    def _count(self, place: Place, change: int) -> None:
+    def count(self, place: Place, change: int) -> None:
+        """A slot of it is taken (1) or free again (-1)."""
         place.in_use += change
         metrics.gauge("headrace_endpoint_inflight", place.in_use, endpoint=place.name)
+        if change < 0:
+            self._wake(place.endpoint.pool)
 
     def _wake(self, pool: str) -> None:
         waiting = self._waiting[pool]
@@ -204,7 +199,8 @@ class Pools:
 
 
 class Use:
-    """One call's slot. began: monotonic seconds. opens: what the endpoint's breaker said then."""
+    """One call's slot, for the length of a `with`. began: monotonic seconds. opens: what the endpoint's breaker said
+    then."""
 
     __slots__ = ("_clock", "_pools", "answered_at", "began", "opens", "place")
 
@@ -212,8 +208,17 @@ class Use:
         self._pools, self._clock, self.place = pools, clock, place
         self.began, self.opens = clock.monotonic(), place.breaker.opens
         self.answered_at = 0.0
+
+    def __enter__(self) -> Use:
+        place = self.place
         place.calls[id(self)] = self.began
         place.waiting_since = min(place.waiting_since, self.began)
+        self._pools.count(place, 1)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, t: TracebackType | None) -> None:
+        self.close()
+        self._pools.count(self.place, -1)
 
     def answered(self) -> None:
         """The first byte of the answer is here."""

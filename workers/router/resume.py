@@ -22,7 +22,7 @@ from schemas.frames import END, ERROR, encode_failure
 from schemas.ports import RunLease
 from schemas.records import SPEAKS_CHAT, EndpointRecord
 from schemas.routes import RESPONSES
-from workers.router.attempt import Work, question_of
+from workers.router.attempt import Work
 from workers.router.continuation import refusal
 
 log = logs.room("router")
@@ -48,7 +48,7 @@ async def take_up(work: Work, endpoints: Sequence[EndpointRecord], most: int) ->
 
 def _refusal(work: Work, told: Told) -> str:
     try:
-        return told.odd or refusal(work.lease.accepted.route, chat_of(question_of(work)), told)
+        return told.odd or refusal(work.lease.accepted.route, chat_of(work.question), told)
     except Untranslatable as reason:
         return str(reason)
 
@@ -77,7 +77,7 @@ async def end_if_whole(work: Work, now: float, now_ms: int) -> bool:
     """End a taken-up run that lacks nothing but its end; whether it was such a one. now_ms: since the epoch.
     OwnerLost."""
     told = work.told
-    if told is None or not (told.finish_reason or left_of(orjson.loads(chat_of(question_of(work))), told) == 0):
+    if told is None or not (told.finish_reason or left_of(orjson.loads(chat_of(work.question)), told) == 0):
         return False
     work.first_at = work.first_at or now
     usage = usage_of_sent(work.lease, told)

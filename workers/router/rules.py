@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from zlib import crc32
 
+import msgspec
+
 from policy.prices import Price, price_of
 from providers.errors import (
     ConnectFailed,
@@ -46,8 +48,7 @@ OWN_PLACES = 64
 _OWN_FAULTS = frozenset({401, 403, 408, 429})
 
 
-@dataclass(frozen=True, slots=True)
-class Seat:
+class Seat(msgspec.Struct, frozen=True):
     """This process among those that use the same endpoints: number `index` of `count`."""
 
     index: int = 0

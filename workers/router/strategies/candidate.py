@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import exp, inf
 
+import msgspec
+
 from base.ewma import DECAY_S
 
 _PER_S = 1 / DECAY_S
@@ -43,8 +45,7 @@ def expected(average_s: float, seen_at: float, waiting_since: float, now: float)
     return waits if waits > faded else faded
 
 
-@dataclass(frozen=True, slots=True)
-class Draw:
+class Draw(msgspec.Struct, frozen=True):
     """turn: how many choices this process has made for the pool. chance: in [0, 1). now: monotonic seconds."""
 
     turn: int
