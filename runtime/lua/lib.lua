@@ -27,7 +27,7 @@
 --   charged    what its tenant was charged when it passed the gate
 --   t:accepted t:cleared t:claimed t:first t:ended           ms of the server's clock
 
-local function call(...) return redis.call(...) end
+local call = redis.call
 
 local function now()
   local t = call('TIME')
@@ -85,8 +85,8 @@ local function depart(p, run, policy)
   return word
 end
 
--- Drop the body and its share of {p}:bytes. Both change in one call, so that a repeat can't count twice. keep_ms: put it
--- aside under {p}:kept:<run>, where group `archive` finds it, and count it there; nil = nobody wants it.
+-- Drop the body and its share of {p}:bytes; nothing can fail between the two, so that a repeat can't count twice. keep_ms:
+-- put it aside under {p}:kept:<run>, where group `archive` finds it, and count it there in one call; nil = nobody wants it.
 local function free(p, run, keep_ms)
   local body, total, kept = p .. ':body:' .. run, p .. ':bytes', p .. ':kept:' .. run
   local size = call('STRLEN', body)
@@ -96,7 +96,7 @@ local function free(p, run, keep_ms)
       local aside = p .. ':keeping:bytes'
       call('ZADD', p .. ':keeping', now() + keep_ms, run .. ' ' .. size)
       call('MSET', kept, call('GET', body), body, '', total, rest, aside, tonumber(call('GET', aside) or 0) + size)
-    else call('MSET', body, '', total, rest) end
+    else call('SET', total, rest) end
   end
   if keep_ms then call('PEXPIRE', kept, keep_ms) end
   call('DEL', body)
