@@ -11,6 +11,7 @@ Names gen_ai_* follow the OpenTelemetry GenAI conventions (status: development),
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -461,6 +462,13 @@ def observe(name: HistogramName, value: float, /, **labels: str) -> None:
     """One more measurement."""
     child = _children.get((name, *labels.items())) or _child(_HISTOGRAMS[name], name, labels)
     child.observe(value)  # type: ignore[union-attr]
+
+
+def observe_all(name: HistogramName, values: Iterable[float], /, **labels: str) -> None:
+    """Several measurements under the same labels."""
+    child = _children.get((name, *labels.items())) or _child(_HISTOGRAMS[name], name, labels)
+    for value in values:
+        child.observe(value)  # type: ignore[union-attr]
 
 
 def exposition() -> bytes:

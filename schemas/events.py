@@ -193,8 +193,7 @@ class RequestCancelled:
 Terminal = RequestCompleted | RequestFailed | RequestRefused | RequestCancelled
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FactTimes:
+class FactTimes(msgspec.Struct, frozen=True, kw_only=True):
     """When a run passed each door: Redis server time, milliseconds since the epoch, 0 = never."""
 
     accepted: int = 0
