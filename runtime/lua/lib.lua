@@ -36,10 +36,12 @@ end
 
 local function ms(x) return string.format('%.0f', x) end
 
+-- A whole hash as a table: in RESP3 the server makes it, which a loop here would do slower.
 local function hash(key)
-  local flat, out = call('HGETALL', key), {}
-  for i = 1, #flat, 2 do out[flat[i]] = flat[i + 1] end
-  return out
+  redis.setresp(3)
+  local reply = call('HGETALL', key)
+  redis.setresp(2)
+  return reply.map
 end
 
 local function words(text)
@@ -85,8 +87,8 @@ local function depart(p, run, policy)
   return word
 end
 
--- Drop the body and its share of {p}:bytes; nothing can fail between the two, so that a repeat can't count twice. keep_ms:
--- put it aside under {p}:kept:<run>, where group `archive` finds it, and count it there in one call; nil = nobody wants it.
+-- Drop the body and its share of {p}:bytes. Both change in one call, so that a repeat can't count twice. keep_ms: put it
+-- aside under {p}:kept:<run>, where group `archive` finds it, and count it there; nil = nobody wants it.
 local function free(p, run, keep_ms)
   local body, total, kept = p .. ':body:' .. run, p .. ':bytes', p .. ':kept:' .. run
   local size = call('STRLEN', body)
@@ -96,7 +98,7 @@ local function free(p, run, keep_ms)
       local aside = p .. ':keeping:bytes'
       call('ZADD', p .. ':keeping', now() + keep_ms, run .. ' ' .. size)
       call('MSET', kept, call('GET', body), body, '', total, rest, aside, tonumber(call('GET', aside) or 0) + size)
-    else call('SET', total, rest) end
+    else call('MSET', body, '', total, rest) end
   end
   if keep_ms then call('PEXPIRE', kept, keep_ms) end
   call('DEL', body)
