@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Protocol
+
+import msgspec
 
 from base.clock import Clock
 from base.ids import Random
@@ -51,7 +53,7 @@ class RoutingView:
             place.in_use = (await self.inflight.use(place.name, 0)).requests
         found = pools.pick(model.pool, endpoints, frozenset())
         chosen = found if isinstance(found, Place) else None
-        why = asdict(pools.explain(model.pool, endpoints, frozenset(), chosen, len(endpoints)))
+        why = msgspec.to_builtins(pools.explain(model.pool, endpoints, frozenset(), chosen, len(endpoints)))
         return {"model": name, "endpoint": chosen.name if chosen else "", "why": why}
 
 

@@ -85,8 +85,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     estimated: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """One endpoint as the router saw it when it chose. state: fit | half_open (its breaker wants a probe) | slow (no
     first byte for long) | resting (it asked for a pause) | full | open (left out by its breaker) | tried | down.
 
@@ -103,8 +102,7 @@ class Seen:
     price: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
     """What an endpoint was chosen from. of: how many the pool had; seen: the first of them, the chosen one always."""
 
     pool: str
@@ -128,8 +126,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @message
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestCompleted:
+class RequestCompleted(msgspec.Struct, frozen=True, kw_only=True):
     """The client's answer is complete. ttft_ms and upstream_ms count from the claim; events: SSE data events sent."""
 
     run: str
@@ -146,8 +143,7 @@ class RequestCompleted:
 
 
 @message
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestFailed:
+class RequestFailed(msgspec.Struct, frozen=True, kw_only=True):
     """It ended with an error. usage is set when tokens were produced (billed, marked estimated where unknown)."""
 
     run: str
@@ -163,8 +159,7 @@ class RequestFailed:
 
 
 @message
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestRefused:
+class RequestRefused(msgspec.Struct, frozen=True, kw_only=True):
     """A family said no before any engine was called."""
 
     run: str
@@ -174,8 +169,7 @@ class RequestRefused:
 
 
 @message
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestCancelled:
+class RequestCancelled(msgspec.Struct, frozen=True, kw_only=True):
     """Nobody waits for it any more. by: client | lost | operator. Usage as in RequestFailed."""
 
     run: str
