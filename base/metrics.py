@@ -11,7 +11,7 @@ Names gen_ai_* follow the OpenTelemetry GenAI conventions (status: development),
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
@@ -455,6 +455,13 @@ def observe(name: HistogramName, value: float, /, **labels: str) -> None:
     """One more measurement."""
     child = _spreads.get((name, *labels.items())) or _kept(_spreads, name, labels, Spread(_LIST[name].buckets))
     child.observe(value)
+
+
+def observe_all(name: HistogramName, values: Iterable[float], /, **labels: str) -> None:
+    """Several measurements under the same labels."""
+    child = _spreads.get((name, *labels.items())) or _kept(_spreads, name, labels, Spread(_LIST[name].buckets))
+    for value in values:
+        child.observe(value)
 
 
 def exposition() -> bytes:

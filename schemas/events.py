@@ -159,8 +159,7 @@ class RequestFailed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @message
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestRefused:
+class RequestRefused(msgspec.Struct, frozen=True, kw_only=True):
     """A family said no before any engine was called."""
 
     run: str
@@ -188,8 +187,7 @@ class RequestCancelled(msgspec.Struct, frozen=True, kw_only=True):
 Terminal = RequestCompleted | RequestFailed | RequestRefused | RequestCancelled
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FactTimes:
+class FactTimes(msgspec.Struct, frozen=True, kw_only=True):
     """When a run passed each door: Redis server time, milliseconds since the epoch, 0 = never."""
 
     accepted: int = 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import msgspec
+
 INFERENCE, ADMIN = "inference", "admin"
 
 #: How an engine goes on with an answer that broke off, by the words of its own API; "" = it cannot, or shall not.
@@ -132,8 +134,7 @@ class ReplicaRecord:
     updated_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestRecord:
+class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One ended run as audited; the row behind `requests show`. Costs in integer micros of the price currency.
 
     verdicts and attempts: JSON values without text. Times: ms since the epoch (Redis clock), 0 = never. ttft_ms and
@@ -171,8 +172,7 @@ class RequestRecord:
     unverified: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FactRecord:
+class FactRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One fact as it came, once per (run, kind, attempt). by: its publisher kind. at_ms: ms since the epoch.
 
     detail: a JSON value without text (outcome, code, status)."""

@@ -205,7 +205,7 @@ def events() -> str:
     )
     text += "## Values\n\n" + "".join(_class(kind, "") for kind in (*values, failures.Failure))
     text += f"## Frames\n\n{_fenced(frames.__doc__)}" + _class(frames.Frame, "")
-    return text + "## Records\n\n" + "".join(_class(kind, "") for kind in _dataclasses(records))
+    return text + "## Records\n\n" + "".join(_class(kind, "") for kind in _records(records))
 
 
 def _carriers() -> dict[str, str]:
@@ -218,8 +218,9 @@ def _carriers() -> dict[str, str]:
     return {kind: "Published by " + ", ".join(places) + ".\n\n" for kind, places in found.items()}
 
 
-def _dataclasses(module: Any) -> list[type[Any]]:
-    return [kind for kind in vars(module).values() if inspect.isclass(kind) and dataclasses.is_dataclass(kind)]
+def _records(module: Any) -> list[type[Any]]:
+    kinds = [kind for kind in vars(module).values() if inspect.isclass(kind)]
+    return [kind for kind in kinds if dataclasses.is_dataclass(kind) or issubclass(kind, msgspec.Struct)]
 
 
 def _class(kind: type[Any], note: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from operator import attrgetter
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -19,10 +18,10 @@ class Table(Generic[R]):
     """How one kind of record lies in its table."""
 
     def __init__(self, record: type[R]) -> None:
-        shape: Any = record
+        kinds = record.__annotations__
         self._record = record
-        self.columns = tuple(item.name for item in fields(shape))
-        self._arrays = tuple(str(item.type).startswith("tuple") for item in fields(shape))
+        self.columns = tuple(kinds)
+        self._arrays = tuple(str(kind).startswith("tuple") for kind in kinds.values())
         self._values = attrgetter(*self.columns)
 
     def values(self, record: R) -> tuple[Any, ...]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from schemas.records import DeploymentRecord, FactRecord, KeyRecord, RequestRecord
 from storage.memory import memory_store

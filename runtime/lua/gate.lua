@@ -138,13 +138,14 @@ local function pump(p, pool, most)
   return count
 end
 
--- A run ends: it waits no more, and its tenant is charged what it cost in the end instead of what was expected.
+-- A run ends: it waits no more, and its tenant is charged what it cost in the end instead of what was expected. That is
+-- for once: `state` says already that it has ended, and a repeat comes without tokens.
 local function leave_gate(p, run, r, tokens)
   if not r.lane then return end
   local l = gate_of(p, r.pool) .. '|' .. r.lanename
   if not r.entry then unlist(l, r.tenant, run) end
   if not r.charged or not tokens or tokens == tonumber(r.charged) then return end
-  call('HDEL', p .. ':run:' .. run, 'charged')
+  if call('EXISTS', l .. ':tenants', l .. ':passed') == 0 then return end
   for _, key in ipairs({l .. ':tenants', l .. ':passed'}) do
     if call('ZSCORE', key, r.tenant) then
       call('ZINCRBY', key, (tokens - tonumber(r.charged)) / tonumber(r.weight or 1), r.tenant)

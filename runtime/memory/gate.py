@@ -111,7 +111,6 @@ class MemoryGates:
         charged = int(run.get("charged", b"-1"))
         if charged < 0 or tokens is None or tokens == charged:
             return
-        del run["charged"]
         for scores in (queue.tenants, queue.passed):
             if tenant in scores:
                 scores[tenant] += (tokens - charged) / int(run.get("weight", b"1"))

@@ -51,7 +51,8 @@ def broken(text: str, nth: int) -> str:
     guard = (
         "local server, made = redis, 0 "
         f"local function due() made = made + 1 return made == {nth} end "
-        "local redis = {call = function(...) if due() then error('injected') end return server.call(...) end, "
+        "local redis = {setresp = server.setresp, "
+        "call = function(...) if due() then error('injected') end return server.call(...) end, "
         "pcall = function(...) if due() then return {err = 'ERR injected'} end return server.pcall(...) end}"
     )
     return f"{head}\n{guard}\n{rest}"

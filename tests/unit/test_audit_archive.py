@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -104,7 +103,7 @@ async def test_of_a_request_only_what_the_guards_let_through_is_kept() -> None:
 
     bare = {"model": "m", "n": 1}
     assert (await kept_of())["messages"][0]["content"] == CANARY + "@example.com"
-    checking = msgspec.json.encode(dataclasses.replace(TIMES, cleared=0))
+    checking = msgspec.json.encode(structs.replace(TIMES, cleared=0))
     assert await kept_of(times=checking) == bare  # refused, or ended before all had answered
     said = verdicts(run_id(1))
     passed = {**said, "rules": replace(said["rules"], edits=())}

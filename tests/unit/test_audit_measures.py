@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from base import metrics
 from schemas.routes import CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS

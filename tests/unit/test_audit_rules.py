@@ -146,7 +146,7 @@ def test_names_that_others_chose_are_cut_and_freed_of_nul() -> None:
 
 def test_counts_beyond_all_reason_fit_their_columns() -> None:
     usage = Usage(prompt_tokens=10**30, completion_tokens=-5, cached_tokens=10**30)
-    found = row(End(fact=replace(completed(run_id()), usage=usage, events=10**30)))
+    found = row(End(fact=msgspec.structs.replace(completed(run_id()), usage=usage, events=10**30)))
     assert max(found.prompt_tokens, found.cost_micros, found.events) < 2**63
     assert found.completion_tokens == 0
 
@@ -254,7 +254,7 @@ def test_what_an_attempt_was_chosen_from_is_recorded() -> None:
         outcome="ok",
         why=Choice(pool="p", strategy="cost", of=1, seen=(seen,) * 40),
     )
-    attempts = row(End(fact=replace(completed(run_id()), attempts=(attempt,)))).attempts
+    attempts = row(End(fact=msgspec.structs.replace(completed(run_id()), attempts=(attempt,)))).attempts
     assert isinstance(attempts, list)
     (recorded,) = attempts
     assert (recorded["why"]["strategy"], recorded["why"]["seen"][0]["in_use"]) == ("cost", 2)

@@ -87,7 +87,9 @@ class Ledger:
     async def handle(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
         """Done for what was settled or held nothing. Unavailable while Redis is away."""
         opened = [opened_or_outcome(self._read, item) for item in deliveries]
-        await asyncio.gather(*(self._settle(item) for item in opened if isinstance(item, Holder)))
+        holders = [item for item in opened if isinstance(item, Holder) and rules.may_hold(item)]
+        if holders:  # most runs hold nothing
+            await asyncio.gather(*(self._settle(item) for item in holders))
         return [Done() if isinstance(item, Holder) else item for item in opened]
 
     async def _settle(self, holder: Holder) -> None:

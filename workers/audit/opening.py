@@ -9,7 +9,6 @@ any other part that fails is left out and named in `unverified`. The times are t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import msgspec
 
@@ -36,8 +35,7 @@ ACCEPTANCE, TIMES = "acceptance", "times"
 AUTHORIZATION = "authorization"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
+class Opened(msgspec.Struct, frozen=True, kw_only=True):
     """A run's end with what is proven about it. verdicts: by family. unverified: the parts that were left out."""
 
     envelope: Envelope
@@ -74,8 +72,7 @@ def open_fact(delivery: Delivery, verifier: VerifierPort, publishers: Mapping[st
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Holder:
+class Holder(msgspec.Struct, frozen=True, kw_only=True):
     """Whose reservations a run may have. grant: what authorization said of its caller. key_id: whose key the run was
     accepted with, where it ended before authorization had spoken and may yet have reserved; else ""."""
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from policy.prices import Price, cost_micros, price_of
 from policy.quotas import scopes_of
@@ -43,8 +44,7 @@ _NOTHING = Usage()
 _MOST_SEEN = 16  # endpoints of one choice
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settlement:
+class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     """Reservations to free: limits.settle(tenant, run, scopes)."""
 
     tenant: str
@@ -52,8 +52,7 @@ class Settlement:
     scopes: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Work:
+class _Work(msgspec.Struct, frozen=True, kw_only=True):
     """What an engine did for the run; refusals never reached one."""
 
     endpoint: str = ""
@@ -123,6 +122,11 @@ def request_row(opened: Opened, prices: Sequence[Price]) -> RequestRecord:
     )
 
 
+def may_hold(holder: Holder) -> bool:
+    """Whether there may be something to give back."""
+    return bool(holder.key_id or (holder.grant and holder.grant.scopes))
+
+
 def settlement(holder: Holder, key: KeyRecord | None) -> Settlement | None:
     """What the ledger gives back; None when nothing was held, or nobody can prove whose it was (it expires then).
 
@@ -136,12 +140,12 @@ def settlement(holder: Holder, key: KeyRecord | None) -> Settlement | None:
 
 def name(text: str) -> str:
     """At most 256 characters, without NUL, which PostgreSQL refuses."""
-    return text[:_LONGEST].replace("\x00", "")
+    return text if len(text) <= _LONGEST and "\x00" not in text else text[:_LONGEST].replace("\x00", "")
 
 
 def whole(number: int, most: int = _MOST) -> int:
     """A count that fits its column."""
-    return min(max(number, 0), most)
+    return number if 0 <= number <= most else min(max(number, 0), most)
 
 
 def _work(fact: Terminal) -> _Work:

@@ -128,7 +128,7 @@ async def list_requests(wanted: Annotated[Wanted, Query()], parts: Given) -> dic
     chosen = RequestFilter(**wanted.model_dump(exclude={"after", "limit"}))
     page = await parts.store.requests.page(OPERATOR, chosen, after=_place(wanted.after), limit=limit)
     following = f"{page.next.ended_ms}:{page.next.run}" if page.next else None
-    return {"data": [asdict(row) for row in page.rows], "next": following}
+    return {"data": [structs.asdict(row) for row in page.rows], "next": following}
 
 
 @routes.get(
@@ -139,7 +139,7 @@ async def list_requests(wanted: Annotated[Wanted, Query()], parts: Given) -> dic
 )
 async def show(run: RunId, parts: Given) -> dict[str, Any]:
     """Its record: tokens, cost, times, verdicts, attempts; never its text."""
-    return asdict(await find_run(run, parts))
+    return structs.asdict(await find_run(run, parts))
 
 
 @routes.get(
@@ -159,7 +159,7 @@ async def trace(run: RunId, parts: Given) -> dict[str, Any]:
         "run": run,
         "state": "ended" if record is not None else (live.state if live else "ended"),
         "live": _shown(live) if live else None,
-        "record": asdict(record) if record else None,
+        "record": structs.asdict(record) if record else None,
         "timeline": timeline(live, record, facts),
     }
 
