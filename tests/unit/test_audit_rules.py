@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import msgspec
 import pytest
-from msgspec.structs import replace
 
 from policy.prices import Price
 from schemas.errors import STATUS, Code, DecodeError, Failure, SignatureError
