@@ -9,7 +9,6 @@ about 2 us, every failure one DecodeError.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 
@@ -79,8 +78,7 @@ class _Leaving(msgspec.Struct):
     data: Event
 
 
-@dataclass(frozen=True, slots=True)
-class Signed:
+class Signed(msgspec.Struct, frozen=True):
     """One entry as it lies on a stream."""
 
     e: bytes
