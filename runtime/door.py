@@ -94,7 +94,7 @@ class StreamDoor:
         watch = self.watch_new(new)
         if self._too_long(new):
             raise self._refused(new, watch)
-        acceptance = self.acceptance(new, watch.watcher, late=False)
+        acceptance = self.acceptance(new, watch, late=False)
         faults.hit("ingress", "P3")
         try:
             fits, _ = await self.way_in(new.strict).accept(acceptance)
@@ -117,9 +117,9 @@ class StreamDoor:
         self._watchers += 1
         return f"{self.name}#{self._watchers:x}"
 
-    def acceptance(self, new: NewRun, watcher: str, late: bool | None = None) -> Acceptance:
-        """What the script stores: the event signed, the body sealed. late: whether it would wait too long, None = look:
-        then nothing new is taken in; what its Idempotency-Key has begun is shown all the same."""
+    def acceptance(self, new: NewRun, watch: StreamWatch, late: bool | None = None) -> Acceptance:
+        """What the script stores: the event signed, the body sealed. watch: its client's. late: whether it would wait
+        too long, None = look: then nothing new is taken in; what its Idempotency-Key has begun is shown all the same."""
         accepted = new.accepted
         e = wire.encode(
             accepted,
@@ -133,13 +133,13 @@ class StreamDoor:
         return Acceptance(
             run=accepted.run,
             signed=wire.sign(self._seals.signer, "requests", e),
-            body=self._seals.body(accepted.run, new.body),
+            body=watch.seals.body(new.body),
             deadline_ms=new.deadline_ms,
             checks_ms=min(self._bounds.checks_ms, new.deadline_ms),
             most_runs=0 if late or (late is None and self._too_long(new)) else self._bounds.most_runs,
             most_bytes=self._bounds.most_bytes,
             families=accepted.families,
-            watcher=watcher,
+            watcher=watch.watcher,
             policy=accepted.on_disconnect,
             key_id=accepted.key_id,
             stream=accepted.stream,

@@ -45,12 +45,36 @@ Leave = Callable[[str, str, str], Awaitable[None]]
 class StreamWatch:
     """Implements schemas.ports.Watch."""
 
+    __slots__ = (
+        "_after",
+        "_behind",
+        "_bell",
+        "_epoch",
+        "_finished",
+        "_hub",
+        "_leaving",
+        "_left",
+        "_loop",
+        "_ours",
+        "_owner",
+        "_queue",
+        "_queued",
+        "_rung",
+        "_sequence",
+        "direct",
+        "replayed",
+        "run",
+        "seals",
+        "stay",
+        "watcher",
+    )
+
     def __init__(self, hub: Hub, run: str, watcher: str, after: int, behind: bool, ours: bool) -> None:
         self.run, self.watcher = run, watcher
         self.replayed = False
         self.direct: Direct | None = None
         self.stay: Stay | None = None  # of the client who waits for this run's answer
-        self._hub, self._seals = hub, hub.seals.of_run(run)
+        self._hub, self.seals = hub, hub.seals.of_run(run)
         self._queue: deque[StoredFrame] = deque()
         self._queued = 0
         self._epoch, self._sequence = 0, 0  # the place of the last frame handed out
@@ -158,7 +182,7 @@ class StreamWatch:
         first = stored.sequence - stored.events + 1
         if stored.epoch > self._epoch and first <= self._sequence:
             raise _started_again()
-        frame = self._seals.open(stored)
+        frame = self.seals.open(stored)
         owner = frame.headers.get(OWNER, "")
         if stored.epoch == self._epoch and self._is_other(owner):
             raise _started_again()
