@@ -118,8 +118,8 @@ class StreamDoor:
         return f"{self.name}#{self._watchers:x}"
 
     def acceptance(self, new: NewRun, watch: StreamWatch, late: bool | None = None) -> Acceptance:
-        """What the script stores: the event signed, the body sealed. watch: its client's. late: whether it would wait
-        too long, None = look: then nothing new is taken in; what its Idempotency-Key has begun is shown all the same."""
+        """What the script stores: the event signed, the body sealed. watch: its client's. late: whether it would
+        wait too long, None = look: then nothing new is taken in, but what its Idempotency-Key has begun is shown."""
         accepted = new.accepted
         e = wire.encode(
             accepted,
