@@ -98,9 +98,8 @@ class Cycle(RequestResponseCycle):
         closes = CLOSE in headers
         if closes:
             self.keep_alive = False
-        lines = [b": ".join(header) for header in (*self.default_headers, *headers)]
-        if not self.keep_alive and not closes:
-            lines.append(b"connection: close")
+        added = () if self.keep_alive or closes else (CLOSE,)
+        lines = map(b": ".join, (*self.default_headers, *headers, *added))
         return STATUS_LINE[status] + b"\r\n".join(lines) + b"\r\n\r\n"
 
     def _end(self) -> None:

@@ -136,7 +136,7 @@ class Exchange:
     def _head(self, status: int, headers: list[Header]) -> list[Header]:
         """The answer begins: its headers, with those that every answer has."""
         self.begun, self.status = True, status
-        headers += own_headers(self.run, self.accepted, self.elapsed())
+        headers += own_headers(self.run, self.accepted, self._clock.monotonic() - self._started)
         if self.replayed:
             headers.append(REPLAYED)
         return headers

@@ -11,7 +11,9 @@ _LONGEST_MODEL = 256  # characters
 
 
 def model_of(fields: dict[str, Any]) -> str:
-    model = needed(fields, "model")
+    model = fields.get("model")
+    if model is None:
+        raise missing("model")
     if not isinstance(model, str) or not 0 < len(model) <= _LONGEST_MODEL:
         raise invalid("model", f"a text of 1 to {_LONGEST_MODEL} characters")
     return model

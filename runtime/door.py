@@ -171,11 +171,8 @@ class StreamDoor:
 
     def _too_long(self, new: NewRun) -> bool:
         """Whether the run, whose client is here, is not to be expected to end within its deadline."""
-        allowed = self._allowed_s(new)
+        allowed = new.deadline_ms / 1000 * self._bounds.most_wait
         return allowed > 0 and self._backlog.expected(new.accepted.model, new.accepted.key_id) > allowed
-
-    def _allowed_s(self, new: NewRun) -> float:
-        return new.deadline_ms / 1000 * self._bounds.most_wait
 
     def _refused(self, new: NewRun, watch: StreamWatch) -> Refusal:
         """The client goes; it still counted for what it is told."""
@@ -188,8 +185,9 @@ class StreamDoor:
         late = self._too_long(new)
         metrics.inc("headrace_limit_rejections_total", limit="wait" if late else "live")
         stay = self._backlog.expected(new.accepted.model, new.accepted.key_id) if late else self._backlog.whole()
-        seconds = come_back_s(stay, self._allowed_s(new) if late else math.inf, self._chance.uniform(0.0, 1.0))
-        times = (stay, new.deadline_ms / 1000, self._allowed_s(new))
+        deadline, share = new.deadline_ms / 1000, self._bounds.most_wait
+        seconds = come_back_s(stay, deadline * share if late else math.inf, self._chance.uniform(0.0, 1.0))
+        times = (stay, deadline, deadline * share)
         words = _LATE.format(*map(_seconds, times)) if late else _FULL
         return Refusal.of(Code.overloaded, words, retry_after_ms=math.ceil(seconds * 1000))
 

@@ -100,7 +100,7 @@ class StreamWatch:
         self._ring()
         if self._behind:
             return
-        epoch, sequence = self._tail()
+        epoch, sequence = self._tail() if self._queue else (self._epoch, self._sequence)
         if frame.sequence - frame.events == sequence and frame.epoch >= epoch:
             self._queue.append(frame)
             self._queued += len(frame.payload)
@@ -170,7 +170,7 @@ class StreamWatch:
         stored = self._queue.popleft()
         self._queued -= len(stored.payload)
         frame = self._open(stored)
-        if frame is not None and frame.terminal:
+        if frame is not None and frame.kind != DATA:
             self._finished = True
             if self.stay is not None:
                 self.stay.served(frame)
@@ -184,7 +184,7 @@ class StreamWatch:
             raise _started_again()
         frame = self.seals.open(stored)
         owner = frame.headers.get(OWNER, "")
-        if stored.epoch == self._epoch and self._is_other(owner):
+        if owner != self._owner and stored.epoch == self._epoch and self._is_other(owner):
             raise _started_again()
         self._epoch, self._sequence, self._owner = stored.epoch, stored.sequence, owner or self._owner
         if stored.sequence <= self._after and stored.kind == DATA:

@@ -171,9 +171,10 @@ async def fail(out: Exchange, error: Exception) -> None:
 
 
 def _count(out: Exchange, path: str, model: str) -> None:
-    outcome, status = outcome_of(out.code, out.status), str(out.status or 499)
-    label = label_of(model, out.code, out.status)
-    metrics.inc("headrace_requests_total", route=path, model=label, outcome=outcome, status=status)
+    outcome, label = "completed", model
+    if out.code:
+        outcome, label = outcome_of(out.code, out.status), label_of(model, out.code, out.status)
+    metrics.inc("headrace_requests_total", route=path, model=label, outcome=outcome, status=str(out.status or 499))
 
 
 #: How a run can end before anybody has looked whether its model exists.
