@@ -49,6 +49,7 @@ class StreamWatch:
         "_after",
         "_behind",
         "_bell",
+        "_closed",
         "_epoch",
         "_finished",
         "_hub",
@@ -81,7 +82,7 @@ class StreamWatch:
         self._owner = ""  # who wrote that frame
         self._after = after  # events the reader has already
         self._behind, self._ours = behind, ours
-        self._finished = self._left = False
+        self._finished = self._left = self._closed = False
         self._leaving: asyncio.Future[None] | None = None
         self._rung = False  # whether anything was heard since the last wait began
         self._bell: asyncio.Future[None] | None = None
@@ -257,6 +258,9 @@ class StreamWatch:
 
     def close(self) -> None:
         """See schemas.ports.Watch.close."""
+        if self._closed:
+            return
+        self._closed = True
         if self.stay is not None:
             self.stay.left()
         self._hub.drop(self)

@@ -148,7 +148,7 @@ class Work:
             open_exchanges.discard(out)
         if not over:
             await sign_off(watch)
-            watch.close()
+        watch.close()
 
     async def _answer(self, watch: Watch, out: Exchange, new: NewRun) -> bool:
         """Whether the run's last frame was shown: there is nothing to leave then."""
