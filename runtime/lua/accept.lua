@@ -67,8 +67,8 @@ if live == 0 and bytes ~= 0 then call('SET', KEYS[4], 0); bytes = 0 end
 local size = #ARGV[4]
 if live >= tonumber(ARGV[7]) or bytes + size + aside(tonumber(ARGV[8]) - bytes - size) > tonumber(ARGV[8]) then return {0, live, bytes} end
 local t = now()
-local first = call('ZADD', KEYS[3], t + tonumber(ARGV[6]), ARGV[1]) == 1 -- else an earlier try failed half-way
-if first or call('EXISTS', KEYS[2]) == 0 then call('MSET', KEYS[2], ARGV[4], KEYS[4], bytes + size) end
+call('ZADD', KEYS[3], t + tonumber(ARGV[6]), ARGV[1])
+if call('EXISTS', KEYS[2]) == 0 then call('MSET', KEYS[2], ARGV[4], KEYS[4], bytes + size) end
 call('XADD', KEYS[5], '*', 'e', ARGV[2], 's', ARGV[3])
 local more = {}
 if ARGV[14] ~= '' then more = {'keep', ARGV[14]} end
