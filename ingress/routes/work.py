@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import cached_property
 
 from msgspec.structs import replace
 from starlette.types import Receive, Scope, Send
@@ -43,7 +44,11 @@ class Work:
         self._parts, self._path, self._parse = parts, path, parse
         self._settings = parts.settings
         self._callers = Callers(parts.ring)
-        self._unsaid = Wishes(deadline_ms=deadline_ms({}, self._settings.deadline, self._settings.max_deadline))
+
+    @cached_property
+    def _unsaid(self) -> Wishes:
+        """What holds for a request whose headers ask for nothing."""
+        return Wishes(deadline_ms=deadline_ms({}, self._settings.deadline, self._settings.max_deadline))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         extra = scope.get("extensions", {})
