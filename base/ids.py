@@ -21,7 +21,7 @@ _RUN = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a
 class Random(Protocol):
     """The house's only source of chance."""
 
-    def bytes(self, count: int) -> bytes:
+    def bytes(self, count: int, /) -> bytes:
         """`count` unpredictable bytes."""
         ...
 
@@ -33,8 +33,7 @@ class Random(Protocol):
 class SystemRandom:
     """The operating system's generator for bytes, Python's for jitter."""
 
-    def bytes(self, count: int) -> bytes:
-        return os.urandom(count)
+    bytes = staticmethod(os.urandom)
 
     def uniform(self, low: float, high: float) -> float:
         return random.uniform(low, high)

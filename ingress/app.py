@@ -19,7 +19,7 @@ Every answer carries x-request-id and openai-processing-ms, and every error is O
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -80,15 +80,12 @@ class Ingress:
         self.hot: dict[tuple[str, str], ASGIApp] = {("POST", path): handler for path, handler in work.items()}
         self.framework = _framework(parts, work)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """ASGI; whoever handles it is awaited by the server itself."""
         if scope["type"] != "http":
-            await self.framework(scope, receive, send)
-            return
-        handler = self.hot.get((scope["method"], scope["path"]))
-        if handler is not None:
-            await handler(scope, receive, send)
-        else:
-            await self._cold(scope, receive, send)
+            return self.framework(scope, receive, send)
+        handler = self.hot.get((scope["method"], scope["path"]), self._cold)
+        return handler(scope, receive, send)
 
     async def _cold(self, scope: Scope, receive: Receive, send: Send) -> None:
         run, clock = self._parts.door.mint(), self._parts.clock

@@ -106,7 +106,9 @@ def _unstreamed(fields: dict[str, Any]) -> None:
 
 
 def _messages(fields: dict[str, Any]) -> None:
-    messages = needed(fields, "messages")
+    messages = fields.get("messages")
+    if messages is None:
+        raise missing("messages")
     if not isinstance(messages, list) or not 0 < len(messages) <= _MOST_ITEMS:
         raise invalid("messages", "a list of at least one message")
     for number, message in enumerate(messages):

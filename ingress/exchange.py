@@ -14,7 +14,7 @@ from zlib import crc32
 from starlette.types import Send
 
 from base.clock import Clock
-from ingress.cycle import Cycle
+from ingress.cycle import Cycle, chunk
 from ingress.errors import Header, error_body, error_event, http_status, retry_headers
 from ingress.headers import CLOSE, JSON, REPLAYED, STREAM_HEAD, frame_headers, own_headers
 from schemas.errors import Code, Failure
@@ -22,7 +22,7 @@ from schemas.frames import Frame
 
 #: Bytes that the client has not taken yet, up to which more may be written without waiting; far below uvicorn's bound.
 _ROOM = 8 * 1024
-_KEEP_ALIVE = {"type": "http.response.body", "body": b": keep-alive\n\n", "more_body": True}
+_KEEP_ALIVE = b": keep-alive\n\n"
 #: Answered before the body was read to its end: the connection cannot be used again.
 _UNREAD = frozenset({Code.request_timeout})
 
@@ -79,19 +79,29 @@ class Exchange:
             await self._push({"type": "http.response.start", "status": status, "headers": head})
             await self._push({"type": "http.response.body", "body": body})
             return
-        self.sending = True
-        await self.cycle.whole(status, head, body)
-        self.sending = False
+        if self.cycle.flow.write_paused:
+            await self._drain(self.cycle)
+        self.cycle.whole(status, head, body)
         self.sends += 1
 
     async def begin(self, headers: Mapping[str, str]) -> None:
         """The head of a stream: from here on the status is 200."""
         head = self._head(200, [*STREAM_HEAD, *frame_headers(headers)])
-        await self._push({"type": "http.response.start", "status": 200, "headers": head})
+        if self.cycle is None:
+            await self._push({"type": "http.response.start", "status": 200, "headers": head})
+        else:
+            self.cycle.begin(200, head)
 
     async def piece(self, payload: bytes, last: bool) -> None:
-        """Bytes of the stream; with the last ones the body ends."""
-        await self._push({"type": "http.response.body", "body": payload, "more_body": not last})
+        """Bytes of the stream; with the last ones the body ends. Waits while the client's buffer is full."""
+        if self.cycle is None:
+            await self._push({"type": "http.response.body", "body": payload, "more_body": not last})
+            return
+        if self.cycle.flow.write_paused:
+            await self._drain(self.cycle)
+        self.cycle.piece(payload, last)
+        self.sends += 1
+        self._sent = self._clock.monotonic()
 
     def ready(self) -> bool:
         """See schemas.ports.Direct: in the middle of a stream, and the client has taken what was sent before."""
@@ -103,14 +113,14 @@ class Exchange:
     def put(self, frame: Frame) -> None:
         """See schemas.ports.Direct: the chunk that uvicorn would write for a piece of a stream, without a task."""
         assert self.wire is not None
-        self.wire.write(b"%x\r\n%b\r\n" % (len(frame.payload), frame.payload))
+        self.wire.write(chunk(frame.payload))
         self.events = frame.sequence
         self.sends += 1
         self._sent = self._clock.monotonic()
 
     async def comment(self) -> None:
         """A sign of life that no client takes for an event."""
-        await self._push(_KEEP_ALIVE)
+        await self.piece(_KEEP_ALIVE, last=False)
 
     async def fail(self, failure: Failure, headers: Mapping[str, str] | None = None) -> None:
         """The error, as a status while there is a choice, else as the last event, without [DONE]."""
@@ -126,13 +136,19 @@ class Exchange:
     def _head(self, status: int, headers: list[Header]) -> list[Header]:
         """The answer begins: its headers, with those that every answer has."""
         self.begun, self.status = True, status
-        headers += own_headers(self.run, self.accepted, self.elapsed())
+        headers += own_headers(self.run, self.accepted, self._clock.monotonic() - self._started)
         if self.replayed:
             headers.append(REPLAYED)
         return headers
 
+    async def _drain(self, cycle: Cycle) -> None:
+        """Wait while the client's buffer is full; `sending` and `sends` let the stall watch see for how long."""
+        self.sending = True
+        await cycle.flow.drain()
+        self.sending = False
+
     async def _push(self, message: dict[str, Any]) -> None:
-        """Waits while the client's buffer is full; `sending` and `sends` let the stall watch see for how long."""
+        """The same, and send, on plain ASGI."""
         self.sending = True
         await self._send(message)
         self.sending = False

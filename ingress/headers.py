@@ -6,6 +6,8 @@ import math
 import re
 from collections.abc import Mapping
 
+import msgspec
+
 from ingress.errors import Header
 from policy.disconnect import HEADER, PATTERN
 from schemas.errors import Code, Refusal
@@ -24,6 +26,16 @@ _TRACE = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}
 _PRIORITY = re.compile(rb"-?(?:10|[0-9])")
 _VALUE = re.compile(r"[\x20-\x7e]*")
 _DISCONNECT = HEADER.encode()
+_WISHES = frozenset(
+    {
+        b"x-stainless-read-timeout",
+        b"x-headrace-priority",
+        b"x-headrace-durability",
+        _DISCONNECT,
+        b"traceparent",
+        b"x-client-request-id",
+    }
+)
 _LONGEST_ID = 128  # characters of a client's own request id that are kept
 
 
@@ -43,6 +55,31 @@ def frame_headers(headers: Mapping[str, str]) -> list[Header]:
         for name, value in headers.items()
         if name.startswith(_PUBLIC) and _VALUE.fullmatch(name) and _VALUE.fullmatch(value)
     ]
+
+
+class Wishes(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request's headers ask for beside its body, each as its function below says."""
+
+    deadline_ms: int
+    strict: bool = False
+    priority: int | None = None
+    disconnect: str = ""
+    trace: str = ""
+    client_request_id: str = ""
+
+
+def wishes_of(headers: Mapping[bytes, bytes], unsaid: Wishes, most_s: float) -> Wishes:
+    """unsaid: what holds where nothing is asked for, as in most requests. most_s: see deadline_ms. Refusal."""
+    if _WISHES.isdisjoint(headers):
+        return unsaid
+    return Wishes(
+        strict=wants_strict(headers),
+        client_request_id=client_request_id(headers),
+        priority=priority(headers),
+        disconnect=disconnect_wish(headers),
+        deadline_ms=deadline_ms(headers, unsaid.deadline_ms / 1000, most_s),
+        trace=traceparent(headers),
+    )
 
 
 def deadline_ms(headers: Mapping[bytes, bytes], default_s: float, most_s: float) -> int:

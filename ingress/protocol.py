@@ -16,12 +16,12 @@ import socket
 from typing import Any
 from urllib.parse import unquote
 
-from httptools import parse_url
+from httptools import HttpParserError, HttpParserUpgrade, parse_url
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from ingress.cycle import EXTENSION, Cycle
+from ingress.cycle import TRANSPORT, Cycle
 from ingress.errors import error_body
-from ingress.routes.work import TRANSPORT
 from ingress.settings import ServerSettings
 from schemas.errors import Code, Failure
 
@@ -37,9 +37,11 @@ class HeadTooLarge(Exception):
 
 
 class DoorProtocol(HttpToolsProtocol):
-    """One connection. Subclasses carry the settings."""
+    """One connection. Subclasses carry the settings. longest_head: bytes on the wire: what is weighed, the marks
+    between, and the rest of the first line."""
 
     settings: ServerSettings
+    longest_head: int
     cycle: Cycle
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -68,15 +70,15 @@ class DoorProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._deaf:
             return
-        self._between = False
-        super().data_received(without_offer(data, self._longest_head) if self._in_head else data)
+        self._between, self._idle_since = False, None
+        try:
+            self.parser.feed_data(without_offer(data, self.longest_head) if self._in_head else data)
+        except HttpParserUpgrade:
+            pass  # a CONNECT; it is answered as any request
+        except HttpParserError:
+            self._refuse(400, _BROKEN)
         if self._head_timer is None and not self._between and (self.cycle is None or self.cycle.response_complete):
             self._arm()
-
-    @property
-    def _longest_head(self) -> int:
-        """Bytes on the wire: what is weighed, the marks between, and the rest of the first line."""
-        return self.settings.header_limit + 4 * self.settings.header_count + 100
 
     def on_message_begin(self) -> None:
         self.url, self.headers, self._head_bytes = b"", [], 0
@@ -84,37 +86,44 @@ class DoorProtocol(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         self.url += url
-        self._weigh(len(url))
+        self._head_bytes += len(url)
+        if self._head_bytes > self.settings.header_limit:
+            self._too_large()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
         self.headers.append((name, value))
-        self._weigh(len(name) + len(value))
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > self.settings.header_limit or len(self.headers) > self.settings.header_count:
+            self._too_large()
 
     def on_headers_complete(self) -> None:
-        self._disarm()
+        if self._head_timer is not None:
+            self._disarm()
         self._in_head = False
         if self.cycle is not None and not self.cycle.response_complete:
             self._deaf = True
             self.cycle.keep_alive = False
-        if self._listening():
-            extensions: dict[str, Any] = {TRANSPORT: self.transport}
-            self.scope = self._scope(extensions)
-            self.cycle = extensions[EXTENSION] = self._cycle()
-            self.cycle.task = self.loop.create_task(self.cycle.run_asgi(self.app))
-            self.tasks.add(self.cycle.task)
-            self.cycle.task.add_done_callback(self.tasks.discard)
+        if not self._deaf and not self.transport.is_closing():
+            self._serve(self.parser.get_http_version())
 
-    def _scope(self, extensions: dict[str, Any]) -> Any:
+    def _serve(self, version: str) -> None:
+        keep_alive = version != "1.0" and self.parser.should_keep_alive()
+        cycle = self.cycle = Cycle(self, self._scope(version), keep_alive)
+        task = cycle.task = self.loop.create_task(cycle.run_asgi(self.app))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def _scope(self, version: str) -> Any:
         """The request's head as ASGI has it."""
         url = parse_url(self.url)
         path = url.path.decode("ascii")
         return {
             "type": "http",
             "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
-            "http_version": self.parser.get_http_version(),
+            "http_version": version,
             "server": self.server,
             "client": self.client,
             "scheme": self.scheme,
@@ -125,41 +134,37 @@ class DoorProtocol(HttpToolsProtocol):
             "query_string": url.query or b"",
             "headers": self.headers,
             "state": self.app_state.copy(),
-            "extensions": extensions,
+            "extensions": {TRANSPORT: self.transport},
         }
 
-    def _cycle(self) -> Cycle:
-        return Cycle(
-            scope=self.scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=False,
-            default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue,
-            keep_alive=self.scope["http_version"] != "1.0" and self.parser.should_keep_alive(),
-            on_response=self.on_response_complete,
-        )
-
     def on_body(self, body: bytes) -> None:
-        if self.cycle is not None and self._listening():
-            super().on_body(body)
+        cycle = self._reading()
+        if cycle is not None:
+            cycle.body += body
+            if len(cycle.body) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+            cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         self._in_head = self._between = True
-        if self.cycle is not None and self._listening():
-            super().on_message_complete()
+        cycle = self._reading()
+        if cycle is not None:
+            cycle.more_body = False
+            cycle.message_event.set()
 
-    def _listening(self) -> bool:
-        return not self._deaf and not self.transport.is_closing()
+    def _reading(self) -> Cycle | None:
+        """Whose body comes in; None when nobody takes it any more."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or self._deaf or self.transport.is_closing():
+            return None
+        return cycle
 
     def on_response_complete(self) -> None:
         """uvicorn's hook: the connection may be used again, or idles."""
         self.server_state.total_requests += 1
         if not self.transport.is_closing():
-            self.flow.resume_reading()
+            if self.flow.read_paused:
+                self.flow.resume_reading()
             self._idle_since = self.loop.time()
             if self._idle_timer is None:
                 self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._idle)
@@ -175,19 +180,9 @@ class DoorProtocol(HttpToolsProtocol):
         else:
             self._idle_timer = self.loop.call_later(left, self._idle)
 
-    def _unset_keepalive_if_required(self) -> None:
-        """uvicorn's hook: it does not idle any more."""
-        self._idle_since = None
-
-    def send_400_response(self, msg: str) -> None:
-        """uvicorn's hook for bytes that are no HTTP; `msg` is its own wording."""
-        self._refuse(400, _BROKEN)
-
-    def _weigh(self, size: int) -> None:
-        self._head_bytes += size
-        if self._head_bytes > self.settings.header_limit or len(self.headers) > self.settings.header_count:
-            self._refuse(431, _HEAD)
-            raise HeadTooLarge  # in a callback: the parser stops, and nobody waits for what is left of the head
+    def _too_large(self) -> None:
+        self._refuse(431, _HEAD)
+        raise HeadTooLarge  # in a callback: the parser stops, and nobody waits for what is left of the head
 
     def _refuse(self, status: int, body: bytes) -> None:
         if self.transport.is_closing():
@@ -213,9 +208,10 @@ class DoorProtocol(HttpToolsProtocol):
 def without_offer(data: bytes, most: int) -> bytes:
     """The bytes of a head without an offer to change the protocol: the parser would drop the body of a request that
     makes one, and some clients offer h2c with every request. most: bytes in which a head ends."""
-    end = data.find(b"\r\n\r\n", 0, most)
-    at = data[: end + 2 if end >= 0 else most].lower().find(_OFFER)
-    return data if at < 0 else data[:at] + b"\r\nx-upgrade:" + data[at + len(_OFFER) :]
+    at = data[:most].lower().find(_OFFER)
+    if at < 0 or 0 <= data.find(b"\r\n\r\n", 0, most) < at:
+        return data
+    return data[:at] + b"\r\nx-upgrade:" + data[at + len(_OFFER) :]
 
 
 def tune(sock: socket.socket | None, stall_limit: float) -> None:
@@ -240,4 +236,5 @@ def tune(sock: socket.socket | None, stall_limit: float) -> None:
 
 def protocol_for(settings: ServerSettings) -> type[DoorProtocol]:
     """The connection class with these limits."""
-    return type("ConfiguredDoorProtocol", (DoorProtocol,), {"settings": settings})
+    longest = settings.header_limit + 4 * settings.header_count + 100
+    return type("ConfiguredDoorProtocol", (DoorProtocol,), {"settings": settings, "longest_head": longest})

@@ -99,6 +99,7 @@ class GuestServer(uvicorn.Server):
 def _config(app: ASGIApp, settings: ServerSettings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
+        interface="asgi3",
         http=protocol_for(settings),
         ws="none",
         lifespan="on",

@@ -11,20 +11,20 @@ _LONGEST_MODEL = 256  # characters
 
 
 def model_of(fields: dict[str, Any]) -> str:
-    model = needed(fields, "model")
+    model = fields.get("model")
+    if model is None:
+        raise missing("model")
     if not isinstance(model, str) or not 0 < len(model) <= _LONGEST_MODEL:
         raise invalid("model", f"a text of 1 to {_LONGEST_MODEL} characters")
     return model
 
 
 def check(fields: dict[str, Any], shapes: Mapping[str, Shape]) -> None:
-    """Refusal for the first of the shapes that its field does not fit."""
-    if all(value is None or name not in shapes or shapes[name].fits(value) for name, value in fields.items()):
-        return
-    for name, (fits, expected, _) in shapes.items():
-        value = fields.get(name)
-        if value is not None and not fits(value):
-            raise invalid(name, expected)
+    """Refusal for the first of the fields that does not fit its shape."""
+    for name, value in fields.items():
+        shape = shapes.get(name)
+        if shape is not None and value is not None and not shape.fits(value):
+            raise invalid(name, shape.expected)
 
 
 def needed(fields: dict[str, Any], name: str) -> Any:
@@ -54,7 +54,7 @@ def _whole(value: Any) -> bool:
 
 
 def _counted(value: Any) -> bool:
-    return _whole(value) and value >= 1
+    return type(value) is int and value >= 1  # a bool is an int too, and the most frequent fields are these
 
 
 def _not_negative(value: Any) -> bool:

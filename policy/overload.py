@@ -76,7 +76,10 @@ class Line:
     def serve(self, took: float, now: float) -> None:
         """One of them has its answer, after so many seconds; it leaves next."""
         if self._served:
-            self._paused(now - self._last, now)
+            pause, pauses = now - self._last, self._pauses
+            while pauses and pauses[-1][1] <= pause:
+                pauses.pop()
+            pauses.append((now, pause))
         self._served += 1
         self._spent += took
         self._last = now
@@ -113,11 +116,6 @@ class Line:
         if served < SERVED or seconds < LOOK_S or now - since < (self._spent - first.spent) / served:
             return 0.0
         return served / seconds
-
-    def _paused(self, seconds: float, now: float) -> None:
-        while self._pauses and self._pauses[-1][1] <= seconds:
-            self._pauses.pop()
-        self._pauses.append((now, seconds))
 
     def _longest_pause(self, since: float) -> float:
         """The longest time after `since` in which nobody was served and that is over."""

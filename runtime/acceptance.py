@@ -85,7 +85,7 @@ def args_of(new: Acceptance, repeat: Repeat | None = None) -> tuple[str | bytes 
         new.key_id,
         int(new.stream),
         new.keep_ms or "",
-        " ".join(_marks(new)),
+        " ".join(_marks(new)) if new.keep_body or new.background else "",
     )
     if repeat is None:
         return args

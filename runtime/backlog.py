@@ -24,24 +24,29 @@ class _Crowd:
 class Stay:
     """One client's time at the door, from acceptance until its watch is closed."""
 
-    __slots__ = ("_backlog", "_over", "key", "lines", "model", "since")
+    __slots__ = ("_backlog", "_clock", "_over", "key", "lines", "model", "since")
 
-    def __init__(self, backlog: Backlog, model: str, key: str, lines: tuple[Line, Line, Line], since: float) -> None:
+    def __init__(self, backlog: Backlog, clock: Clock, model: str, key: str, lines: tuple[Line, Line, Line]) -> None:
         """lines: it stands in: everybody's, its model's, its key's there."""
-        self._backlog, self.model, self.key = backlog, model, key
-        self.lines, self.since = lines, since
+        self._backlog, self._clock, self.model, self.key = backlog, clock, model, key
+        self.lines, self.since = lines, clock.monotonic()
         self._over = False
 
     def served(self, frame: Frame) -> None:
         """Its last frame was handed out."""
         if frame.kind != ERROR or _had_its_turn(frame.payload):
-            self._backlog.serve(self)
+            now = self._clock.monotonic()
+            for line in self.lines:
+                line.serve(now - self.since, now)
 
     def left(self) -> None:
         """Idempotent."""
         if not self._over:
             self._over = True
-            self._backlog.leave(self)
+            for line in self.lines:
+                line.leave()
+            if not self.lines[2].live:
+                self._backlog.forget(self)
 
 
 class Backlog:
@@ -60,24 +65,17 @@ class Backlog:
         own = crowd.keys.get(key)
         if own is None:
             own = crowd.keys[key] = Line()
-        stay = Stay(self, model, key, (self._all, crowd.line, own), self._clock.monotonic())
+        stay = Stay(self, self._clock, model, key, (self._all, crowd.line, own))
         for line in stay.lines:
             line.join(stay.since)
         return stay
 
-    def serve(self, stay: Stay) -> None:
-        now = self._clock.monotonic()
-        for line in stay.lines:
-            line.serve(now - stay.since, now)
-
-    def leave(self, stay: Stay) -> None:
-        for line in stay.lines:
-            line.leave()
-        if not stay.lines[2].live:
-            crowd = self._crowds[stay.model]
-            del crowd.keys[stay.key]
-            if not crowd.keys:
-                del self._crowds[stay.model]
+    def forget(self, stay: Stay) -> None:
+        """Nobody of its key is here for its model any more."""
+        crowd = self._crowds[stay.model]
+        del crowd.keys[stay.key]
+        if not crowd.keys:
+            del self._crowds[stay.model]
 
     def expected(self, model: str, key: str) -> float:
         """Seconds until the last who joined is answered; 0 = not known."""

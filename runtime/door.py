@@ -94,7 +94,7 @@ class StreamDoor:
         watch = self.watch_new(new)
         if self._too_long(new):
             raise self._refused(new, watch)
-        acceptance = self.acceptance(new, watch.watcher, late=False)
+        acceptance = self.acceptance(new, watch, late=False)
         faults.hit("ingress", "P3")
         try:
             fits, _ = await self.way_in(new.strict).accept(acceptance)
@@ -117,9 +117,9 @@ class StreamDoor:
         self._watchers += 1
         return f"{self.name}#{self._watchers:x}"
 
-    def acceptance(self, new: NewRun, watcher: str, late: bool | None = None) -> Acceptance:
-        """What the script stores: the event signed, the body sealed. late: whether it would wait too long, None = look:
-        then nothing new is taken in; what its Idempotency-Key has begun is shown all the same."""
+    def acceptance(self, new: NewRun, watch: StreamWatch, late: bool | None = None) -> Acceptance:
+        """What the script stores: the event signed, the body sealed. watch: its client's. late: whether it would
+        wait too long, None = look: then nothing new is taken in, but what its Idempotency-Key has begun is shown."""
         accepted = new.accepted
         e = wire.encode(
             accepted,
@@ -133,13 +133,13 @@ class StreamDoor:
         return Acceptance(
             run=accepted.run,
             signed=wire.sign(self._seals.signer, "requests", e),
-            body=self._seals.body(accepted.run, new.body),
+            body=watch.seals.body(new.body),
             deadline_ms=new.deadline_ms,
             checks_ms=min(self._bounds.checks_ms, new.deadline_ms),
             most_runs=0 if late or (late is None and self._too_long(new)) else self._bounds.most_runs,
             most_bytes=self._bounds.most_bytes,
             families=accepted.families,
-            watcher=watcher,
+            watcher=watch.watcher,
             policy=accepted.on_disconnect,
             key_id=accepted.key_id,
             stream=accepted.stream,
@@ -171,11 +171,8 @@ class StreamDoor:
 
     def _too_long(self, new: NewRun) -> bool:
         """Whether the run, whose client is here, is not to be expected to end within its deadline."""
-        allowed = self._allowed_s(new)
+        allowed = new.deadline_ms / 1000 * self._bounds.most_wait
         return allowed > 0 and self._backlog.expected(new.accepted.model, new.accepted.key_id) > allowed
-
-    def _allowed_s(self, new: NewRun) -> float:
-        return new.deadline_ms / 1000 * self._bounds.most_wait
 
     def _refused(self, new: NewRun, watch: StreamWatch) -> Refusal:
         """The client goes; it still counted for what it is told."""
@@ -188,8 +185,9 @@ class StreamDoor:
         late = self._too_long(new)
         metrics.inc("headrace_limit_rejections_total", limit="wait" if late else "live")
         stay = self._backlog.expected(new.accepted.model, new.accepted.key_id) if late else self._backlog.whole()
-        seconds = come_back_s(stay, self._allowed_s(new) if late else math.inf, self._chance.uniform(0.0, 1.0))
-        times = (stay, new.deadline_ms / 1000, self._allowed_s(new))
+        deadline, share = new.deadline_ms / 1000, self._bounds.most_wait
+        seconds = come_back_s(stay, deadline * share if late else math.inf, self._chance.uniform(0.0, 1.0))
+        times = (stay, deadline, deadline * share)
         words = _LATE.format(*map(_seconds, times)) if late else _FULL
         return Refusal.of(Code.overloaded, words, retry_after_ms=math.ceil(seconds * 1000))
 

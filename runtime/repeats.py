@@ -53,7 +53,7 @@ class Entrance(Protocol):
 
     def watch_new(self, new: NewRun) -> StreamWatch: ...
 
-    def acceptance(self, new: NewRun, watcher: str) -> Acceptance: ...
+    def acceptance(self, new: NewRun, watch: StreamWatch) -> Acceptance: ...
 
     def undone(self, watch: StreamWatch, error: BaseException, new: Acceptance, names: Sequence[str] = ()) -> None: ...
 
@@ -108,7 +108,7 @@ class Repeats:
 
     async def _ask(self, new: NewRun, repeat: Repeat) -> tuple[StreamWatch, Accepted]:
         watch = self._door.watch_new(new)
-        acceptance = self._door.acceptance(new, watch.watcher)
+        acceptance = self._door.acceptance(new, watch)
         faults.hit("ingress", "P3")
         try:
             seen = await self._door.way_in(new.strict).accept_once(acceptance, repeat)

@@ -24,6 +24,7 @@ _OUTCOME = {
     RequestRefused: "refused",
     RequestCancelled: "cancelled",
 }
+_BODY = "body"  # where it is sealed
 _headers = msgspec.json.Decoder(dict[str, str])  # made once: a frame of a router always has some
 encode_headers = msgspec.json.Encoder().encode
 
@@ -44,6 +45,10 @@ class RunSeals:
         """Sealed for the place `<epoch>-<last>`. public: as `encode_headers` gave it; said: see SealedFrame."""
         sealed = self._sealer.seal(payload, place(epoch, last, kind, events, public))
         return SealedFrame(kind=kind, events=events, payload=sealed, headers=public, said=said)
+
+    def body(self, plain: bytes) -> bytes:
+        """See Seals.body."""
+        return self._sealer.seal(plain, _BODY)
 
     def open(self, stored: StoredFrame) -> Frame:
         """DecodeError when it does not open at its place."""
@@ -73,11 +78,11 @@ class Seals:
 
     def body(self, run: str, plain: bytes) -> bytes:
         """A request body, sealed for its run."""
-        return self._sealer.seal(plain, run=run, place="body")
+        return self._sealer.seal(plain, run=run, place=_BODY)
 
     def open_body(self, run: str, sealed: bytes) -> bytes:
         """CryptoError when it was altered or belongs to another run."""
-        return self._sealer.open(sealed, run=run, place="body")
+        return self._sealer.open(sealed, run=run, place=_BODY)
 
     def frame(
         self, run: str, epoch: int, last: int, kind: str, events: int, payload: bytes, headers: Mapping[str, str] | None

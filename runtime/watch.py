@@ -45,19 +45,44 @@ Leave = Callable[[str, str, str], Awaitable[None]]
 class StreamWatch:
     """Implements schemas.ports.Watch."""
 
+    __slots__ = (
+        "_after",
+        "_behind",
+        "_bell",
+        "_closed",
+        "_epoch",
+        "_finished",
+        "_hub",
+        "_leaving",
+        "_left",
+        "_loop",
+        "_ours",
+        "_owner",
+        "_queue",
+        "_queued",
+        "_rung",
+        "_sequence",
+        "direct",
+        "replayed",
+        "run",
+        "seals",
+        "stay",
+        "watcher",
+    )
+
     def __init__(self, hub: Hub, run: str, watcher: str, after: int, behind: bool, ours: bool) -> None:
         self.run, self.watcher = run, watcher
         self.replayed = False
         self.direct: Direct | None = None
         self.stay: Stay | None = None  # of the client who waits for this run's answer
-        self._hub, self._seals = hub, hub.seals.of_run(run)
+        self._hub, self.seals = hub, hub.seals.of_run(run)
         self._queue: deque[StoredFrame] = deque()
         self._queued = 0
         self._epoch, self._sequence = 0, 0  # the place of the last frame handed out
         self._owner = ""  # who wrote that frame
         self._after = after  # events the reader has already
         self._behind, self._ours = behind, ours
-        self._finished = self._left = False
+        self._finished = self._left = self._closed = False
         self._leaving: asyncio.Future[None] | None = None
         self._rung = False  # whether anything was heard since the last wait began
         self._bell: asyncio.Future[None] | None = None
@@ -76,7 +101,7 @@ class StreamWatch:
         self._ring()
         if self._behind:
             return
-        epoch, sequence = self._tail()
+        epoch, sequence = self._tail() if self._queue else (self._epoch, self._sequence)
         if frame.sequence - frame.events == sequence and frame.epoch >= epoch:
             self._queue.append(frame)
             self._queued += len(frame.payload)
@@ -146,7 +171,7 @@ class StreamWatch:
         stored = self._queue.popleft()
         self._queued -= len(stored.payload)
         frame = self._open(stored)
-        if frame is not None and frame.terminal:
+        if frame is not None and frame.kind != DATA:
             self._finished = True
             if self.stay is not None:
                 self.stay.served(frame)
@@ -158,9 +183,9 @@ class StreamWatch:
         first = stored.sequence - stored.events + 1
         if stored.epoch > self._epoch and first <= self._sequence:
             raise _started_again()
-        frame = self._seals.open(stored)
+        frame = self.seals.open(stored)
         owner = frame.headers.get(OWNER, "")
-        if stored.epoch == self._epoch and self._is_other(owner):
+        if owner != self._owner and stored.epoch == self._epoch and self._is_other(owner):
             raise _started_again()
         self._epoch, self._sequence, self._owner = stored.epoch, stored.sequence, owner or self._owner
         if stored.sequence <= self._after and stored.kind == DATA:
@@ -233,6 +258,9 @@ class StreamWatch:
 
     def close(self) -> None:
         """See schemas.ports.Watch.close."""
+        if self._closed:
+            return
+        self._closed = True
         if self.stay is not None:
             self.stay.left()
         self._hub.drop(self)

@@ -15,7 +15,7 @@ from base import logs
 from ingress.asked import Asked
 from ingress.credentials import allow
 from ingress.exchange import Exchange
-from ingress.headers import disconnect_wish
+from ingress.headers import Wishes
 from ingress.reading import Found
 from ingress.responses.asked import PREVIOUS, asked_of, decide, fields_of, is_reference
 from ingress.responses.conversation import earlier, in_full
@@ -53,12 +53,12 @@ class ResponsesWork(Work):
             raise _too_long(self._settings.body_limit, PREVIOUS if previous else "input")
         return asked
 
-    def _new_run(self, run: str, asked: Asked, who: Credential, headers: Mapping[bytes, bytes], strict: bool) -> NewRun:
-        new = super()._new_run(run, asked, who, headers, strict)
+    def _new_run(self, run: str, asked: Asked, who: Credential, wishes: Wishes, strict: bool) -> NewRun:
+        new = super()._new_run(run, asked, who, wishes, strict)
         accepted = replace(new.accepted, keep_body=asked.store)
         if not asked.background:
             return replace(new, accepted=accepted)
-        if disconnect_wish(headers):
+        if wishes.disconnect:
             words = (
                 f"The header '{HEADER}' means nothing with 'background': the run goes on. Leave it out, or cancel it."
             )
@@ -66,15 +66,15 @@ class ResponsesWork(Work):
         accepted = replace(accepted, stream=True, background=True, on_disconnect=FINISH)
         return replace(new, accepted=accepted, deadline_ms=round(self._settings.background_deadline * 1000))
 
-    async def _answer(self, watch: Watch, out: Exchange, new: NewRun) -> None:
+    async def _answer(self, watch: Watch, out: Exchange, new: NewRun) -> bool:
         async def last_words(failure: Failure) -> bytes:
             return b"".join(last_events(out.events, await self._broken(watch.run, new, failure)))
 
         out.last_words = last_words
         if new.accepted.background and not orjson.loads(new.body).get("stream"):
             await self._at_once(watch, out, new)
-        else:
-            await super()._answer(watch, out, new)
+            return False
+        return await super()._answer(watch, out, new)
 
     async def _broken(self, run: str, new: NewRun, failure: Failure) -> Response:
         """What is left of a response that broke off; without the store, what was asked."""

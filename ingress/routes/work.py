@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import cached_property
 
 from msgspec.structs import replace
 from starlette.types import Receive, Scope, Send
@@ -19,10 +20,10 @@ from base.crypto import digest
 from ingress.asked import Asked, Parse
 from ingress.body import ClientGone, read_body
 from ingress.credentials import Callers, allow
-from ingress.cycle import cycle_of
+from ingress.cycle import EXTENSION, TRANSPORT
 from ingress.errors import INTERNAL, failure_of
 from ingress.exchange import Exchange
-from ingress.headers import client_request_id, deadline_ms, disconnect_wish, priority, traceparent, wants_strict
+from ingress.headers import Wishes, deadline_ms, wishes_of
 from ingress.once import once_key, once_of
 from ingress.parts import Parts
 from ingress.presence import Presence, sign_off
@@ -33,7 +34,6 @@ from schemas.errors import Code, Refusal
 from schemas.events import RequestAccepted
 from schemas.ports import NewRun, Watch
 
-TRANSPORT = "headrace.transport"  # ASGI extension of ingress.protocol
 log = logs.room("ingress")
 
 
@@ -45,9 +45,14 @@ class Work:
         self._settings = parts.settings
         self._callers = Callers(parts.ring)
 
+    @cached_property
+    def _unsaid(self) -> Wishes:
+        """What holds for a request whose headers ask for nothing."""
+        return Wishes(deadline_ms=deadline_ms({}, self._settings.deadline, self._settings.max_deadline))
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        wire = scope.get("extensions", {}).get(TRANSPORT)
-        out = Exchange(send, self._parts.door.mint(), self._parts.clock, wire, cycle_of(scope))
+        extra = scope.get("extensions", {})
+        out = Exchange(send, self._parts.door.mint(), self._parts.clock, extra.get(TRANSPORT), extra.get(EXTENSION))
         model = ""
         try:
             new = await self._request(dict(scope["headers"]), receive, out)
@@ -66,21 +71,17 @@ class Work:
         self._parts.refuse_if_draining()
         credential = self._callers.credential_of(headers)
         key = once_key(headers)
-        raw = await self._body(receive, headers, out)
-        asked = await self._asked(raw, headers)
-        strict = wants_strict(headers)
-        if self._parts.strict.covers_any and not strict:
-            strict = await self._is_strict(credential.key_id, asked.model)
-        new = self._new_run(out.run, asked, credential, headers, strict)
-        return new if key is None else await self._once(new, key, headers)
-
-    async def _body(self, receive: Receive, headers: Mapping[bytes, bytes], out: Exchange) -> bytes:
-        """The body, as `read_body` gives it; one that came with its head is not waited for."""
         limit = self._settings.body_limit
         raw = out.cycle.body_at_hand(limit) if out.cycle is not None else None
-        if raw is not None:
-            return raw
-        return await read_body(receive, headers, limit, self._settings.body_timeout)
+        if raw is None:
+            raw = await read_body(receive, headers, limit, self._settings.body_timeout)
+        asked = await self._asked(raw, headers)
+        wishes = wishes_of(headers, self._unsaid, self._settings.max_deadline)
+        strict = wishes.strict
+        if not strict and self._parts.strict.covers_any:
+            strict = await self._is_strict(credential.key_id, asked.model)
+        new = self._new_run(out.run, asked, credential, wishes, strict)
+        return new if key is None else await self._once(new, key, headers)
 
     async def _asked(self, raw: bytes, headers: Mapping[bytes, bytes]) -> Asked:
         return self._parse(raw)
@@ -108,7 +109,7 @@ class Work:
         key = await self._parts.keys.find(key_id)
         return key is not None and rule.covers_lane(key.lane)
 
-    def _new_run(self, run: str, asked: Asked, who: Credential, headers: Mapping[bytes, bytes], strict: bool) -> NewRun:
+    def _new_run(self, run: str, asked: Asked, who: Credential, wishes: Wishes, strict: bool) -> NewRun:
         settings = self._settings
         accepted = RequestAccepted(
             run=run,
@@ -125,21 +126,23 @@ class Work:
             topology=self._parts.topology,
             max_tokens=asked.max_tokens,
             prompt_tokens=len(asked.body) // 4,
-            client_request_id=client_request_id(headers),
+            client_request_id=wishes.client_request_id,
             on_disconnect=settings.on_disconnect,
-            priority=priority(headers),
-            disconnect_wish=disconnect_wish(headers),
+            priority=wishes.priority,
+            disconnect_wish=wishes.disconnect,
             keep_ms=round(settings.keep * 1000) if asked.store and settings.allow_store else 0,
         )
-        budget = deadline_ms(headers, settings.deadline, settings.max_deadline)
-        return NewRun(accepted=accepted, body=asked.body, deadline_ms=budget, trace=traceparent(headers), strict=strict)
+        return NewRun(
+            accepted=accepted, body=asked.body, deadline_ms=wishes.deadline_ms, trace=wishes.trace, strict=strict
+        )
 
     async def _follow(self, watch: Watch, receive: Receive, out: Exchange, new: NewRun) -> None:
         """Watch the run to its end, or until the client or this process goes."""
         open_exchanges, presence = self._parts.stalls.open, Presence(receive, out.cycle)
         open_exchanges.add(out)
+        over = False
         try:
-            await self._answer(watch, out, new)
+            over = await self._answer(watch, out, new)
         except asyncio.CancelledError:
             if not presence.forgive():
                 watch.close()  # this process is going: no farewell, the run may be read elsewhere
@@ -148,16 +151,20 @@ class Work:
         finally:
             presence.stop()
             open_exchanges.discard(out)
-        await sign_off(watch)
+        if not over:
+            await sign_off(watch)
         watch.close()
 
-    async def _answer(self, watch: Watch, out: Exchange, new: NewRun) -> None:
+    async def _answer(self, watch: Watch, out: Exchange, new: NewRun) -> bool:
+        """Whether the run's last frame was shown: there is nothing to leave then."""
         give_up = new.deadline_ms / 1000 + OVERDUE_S
         pace = Pace(self._settings.keep_alive, self._settings.commit_after, give_up)
         try:
             await (relay if new.accepted.stream else collect)(watch, out, pace)
+            return True
         except Exception as error:
             await fail(out, error)
+            return False
 
 
 async def fail(out: Exchange, error: Exception) -> None:
@@ -169,9 +176,10 @@ async def fail(out: Exchange, error: Exception) -> None:
 
 
 def _count(out: Exchange, path: str, model: str) -> None:
-    outcome, status = outcome_of(out.code, out.status), str(out.status or 499)
-    label = label_of(model, out.code, out.status)
-    metrics.inc("headrace_requests_total", route=path, model=label, outcome=outcome, status=status)
+    outcome, label = "completed", model
+    if out.code:
+        outcome, label = outcome_of(out.code, out.status), label_of(model, out.code, out.status)
+    metrics.inc("headrace_requests_total", route=path, model=label, outcome=outcome, status=str(out.status or 499))
 
 
 #: How a run can end before anybody has looked whether its model exists.

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ingress.cycle import TRANSPORT
 from ingress.presence import sign_off
 from ingress.reading import events_behind
 from ingress.routes.streams import numbers
-from ingress.routes.work import TRANSPORT
 from schemas.errors import Refusal, Unavailable
 from tests.simulation.processes import Door
 
