@@ -88,7 +88,7 @@ class Lease:
         """Store one data frame and push it to the watchers. OwnerLost when the run is another's."""
         self._refuse_if_lost()
         last = self.sequence + events
-        write = Write(self.run, self._owner, last, self._frame(last, DATA, events, payload, headers, said))
+        write = Write(self.run, self._owner, self.epoch, last, self._frame(last, DATA, events, payload, headers, said))
         state = await self._insist(lambda: self._flushes.store(write, at_once=said <= events))
         if state in ("lost", "gap", "expired"):
             self.hear("lost")
@@ -117,7 +117,7 @@ class Lease:
             told(False)
             return
         frame = self._frames.frame(self.epoch, last, DATA, events, payload, self._only_named, said)
-        self._flushes.add(Write(self.run, self._owner, last, frame), heard)
+        self._flushes.add(Write(self.run, self._owner, self.epoch, last, frame), heard)
 
     async def delivered(self) -> bytes | None:
         """The events that were sent so far, by any owner; None when the stream does not hold them all."""

@@ -72,12 +72,20 @@ class SealedFrame(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Write(msgspec.Struct, frozen=True):
-    """A data frame, and whose: `last` is its last sequence."""
+    """A data frame, whose it is and its place: the owner's epoch and the frame's last sequence."""
 
     run: str
     owner: str
+    epoch: int
     last: int
     frame: SealedFrame
+
+
+def head_of(write: Write) -> str:
+    """Its head in a push of many frames (see names.MANY)."""
+    frame = write.frame
+    sizes = f"{len(frame.headers)} {len(frame.payload)}"
+    return f"{write.run} {write.epoch} {write.last} {frame.events} {frame.kind} {sizes}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,9 +304,10 @@ class RedisScripts:
         keys: list[str] = []
         args: list[str | bytes | int] = [p]
         for write in writes:
-            run, frame = write.run, write.frame
-            keys += _frame_keys(run)
-            args += (run, write.owner, write.last, frame.events, frame.payload, frame.headers, frame.said)
+            last, frame = write.last, write.frame
+            keys += _frame_keys(write.run)
+            args += (head_of(write), write.owner, f"{write.epoch}-{last}", last)
+            args += (frame.events, frame.payload, frame.headers, frame.said)
         return [said.decode() for said in await self._redis.script(source("flush"), keys, args)]
 
     async def end(self, run: str, guard: str, value: str, place: str, frame: SealedFrame, ending: Ending) -> str:
