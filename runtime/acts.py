@@ -62,6 +62,7 @@ class Acts:
             frame=frame,
             headers=headers,
             ending=ending,
+            families=len(delivery.event.families),
         )
 
     async def dead(self, row: Row, spec: Spec, consumer: str, starts: int, reason: str) -> None:

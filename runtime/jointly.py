@@ -1,7 +1,8 @@
 """Verdicts of several families about one run, given in one moment by one process, as one step of the server.
 
-The families of a process that read together answer together, but for a few turns of the loop. Each answer waits until
-none has come for some turns; a turn is microseconds, a script tens of them.
+The families of a process that read together answer together, but for a few turns of the loop. Where all that a run
+asks have answered here, the step begins at once. Where others answer elsewhere, or not at all, each answer waits until
+none has come for some turns; a turn is microseconds when nothing else is to be done, a script tens of them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from runtime.scripts import Answer, Scripts
 from schemas.verdicts import REFUSE
 
 _QUIET = 3  # turns of the loop without a further answer
+#: An answer, and whoever waits for its word.
+Said = tuple[Answer, asyncio.Future[tuple[bool, str]]]
 
 
 class Verdicts(Protocol):
@@ -41,32 +44,42 @@ class Jointly:
 
     scripts: Scripts
     routers: dict[str, Router] = field(default_factory=dict)
-    _waiting: dict[str, list[tuple[Answer, asyncio.Future[tuple[bool, str]]]]] = field(default_factory=dict)
+    _waiting: dict[str, list[Said]] = field(default_factory=dict)
     _quiet: int = 0
+    _looking: bool = False
     _steps: set[asyncio.Task[None]] = field(default_factory=set)
 
     def verdict(self, answer: Answer) -> asyncio.Future[tuple[bool, str]]:
         """See Scripts.verdict; `moved` is true for all answers that went with the one that moved the run."""
         loop = asyncio.get_running_loop()
         mine: asyncio.Future[tuple[bool, str]] = loop.create_future()
-        if not self._waiting:
-            loop.call_soon(self._look, loop)
-        self._waiting.setdefault(answer.run, []).append((answer, mine))
+        said = self._waiting.setdefault(answer.run, [])
+        said.append((answer, mine))
         self._quiet = 0
+        if len(said) == answer.families:
+            del self._waiting[answer.run]
+            self._begin(loop, said)
+        elif not self._looking:
+            self._looking = True
+            loop.call_soon(self._look, loop)
         return mine
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         self._quiet += 1
-        if self._quiet <= _QUIET:
+        if self._quiet <= _QUIET and self._waiting:
             loop.call_soon(self._look, loop)
             return
+        self._looking = False
         runs, self._waiting = self._waiting, {}
         for said in runs.values():
-            step = loop.create_task(self._tell(said), name="verdicts")
-            self._steps.add(step)
-            step.add_done_callback(self._steps.discard)
+            self._begin(loop, said)
 
-    async def _tell(self, said: list[tuple[Answer, asyncio.Future[tuple[bool, str]]]]) -> None:
+    def _begin(self, loop: asyncio.AbstractEventLoop, said: list[Said]) -> None:
+        step = loop.create_task(self._tell(said), name="verdicts")
+        self._steps.add(step)
+        step.add_done_callback(self._steps.discard)
+
+    async def _tell(self, said: list[Said]) -> None:
         try:
             moved, state, _ = await self._step([answer for answer, _ in said])
         except Exception as error:

@@ -99,7 +99,15 @@ class Lease:
         self.hear(state)
         faults.hit("router", "P2")
 
-    def offer(self, payload: bytes, events: int, told: Callable[[bool], None], *, said: int = 0) -> None:
+    def offer(
+        self,
+        payload: bytes,
+        events: int,
+        told: Callable[[bool], None],
+        headers: Mapping[str, str] | None = None,
+        *,
+        said: int = 0,
+    ) -> None:
         """See schemas.ports.RunLease."""
         last = self.sequence + events
 
@@ -116,8 +124,8 @@ class Lease:
         if self._lost:
             told(False)
             return
-        frame = self._frames.frame(self.epoch, last, DATA, events, payload, self._only_named, said)
-        self._flushes.add(Write(self.run, self._owner, self.epoch, last, frame), heard)
+        frame = self._frame(last, DATA, events, payload, headers, said)
+        self._flushes.add(Write(self.run, self._owner, self.epoch, last, frame), heard, at_once=said <= events)
 
     async def delivered(self) -> bytes | None:
         """The events that were sent so far, by any owner; None when the stream does not hold them all."""

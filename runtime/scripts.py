@@ -101,7 +101,8 @@ class Ending:
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """One family's verdict as the script takes it. stored b"" with outcome "missing" = it never came (fail open).
-    weight, cost (tokens, expected) and priority: its place at the gate."""
+    weight, cost (tokens, expected) and priority: its place at the gate. families: how many its run asks, 0 = unknown.
+    """
 
     run: str
     family: str
@@ -118,6 +119,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     frame: bytes = b""
     headers: bytes = b""
     ending: Ending | None = None
+    families: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

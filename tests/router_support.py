@@ -100,11 +100,19 @@ class MemoryLease:
         self._write(DATA, payload, events, headers)
         await CLOCK.sleep(self.flush_s)
 
-    def offer(self, payload: bytes, events: int, told: Callable[[bool], None], *, said: int = 0) -> None:
+    def offer(
+        self,
+        payload: bytes,
+        events: int,
+        told: Callable[[bool], None],
+        headers: Mapping[str, str] | None = None,
+        *,
+        said: int = 0,
+    ) -> None:
         if self.lost:
             told(False)
             return
-        self._write(DATA, payload, events, None)
+        self._write(DATA, payload, events, headers)
         asyncio.get_running_loop().call_later(self.flush_s, told, True)
 
     async def delivered(self) -> bytes | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import pytest_asyncio
+from msgspec import structs
 
 from runtime.claims import Moved, Taker
 from runtime.consume import Engine
@@ -17,7 +18,7 @@ from runtime.scripts import Answer
 from schemas.errors import Unavailable
 from schemas.outcomes import Delivery, Done, Outcome
 from tests.engine_support import REQUESTS, House, Seen
-from tests.run_support import FAMILIES, Hands, World, answer, until
+from tests.run_support import CLOCK, FAMILIES, Hands, World, answer, until
 
 
 @pytest_asyncio.fixture
@@ -185,3 +186,17 @@ async def test_step_that_fails_fails_for_each_answer_and_is_asked_for_again() ->
 
     assert await asyncio.gather(*(insist(family) for family in FAMILIES)) == [(True, "queued")] * 3
     assert noted.steps == [[f"a {family}" for family in FAMILIES]] * 2
+
+
+async def test_step_waits_for_no_quiet_moment_once_all_that_its_run_asks_have_answered() -> None:
+    noted = Noted()
+    joint = Jointly(noted)  # type: ignore[arg-type]
+    asked = len(FAMILIES)
+    whole = [joint.verdict(structs.replace(answer("a", family), families=asked)) for family in FAMILIES]
+    parts = []
+    for number in range(20):
+        parts.append(joint.verdict(structs.replace(answer(f"b{number}", FAMILIES[0]), families=asked)))
+        await CLOCK.sleep(0)
+    assert noted.steps == [[f"a {family}" for family in FAMILIES]]
+    assert await asyncio.gather(*whole, *parts) == [(True, "queued")] * (asked + 20)
+    assert noted.steps[1:] == [[f"b{number} {FAMILIES[0]}"] for number in range(20)]
