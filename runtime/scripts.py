@@ -83,9 +83,8 @@ class Write(msgspec.Struct, frozen=True):
 
 def head_of(write: Write) -> str:
     """Its head in a push of many frames (see names.MANY)."""
-    frame = write.frame
-    sizes = f"{len(frame.headers)} {len(frame.payload)}"
-    return f"{write.run} {write.epoch} {write.last} {frame.events} {frame.kind} {sizes}"
+    f = write.frame
+    return f"{write.run} {write.epoch} {write.last} {f.events} {f.kind} {len(f.headers)} {len(f.payload)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from functools import partial
 
 from base.clock import Clock
 from providers.errors import BadResponse
@@ -143,17 +142,18 @@ class Relay:
             return
         payload, events = self.rest()
         said = self.stream.pieces
-        sent = self._under_way = (payload, events, said, now)
-        self._lease.offer(payload, events, partial(self._told, sent), self._first_headers(), said=said)
+        self._under_way = (payload, events, said, now)
+        self._lease.offer(payload, events, self._told, self._first_headers(), said=said)
 
     def _due(self) -> None:
         self._timer = None
         if self._flowing and not self.stream.done:
             self._go()
 
-    def _told(self, sent: UnderWay, stored: bool) -> None:
+    def _told(self, stored: bool) -> None:
         """What became of the frame under way."""
-        if sent is not self._under_way:
+        sent = self._under_way
+        if sent is None:
             return  # nobody waits for it any more
         if not stored:
             self._insisting = self._loop.create_task(self._insist(sent), name="frame again")
@@ -176,7 +176,7 @@ class Relay:
                 self._interrupt.fail(error)
             self._wake()
         else:
-            self._told(sent, True)
+            self._told(True)
 
     async def settled(self) -> None:
         """Until no frame is under way. What the store said against it is raised."""
