@@ -27,7 +27,7 @@ from schemas.errors import Code, DecodeError, Failure, OwnerLost, SignatureError
 from schemas.events import RequestAccepted, Terminal
 from schemas.frames import DATA, OWNER
 from schemas.outcomes import Dead, Delivery, Outcome, Settled
-from schemas.ports import RunLease
+from schemas.ports import RunLease, Stored
 
 RunHandler = Callable[[Delivery, RunLease], Awaitable[None]]
 
@@ -100,13 +100,7 @@ class Lease:
         faults.hit("router", "P2")
 
     def offer(
-        self,
-        payload: bytes,
-        events: int,
-        told: Callable[[bool], None],
-        headers: Mapping[str, str] | None = None,
-        *,
-        said: int = 0,
+        self, payload: bytes, events: int, told: Stored, headers: Mapping[str, str] | None = None, *, said: int = 0
     ) -> None:
         """See schemas.ports.RunLease."""
         last = self.sequence + events

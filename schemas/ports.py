@@ -195,6 +195,10 @@ class Archive(Protocol):
 # --- owning a run -----------------------------------------------------------------------------------------------
 
 
+#: Hears whether a frame is stored.
+Stored = Callable[[bool], None]
+
+
 class RunLease(Protocol):
     """A claimed run. Every write checks the owner first and raises OwnerLost when another consumer has it."""
 
@@ -217,13 +221,7 @@ class RunLease(Protocol):
         ...
 
     def offer(
-        self,
-        payload: bytes,
-        events: int,
-        told: Callable[[bool], None],
-        headers: Mapping[str, str] | None = None,
-        *,
-        said: int = 0,
+        self, payload: bytes, events: int, told: Stored, headers: Mapping[str, str] | None = None, *, said: int = 0
     ) -> None:
         """The same without waiting: `told` hears whether it is stored. If not, `flush` the same again: that stores it,
         once, or says why not. Nothing else is written meanwhile."""

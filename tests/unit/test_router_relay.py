@@ -12,6 +12,7 @@ from providers.fake import Cut, Delay, FakeTransport, Hang, Head, Piece, Script
 from providers.openai_openai import ChatStream
 from providers.ports import Timeouts
 from schemas.errors import OwnerLost
+from schemas.ports import Stored
 from tests.router_support import CLOCK, MemoryLease, chunk, cleared_run, endpoint, sse, until
 from tests.unit.test_router_handler import Stage
 from workers.router.interrupt import Interrupt, Stopped
@@ -31,13 +32,7 @@ class Moody(MemoryLease):
         return self
 
     def offer(
-        self,
-        payload: bytes,
-        events: int,
-        told: Callable[[bool], None],
-        headers: Mapping[str, str] | None = None,
-        *,
-        said: int = 0,
+        self, payload: bytes, events: int, told: Stored, headers: Mapping[str, str] | None = None, *, said: int = 0
     ) -> None:
         def answer() -> None:
             if not self.refuses:
