@@ -31,22 +31,18 @@ class Flushes:
         self._waiting: list[tuple[Write, Told]] = []
         self._loop = asyncio.get_running_loop()
         self._due: asyncio.Handle | None = None
-        self._soon = False  # it is due in this turn of the loop
         self._left = 0.0  # when the last ones did
         self._calls: set[asyncio.Task[None]] = set()
 
     def add(self, write: Write, told: Told, *, at_once: bool = False) -> None:
         """Store it with others; `told` hears what became of it, in the loop's own turn."""
         self._waiting.append((write, told))
-        if self._soon:
-            return
-        left = 0.0 if at_once else self._left + TOGETHER_S - self._loop.time()
-        if left <= 0:
-            self._soon = True
+        if at_once:
             self._disarm()
-            self._due = self._loop.call_soon(self._go)
+            self._go()
         elif self._due is None:
-            self._due = self._loop.call_later(left, self._go)
+            left = self._left + TOGETHER_S - self._loop.time()
+            self._due = self._loop.call_soon(self._go) if left <= 0 else self._loop.call_later(left, self._go)
 
     async def store(self, write: Write, *, at_once: bool = False) -> str:
         """The same for who waits for the word. Unavailable, ServerError."""
@@ -69,7 +65,7 @@ class Flushes:
             self._due = None
 
     def _go(self) -> None:
-        self._soon, self._due, self._left = False, None, self._loop.time()
+        self._due, self._left = None, self._loop.time()
         writes, self._waiting = self._waiting, []
         for start in range(0, len(writes), _MOST):
             call = self._loop.create_task(self._call(writes[start : start + _MOST]), name="flush")

@@ -27,7 +27,7 @@ from schemas.errors import Code, DecodeError, Failure, OwnerLost, SignatureError
 from schemas.events import RequestAccepted, Terminal
 from schemas.frames import DATA, OWNER
 from schemas.outcomes import Dead, Delivery, Outcome, Settled
-from schemas.ports import RunLease
+from schemas.ports import RunLease, Stored
 
 RunHandler = Callable[[Delivery, RunLease], Awaitable[None]]
 
@@ -89,7 +89,7 @@ class Lease:
         """Store one data frame and push it to the watchers. OwnerLost when the run is another's."""
         self._refuse_if_lost()
         last = self.sequence + events
-        write = Write(self.run, self._owner, last, self._frame(last, DATA, events, payload, headers, said))
+        write = Write(self.run, self._owner, self.epoch, last, self._frame(last, DATA, events, payload, headers, said))
         state = await self._insist(lambda: self._flushes.store(write, at_once=said <= events))
         if state in ("lost", "gap", "expired"):
             self.hear("lost")
@@ -100,7 +100,9 @@ class Lease:
         self.hear(state)
         faults.hit("router", "P2")
 
-    def offer(self, payload: bytes, events: int, told: Callable[[bool], None], *, said: int = 0) -> None:
+    def offer(
+        self, payload: bytes, events: int, told: Stored, headers: Mapping[str, str] | None = None, *, said: int = 0
+    ) -> None:
         """See schemas.ports.RunLease."""
         last = self.sequence + events
 
@@ -109,7 +111,8 @@ class Lease:
             try:
                 if stored:
                     self.sequence = last
-                    self.hear(str(word))
+                    if word == "cancel":
+                        self.hear("cancel")
                     faults.hit("router", "P2")
             finally:
                 told(stored)
@@ -117,8 +120,8 @@ class Lease:
         if self._lost:
             told(False)
             return
-        frame = self._frames.frame(self.epoch, last, DATA, events, payload, self._only_named, said)
-        self._flushes.add(Write(self.run, self._owner, last, frame), heard)
+        frame = self._frame(last, DATA, events, payload, headers, said)
+        self._flushes.add(Write(self.run, self._owner, self.epoch, last, frame), heard, at_once=said <= events)
 
     async def delivered(self) -> bytes | None:
         """The events that were sent so far, by any owner; None when the stream does not hold them all."""

@@ -73,12 +73,19 @@ class SealedFrame(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Write(msgspec.Struct, frozen=True):
-    """A data frame, and whose: `last` is its last sequence."""
+    """A data frame, whose it is and its place: the owner's epoch and the frame's last sequence."""
 
     run: str
     owner: str
+    epoch: int
     last: int
     frame: SealedFrame
+
+
+def head_of(write: Write) -> str:
+    """Its head in a push of many frames (see names.MANY)."""
+    f = write.frame
+    return f"{write.run} {write.epoch} {write.last} {f.events} {f.kind} {len(f.headers)} {len(f.payload)}"
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
@@ -308,9 +315,10 @@ class RedisScripts:
         keys: list[str] = []
         args: list[str | bytes | int] = [p]
         for write in writes:
-            run, frame = write.run, write.frame
-            keys += _frame_keys(run)
-            args += (run, write.owner, write.last, frame.events, frame.payload, frame.headers, frame.said)
+            last, frame = write.last, write.frame
+            keys += _frame_keys(write.run)
+            args += (head_of(write), write.owner, f"{write.epoch}-{last}", last)
+            args += (frame.events, frame.payload, frame.headers, frame.said)
         return [said.decode() for said in await self._redis.script(source("flush"), keys, args)]
 
     async def end(self, run: str, guard: str, value: str, place: str, frame: SealedFrame, ending: Ending) -> str:

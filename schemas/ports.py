@@ -195,6 +195,10 @@ class Archive(Protocol):
 # --- owning a run -----------------------------------------------------------------------------------------------
 
 
+#: Hears whether a frame is stored.
+Stored = Callable[[bool], None]
+
+
 class RunLease(Protocol):
     """A claimed run. Every write checks the owner first and raises OwnerLost when another consumer has it."""
 
@@ -216,9 +220,11 @@ class RunLease(Protocol):
         events carried what was generated, by all owners, these too: what is billed when somebody else ends the run."""
         ...
 
-    def offer(self, payload: bytes, events: int, told: Callable[[bool], None], *, said: int = 0) -> None:
-        """The same for a frame that is not the first, without waiting: `told` hears whether it is stored. If not,
-        `flush` the same again: that stores it, once, or says why not. Nothing else is written meanwhile."""
+    def offer(
+        self, payload: bytes, events: int, told: Stored, headers: Mapping[str, str] | None = None, *, said: int = 0
+    ) -> None:
+        """The same without waiting: `told` hears whether it is stored. If not, `flush` the same again: that stores it,
+        once, or says why not. Nothing else is written meanwhile."""
         ...
 
     async def delivered(self) -> bytes | None:

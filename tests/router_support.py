@@ -21,6 +21,7 @@ from schemas.errors import Failure, OwnerLost
 from schemas.events import RequestAccepted, RequestCleared, Terminal
 from schemas.frames import DATA, END, ERROR, decode_failure
 from schemas.outcomes import Decided, Delivery
+from schemas.ports import Stored
 from schemas.records import EndpointRecord
 from schemas.routes import CHAT, RESPONSES
 from schemas.verdicts import EDITS, PASS, Edit, Grant, Verdict, seal_verdict
@@ -100,11 +101,13 @@ class MemoryLease:
         self._write(DATA, payload, events, headers)
         await CLOCK.sleep(self.flush_s)
 
-    def offer(self, payload: bytes, events: int, told: Callable[[bool], None], *, said: int = 0) -> None:
+    def offer(
+        self, payload: bytes, events: int, told: Stored, headers: Mapping[str, str] | None = None, *, said: int = 0
+    ) -> None:
         if self.lost:
             told(False)
             return
-        self._write(DATA, payload, events, None)
+        self._write(DATA, payload, events, headers)
         asyncio.get_running_loop().call_later(self.flush_s, told, True)
 
     async def delivered(self) -> bytes | None:

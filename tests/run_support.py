@@ -346,9 +346,9 @@ def acceptance(run: str, **changes: Any) -> Acceptance:
     return replace(new, **changes)
 
 
-async def store_frame(scripts: Scripts, run: str, owner: str, last: int, sealed: SealedFrame) -> str:
+async def store_frame(scripts: Scripts, run: str, owner: str, last: int, sealed: SealedFrame, *, epoch: int = 1) -> str:
     """One frame of one run."""
-    (word,) = await scripts.flush([Write(run, owner, last, sealed)])
+    (word,) = await scripts.flush([Write(run, owner, epoch, last, sealed)])
     return word
 
 

@@ -178,6 +178,7 @@ class EmbeddedValkey:
             "appendonly yes",
             f"appendfsync {self.settings.fsync}",
             'save ""',
+            "rdbcompression no",  # nearly all that a rewrite of the file copies is sealed: it does not get smaller
             f"client-output-buffer-limit pubsub {self.settings.pubsub_limit}",
             "tcp-backlog 511",
         ]

@@ -15,7 +15,7 @@ from runtime.memory.entries import MemoryEntries
 from runtime.memory.gate import FAR_MS, lane_of
 from runtime.memory.server import Held as Pending
 from runtime.memory.server import Id, Stream, id_of, text_of
-from runtime.memory.steps import Pushed, Values, doors_of, hash_of, many, place_of, words
+from runtime.memory.steps import Values, doors_of, hash_of, many, place_of, words
 from runtime.names import kept_key, prefix_of
 from runtime.scripts import (
     Answer,
@@ -233,13 +233,13 @@ class MemoryScripts(MemoryEntries):
 
     async def flush(self, writes: Sequence[Write]) -> list[str]:
         await self._server.turn()
-        pushes: dict[str, list[Pushed]] = {}
+        pushes: dict[str, list[Write]] = {}
         said = [self._flush(write, pushes) for write in writes]
         for door, told in pushes.items():
             self._server.publish(f"{prefix_of(writes[0].run)}:push:{door}", many(told))
         return said
 
-    def _flush(self, write: Write, pushes: dict[str, list[Pushed]]) -> str:
+    def _flush(self, write: Write, pushes: dict[str, list[Write]]) -> str:
         run, last, frame = write.run, write.last, write.frame
         p, found = prefix_of(run), self._hash(run)
         if found is None or found.get("owner") != write.owner.encode() or found["state"] != b"running":
@@ -253,15 +253,14 @@ class MemoryScripts(MemoryEntries):
         key = f"{p}:reply:{run}"
         if sequence > 0 and key not in self._server.streams:
             return "expired"
-        epoch = int(found["epoch"])
         fields: Values = {"k": "data", "n": frame.events, "d": frame.payload}
         if frame.headers:
             fields["h"] = frame.headers
-        self._server.add(key, fields, (epoch, last))
+        self._server.add(key, fields, (write.epoch, last))
         found.setdefault("t:first", str(self._server.now()).encode())
         found |= {"seq": str(last).encode(), "said": str(frame.said).encode()}
         for door in doors_of(found):
-            pushes.setdefault(door, []).append((run, epoch, last, frame))
+            pushes.setdefault(door, []).append(write)
         return done
 
     async def end(self, run: str, guard: str, value: str, place: str, frame: SealedFrame, ending: Ending) -> str:

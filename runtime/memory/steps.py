@@ -11,11 +11,9 @@ from runtime.memory import once
 from runtime.memory.gate import MemoryGates
 from runtime.memory.server import Group, MemoryServer, text_of
 from runtime.names import MANY, kept_key, prefix_of, starts_key
-from runtime.scripts import Ending, SealedFrame
+from runtime.scripts import Ending, SealedFrame, Write, head_of
 
 Values = dict[str, str | bytes | int]
-#: A data frame that is pushed: run, epoch, last sequence, frame.
-Pushed = tuple[str, int, int, SealedFrame]
 
 _TIMES = ("accepted", "cleared", "claimed", "first")
 
@@ -129,10 +127,7 @@ def doors_of(run: dict[str, bytes]) -> list[str]:
     return list(dict.fromkeys(watcher.partition("#")[0] for watcher in words(run, "watchers")))
 
 
-def many(told: Sequence[Pushed]) -> bytes:
+def many(told: Sequence[Write]) -> bytes:
     """flush.lua's push: frames of many runs in one message."""
-    heads = [
-        f"{run} {epoch} {last} {frame.events} {frame.kind} {len(frame.headers)} {len(frame.payload)}"
-        for run, epoch, last, frame in told
-    ]
-    return MANY + " ".join(heads).encode() + b"\n" + b"".join(frame.headers + frame.payload for *_, frame in told)
+    heads = " ".join([head_of(write) for write in told])
+    return MANY + heads.encode() + b"\n" + b"".join([write.frame.headers + write.frame.payload for write in told])

@@ -49,8 +49,8 @@ async def _owned(world: World, count: int) -> list[Hands]:
 async def test_frames_that_come_while_others_just_left_leave_together(world: World) -> None:
     scripts = Counted(world.scripts)
     flushes, runs = Flushes(scripts), await _owned(world, 4)
-    assert await flushes.store(Write(runs[0].run, "r1:a", 1, frame("x"))) == "ok"
-    rest = [flushes.store(Write(one.run, "r1:a", 1, frame("x"))) for one in runs[1:]]
+    assert await flushes.store(Write(runs[0].run, "r1:a", 1, 1, frame("x"))) == "ok"
+    rest = [flushes.store(Write(one.run, "r1:a", 1, 1, frame("x"))) for one in runs[1:]]
     assert await asyncio.gather(*rest) == ["ok"] * 3
     assert scripts.calls == [1, 3]
 
@@ -58,9 +58,9 @@ async def test_frames_that_come_while_others_just_left_leave_together(world: Wor
 async def test_a_frame_that_cannot_wait_takes_with_it_those_that_can(world: World) -> None:
     scripts, words = Counted(world.scripts), list[str | Exception]()
     flushes, runs = Flushes(scripts), await _owned(world, 3)
-    await flushes.store(Write(runs[0].run, "r1:a", 1, frame("x")))
-    flushes.add(Write(runs[1].run, "r1:a", 1, frame("x")), words.append)
-    flushes.add(Write(runs[2].run, "r1:a", 1, frame("x")), words.append, at_once=True)
+    await flushes.store(Write(runs[0].run, "r1:a", 1, 1, frame("x")))
+    flushes.add(Write(runs[1].run, "r1:a", 1, 1, frame("x")), words.append)
+    flushes.add(Write(runs[2].run, "r1:a", 1, 1, frame("x")), words.append, at_once=True)
     await until(lambda: words == ["ok", "ok"])
     assert scripts.calls == [1, 2]
 
@@ -69,7 +69,7 @@ async def test_everybody_hears_that_the_server_is_away_and_may_try_again(world: 
     scripts = Counted(world.scripts)
     flushes, runs = Flushes(scripts), await _owned(world, 2)
     scripts.away = True
-    writes = [Write(one.run, "r1:a", 1, frame("x")) for one in runs]
+    writes = [Write(one.run, "r1:a", 1, 1, frame("x")) for one in runs]
     told = await asyncio.gather(*(flushes.store(write) for write in writes), return_exceptions=True)
     assert [type(one) for one in told] == [Unavailable, Unavailable]
     scripts.away = False
@@ -82,7 +82,7 @@ async def test_a_run_that_the_server_refuses_hears_it_alone(world: World) -> Non
         return
     await world.redis.execute("SET", broken.reply, "no stream")
     told = await asyncio.gather(
-        *(flushes.store(Write(one.run, "r1:a", 1, frame("x"))) for one in (broken, whole)), return_exceptions=True
+        *(flushes.store(Write(one.run, "r1:a", 1, 1, frame("x"))) for one in (broken, whole)), return_exceptions=True
     )
     assert isinstance(told[0], ServerError) and "WRONGTYPE" in str(told[0]) and told[1] == "ok"
 
@@ -93,8 +93,8 @@ async def test_one_that_cannot_hear_its_word_keeps_nobody_else_from_theirs(world
     def fails(word: str | Exception) -> None:
         raise RuntimeError("in a callback")
 
-    flushes.add(Write(runs[0].run, "r1:a", 1, frame("x")), fails)
-    flushes.add(Write(runs[1].run, "r1:a", 1, frame("x")), words.append)
+    flushes.add(Write(runs[0].run, "r1:a", 1, 1, frame("x")), fails)
+    flushes.add(Write(runs[1].run, "r1:a", 1, 1, frame("x")), words.append)
     await until(lambda: words == ["ok"])
 
 

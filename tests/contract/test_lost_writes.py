@@ -112,7 +112,7 @@ class Life:
         if self.first:
             return  # as the router does: the half of another's answer is not continued
         frame = SEALS.frame(self.run, self.epoch, last, DATA, 1, self._said(last), {OWNER: f"{self.router}-nonce"})
-        await store_frame(self.world.scripts, self.run, self.owner, last, frame)
+        await store_frame(self.world.scripts, self.run, self.owner, last, frame, epoch=self.epoch)
 
     async def _end(self) -> None:
         at = self.first or self.words

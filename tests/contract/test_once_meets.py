@@ -223,7 +223,7 @@ async def _claim(place: Place, watch: Watch, owner: str) -> Hands:
 async def _say(place: Place, watch: Watch, owner: str, epoch: int, last: int, text: bytes) -> None:
     named = {OWNER: owner.partition(":")[2]}
     frame = seals("router").frame(watch.run, epoch, last, DATA, 1, text, named)
-    assert await store_frame(place.world.scripts, watch.run, owner, last, frame) == "ok"
+    assert await store_frame(place.world.scripts, watch.run, owner, last, frame, epoch=epoch) == "ok"
 
 
 async def _end(place: Place, watch: Watch, owner: str, epoch: int, last: int) -> None:

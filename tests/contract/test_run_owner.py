@@ -152,9 +152,9 @@ async def test_frames_of_many_runs_are_stored_together_each_by_its_own_owner(wor
     heard.clear()
     last = int(await hands.field("seq")) + 1
     writes = [
-        Write(hands.run, "r1:a", last, frame("one")),
-        Write(stolen.run, "r2:b", 1, frame("no")),
-        Write(third.run, "r1:a", 2, frame("three", 2, headers=b"hh")),
+        Write(hands.run, "r1:a", 1, last, frame("one")),
+        Write(stolen.run, "r2:b", 1, 1, frame("no")),
+        Write(third.run, "r1:a", 1, 2, frame("three", 2, headers=b"hh")),
     ]
     assert await world.scripts.flush(writes) == ["ok", "lost", "ok"]
     assert await world.entries(stolen.reply) == []
@@ -172,7 +172,7 @@ async def test_what_befalls_one_run_touches_no_other_of_the_same_flush(world: Wo
     if not isinstance(world, RedisWorld):
         return
     await world.redis.execute("SET", broken.reply, "no stream")
-    words = await world.scripts.flush([Write(one.run, "r1:a", 1, frame("x")) for one in (hands, broken, after)])
+    words = await world.scripts.flush([Write(one.run, "r1:a", 1, 1, frame("x")) for one in (hands, broken, after)])
     assert (words[0], words[2]) == ("ok", "ok") and words[1].startswith("error") and "WRONGTYPE" in words[1]
     assert [await one.field("seq") for one in (hands, broken, after)] == ["1", "0", "1"]
 

@@ -61,7 +61,10 @@ class Owner:
         last = self.sequence + events
         payload = f"{last}|".encode() * size
         frame = SEALS.frame(self.run, self.epoch, last, "data", events, payload, {OWNER: self.owner.rpartition(":")[2]})
-        assert await store_frame(self.world.scripts, self.run, self.owner, last, frame) in ("ok", "cancel")
+        assert await store_frame(self.world.scripts, self.run, self.owner, last, frame, epoch=self.epoch) in (
+            "ok",
+            "cancel",
+        )
         self.sequence = last
 
     async def end(self) -> None:

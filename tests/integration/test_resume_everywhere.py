@@ -155,7 +155,7 @@ class Player:
 
     async def _flush(self, hands: Hands, last: int, events: Sequence[bytes]) -> None:
         frame = seals("router").frame(hands.run, self.epoch, last, "data", len(events), b"".join(events), None)
-        assert await store_frame(self.world.scripts, hands.run, self.owner, last, frame) == "ok"
+        assert await store_frame(self.world.scripts, hands.run, self.owner, last, frame, epoch=self.epoch) == "ok"
 
     async def _end(self, hands: Hands, last: int, final: bytes, fails: bool) -> None:
         failure = Failure(code="upstream_interrupted", message="It broke: „jäh“.")

@@ -35,8 +35,12 @@ class WithoutOwner(MemoryScripts):
     """Flush and end take whoever comes for the owner. One of them alone is caught by what the other looks at."""
 
     async def flush(self, writes: Sequence[Write]) -> list[str]:
-        owner = {write.run: (self._hash(write.run) or {}).get("owner", b"").decode() for write in writes}
-        return await super().flush([Write(w.run, owner[w.run], w.last, w.frame) for w in writes])
+        return await super().flush([self._as_owners(write) for write in writes])
+
+    def _as_owners(self, write: Write) -> Write:
+        found = self._hash(write.run) or {}
+        owner, epoch = found.get("owner", b"").decode(), int(found.get("epoch", 0))
+        return Write(write.run, owner, epoch, write.last, write.frame)
 
     async def end(self, run: str, guard: str, value: str, place: str, frame: SealedFrame, ending: Ending) -> str:
         found = self._hash(run) or {}
@@ -52,7 +56,7 @@ class ClaimWithoutNonce(MemoryScripts):
         return super()._own(run, found, "owner:same")
 
     async def flush(self, writes: Sequence[Write]) -> list[str]:
-        return await super().flush([Write(w.run, "owner:same", w.last, w.frame) for w in writes])
+        return await super().flush([Write(w.run, "owner:same", w.epoch, w.last, w.frame) for w in writes])
 
     async def end(self, run: str, guard: str, value: str, place: str, frame: SealedFrame, ending: Ending) -> str:
         return await super().end(run, guard, "owner:same" if guard == "owner" else value, place, frame, ending)

@@ -108,7 +108,8 @@ async def test_the_engine_gets_its_own_name_its_credential_and_the_edited_body()
 
 
 async def test_the_speaker_and_the_first_words_leave_at_once_and_later_ones_together() -> None:
-    events = [Piece(sse(chunk("x"))) for _ in range(20)]
+    first = [step for _ in range(2) for step in (Piece(sse(chunk("x"))), Delay(0.02))]
+    events = [*first, *(Piece(sse(chunk("x"))) for _ in range(18))]
     settings = RouterSettings(coalesce_ms=5_000, coalesce_max_ms=5_000)
     script: Script = [Head(), *events, Piece(sse(chunk(finish="stop"), "[DONE]"))]
     lease = await Stage(script, settings=settings).run(cleared_run())

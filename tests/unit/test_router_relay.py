@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 
@@ -12,7 +12,9 @@ from providers.fake import Cut, Delay, FakeTransport, Hang, Head, Piece, Script
 from providers.openai_openai import ChatStream
 from providers.ports import Timeouts
 from schemas.errors import OwnerLost
-from tests.router_support import CLOCK, MemoryLease, chunk, cleared_run, sse, until
+from schemas.ports import Stored
+from tests.router_support import CLOCK, MemoryLease, chunk, cleared_run, endpoint, sse, until
+from tests.unit.test_router_handler import Stage
 from workers.router.interrupt import Interrupt, Stopped
 from workers.router.relay import Pace, Relay
 
@@ -20,31 +22,39 @@ WORDS = [f"w{number}" for number in range(12)]
 
 
 class Moody(MemoryLease):
-    """Answers offers when it is told to; `refuses`: what it says then is that nothing was stored."""
+    """Answers offers when it is told to, the first ones at once; `refuses`: what it says is that nothing was stored."""
 
-    __slots__ = ("again", "asked", "refuses")
+    __slots__ = ("again", "asked", "ready", "refuses")
 
-    def mood(self) -> Moody:
+    def mood(self, ready: int) -> Moody:
         self.asked: list[Callable[[], None]] = []
-        self.refuses, self.again = False, 0
+        self.ready, self.refuses, self.again = ready, False, 0
         return self
 
-    def offer(self, payload: bytes, events: int, told: Callable[[bool], None], *, said: int = 0) -> None:
+    def offer(
+        self, payload: bytes, events: int, told: Stored, headers: Mapping[str, str] | None = None, *, said: int = 0
+    ) -> None:
         def answer() -> None:
             if not self.refuses:
-                self._write("data", payload, events, None)
+                self._write("data", payload, events, headers)
             told(not self.refuses)
 
-        self.asked.append(answer)
+        if len(self.sent) < self.ready:
+            asyncio.get_running_loop().call_soon(answer)
+        else:
+            self.asked.append(answer)
 
-    async def flush(self, payload: bytes, events: int, headers: object = None, *, said: int = 0) -> None:
+    async def flush(
+        self, payload: bytes, events: int, headers: Mapping[str, str] | None = None, *, said: int = 0
+    ) -> None:
         self.again += self.refuses
-        await MemoryLease.flush(self, payload, events, None, said=said)
+        await MemoryLease.flush(self, payload, events, headers, said=said)
 
 
-def moody() -> Moody:
+def moody(ready: int = 2) -> Moody:
+    """ready: how many frames it stores without being told to."""
     lease = cleared_run()
-    return Moody(lease.accepted, lease.body, lease.verdicts).mood()
+    return Moody(lease.accepted, lease.body, lease.verdicts).mood(ready)
 
 
 def words(count: int, gap: float = 0.0) -> Script:
@@ -125,3 +135,27 @@ async def test_a_router_that_stops_lets_go_of_the_frame_under_way() -> None:
     answer()
     await CLOCK.sleep(0.02)
     assert lease.asked == [] and lease.again == 0
+
+
+async def test_no_other_engine_is_asked_while_the_first_words_are_under_way() -> None:
+    lease, stage = moody(0), Stage([*words(1), Cut()], words(2), endpoints=[endpoint("a"), endpoint("b")])
+    task = asyncio.create_task(stage.run(lease))
+    await until(lambda: len(lease.asked) == 1)
+    await CLOCK.sleep(0.02)
+    assert len(stage.transport.calls) == 1 and not task.done()
+    lease.asked.pop()()
+    await task
+    assert len(stage.transport.calls) == 1 and [one.kind for one in lease.sent] == ["data", "error"]
+    assert lease.sent[0].headers and b'"w0"' in lease.sent[0].payload
+
+
+async def test_first_words_that_were_not_stored_are_sent_again_with_the_headers_of_the_answer() -> None:
+    lease = moody(0)
+    lease.refuses = True
+    task = asyncio.create_task(Stage([*words(1), Hang()]).run(lease))
+    await until(lambda: len(lease.asked) == 1)
+    lease.asked.pop()()
+    await until(lambda: len(lease.sent) == 1)
+    assert lease.again == 1 and lease.sent[0].headers
+    lease.cancelled.set()
+    await task

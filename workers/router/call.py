@@ -117,6 +117,7 @@ class Caller:
             last = stream.ending(self._clock.now_ms())
         except (UpstreamFault, Stopped):
             response.close()
+            await relay.settled()
             work.first_at = work.first_at or relay.first_at
             if work.lease.sequence > 0 or work.lease.cancelled.is_set():
                 work.usage = stream_usage(stream, accepted.prompt_tokens)

@@ -1,6 +1,6 @@
 """An engine's stream into frames of a run: the first two frames at once, then as many events together as the pace says.
 
-After them no task wakes for an event: the engine's bytes are cut, translated and given away in the turn of the loop in
+No task wakes for an event: the engine's bytes are cut, translated and given away in the turn of the loop in
 which they arrive. One frame is under way at a time; what comes meanwhile, or before the next frame may go out, is held,
 and past `_HELD` bytes the engine is read no further, so a slow store slows it down instead of filling memory.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from functools import partial
 
 from base.clock import Clock
 from providers.errors import BadResponse
@@ -62,7 +61,7 @@ class Relay:
         self._pending: list[bytes] = []
         self._events = self._held = 0  # in what is pending: events, bytes
         self._next_flush = 0.0
-        self._flowing = False  # past the first words, while the engine is read
+        self._flowing = False  # while the engine is read
         self._under_way: UnderWay | None = None
         self._insisting: asyncio.Task[None] | None = None
         self._error: Exception | None = None  # why it was not stored
@@ -74,9 +73,10 @@ class Relay:
     async def pump(self, response: UpstreamResponse, interrupt: Interrupt) -> None:
         """Relay until the engine is done. What is left for the last frame stays pending.
 
-        UpstreamFault when the engine fails, Stopped when the run is cancelled, OwnerLost when it is another's."""
+        UpstreamFault when the engine fails, Stopped when the run is cancelled: a frame may be under way then, see
+        `settled`. OwnerLost when the run is another's."""
         _check_head(response)
-        self._interrupt = interrupt
+        self._interrupt, self._flowing = interrupt, True
         try:
             while not self.stream.done:
                 if await interrupt.wait(response.pour(self._arrived)):
@@ -84,25 +84,27 @@ class Relay:
                     break
                 if not self.stream.done:
                     await self.flush()
-                    self._flowing = self._next_flush > 0
         except asyncio.CancelledError:
             self._abandon()
             raise
         finally:
             self._flowing = False
             self._disarm()
-        await self._settled()
+        await self.settled()
 
     async def flush(self) -> None:
         """Send what is pending as one frame, behind the one under way."""
-        await self._settled()
+        await self.settled()
         if not self._pending:
             return
         started = self._clock.monotonic()
         payload, events = self.rest()
-        headers = self._headers if self._lease.sequence == 0 else None
-        await self._lease.flush(payload, events, headers, said=self.stream.pieces)
+        await self._lease.flush(payload, events, self._first_headers(), said=self.stream.pieces)
         self._note(started)
+
+    def _first_headers(self) -> Mapping[str, str] | None:
+        """Of a frame that is to be stored: only a run's first one has those of the answer."""
+        return None if self._lease.sequence else self._headers
 
     def rest(self) -> tuple[bytes, int]:
         """What is pending, taken out: bytes and number of events."""
@@ -117,7 +119,7 @@ class Relay:
             self._answered()
             self._answered = None
         self._take(self._splitter.feed(piece))
-        if self.stream.done or (self._pending and not self._flowing):
+        if self.stream.done:
             return False
         self._go()
         return self._held < _HELD
@@ -140,17 +142,18 @@ class Relay:
             return
         payload, events = self.rest()
         said = self.stream.pieces
-        sent = self._under_way = (payload, events, said, now)
-        self._lease.offer(payload, events, partial(self._told, sent), said=said)
+        self._under_way = (payload, events, said, now)
+        self._lease.offer(payload, events, self._told, self._first_headers(), said=said)
 
     def _due(self) -> None:
         self._timer = None
         if self._flowing and not self.stream.done:
             self._go()
 
-    def _told(self, sent: UnderWay, stored: bool) -> None:
+    def _told(self, stored: bool) -> None:
         """What became of the frame under way."""
-        if sent is not self._under_way:
+        sent = self._under_way
+        if sent is None:
             return  # nobody waits for it any more
         if not stored:
             self._insisting = self._loop.create_task(self._insist(sent), name="frame again")
@@ -166,16 +169,16 @@ class Relay:
         """The store did not say that it has the frame: until it does, or says why not."""
         payload, events, said, _ = sent
         try:
-            await self._lease.flush(payload, events, said=said)
+            await self._lease.flush(payload, events, self._first_headers(), said=said)
         except Exception as error:
             self._error = error
             if self._interrupt is not None:
                 self._interrupt.fail(error)
             self._wake()
         else:
-            self._told(sent, True)
+            self._told(True)
 
-    async def _settled(self) -> None:
+    async def settled(self) -> None:
         """Until no frame is under way. What the store said against it is raised."""
         while self._under_way is not None:
             if self._error is not None:
