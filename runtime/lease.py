@@ -6,6 +6,7 @@ run twice), so a short outage costs a running stream time, not its life.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
@@ -33,6 +34,7 @@ RunHandler = Callable[[Delivery, RunLease], Awaitable[None]]
 
 _BACKOFF = (0.05, 0.5)  # seconds, jittered, while Redis is away
 _ACCEPTS = {"ingress": ("RequestAccepted",)}
+_EARLY = 64  # messages kept about runs that are not here yet
 _PAGE = 256  # frames of one read of what was sent
 _BROKEN = Failure(
     code=Code.upstream_interrupted,
@@ -205,6 +207,7 @@ class Leases:
         self._seals, self._clock, self._chance = seals, clock, chance
         self._flushes = Flushes(scripts)
         self._live: dict[str, Lease] = {}
+        self._early: deque[tuple[str, str]] = deque(maxlen=_EARLY)
         self._given: dict[tuple[str, str], tuple[str, Claim]] = {}
         self.engine: Engine | None = None
 
@@ -225,6 +228,8 @@ class Leases:
         lease = self._live.get(run)
         if lease is not None:
             lease.hear(word)
+        else:
+            self._early.append((run, word))  # its claim may be on its way here
 
     def give(self, stream: str, entry: str, owner: str, claim: Claim) -> None:
         """An entry that is about to be delivered has been claimed with its delivery."""
@@ -256,6 +261,9 @@ class Leases:
         if self.engine is not None:
             self.engine.hold(delivery, owner, lease.hear)
         self._live[run] = lease
+        for early, word in self._early:
+            if early == run:
+                lease.hear(word)
         _measure_wait(claim, lease.accepted.model)
         try:
             await self._handler(delivery, lease)

@@ -62,6 +62,7 @@ class House:
 
     world: World
     engines: list[Engine] = field(default_factory=list)
+    leases: Leases = field(init=False)  # of the last router
 
     async def accept(self, ring: KeyRing = RING, **changes: Any) -> str:
         """A signed run in `checking`, for which a router has room; its id."""
@@ -129,6 +130,7 @@ class House:
         await open_gates(self.world.scripts)
         leases = Leases(name, handler, self.world.scripts, self.world.runs, seals("router"), CLOCK, CHANCE)
         await self.world.push.listen([f"{P}:push:{name}"], leases.hear, lambda: None)
+        self.leases = leases
         made = await self.engine(
             leases.as_handler(),
             name=name,

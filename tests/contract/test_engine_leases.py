@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 import pytest_asyncio
 
+from runtime.claims import Claim
 from runtime.door import Bounds, StreamDoor
 from runtime.names import push_channel
 from schemas.errors import Code, Failure, OwnerLost, Refusal
@@ -146,6 +147,29 @@ async def test_cancel_reaches_the_lease(world: World, house: House) -> None:
     await until(lambda: _running(world, run))
     assert await world.scripts.cancel(run, "client") == "flagged"
     await until(lambda: _outcome(world, run, "failed"))
+
+
+async def test_cancel_that_overtakes_the_answer_of_the_claim_is_heard(
+    world: World, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cancelled: list[bool] = []
+
+    async def serve(delivery: Delivery, lease: RunLease) -> None:
+        cancelled.append(lease.cancelled.is_set())
+        await lease.end(END, b"x", 1, _completed(lease))
+
+    claim = world.scripts.claim
+
+    async def overtaken(run: str, *rest: str) -> Claim:
+        found = await claim(run, *rest)
+        house.leases.hear(f"cancel {run}".encode())
+        return found
+
+    monkeypatch.setattr(world.scripts, "claim", overtaken)
+    await _cleared(house)
+    await house.router(serve)
+    await until(lambda: cancelled)
+    assert cancelled == [True]
 
 
 async def test_run_cancelled_before_its_take_over_starts_cancelled(world: World, house: House) -> None:
