@@ -11,7 +11,7 @@ Names gen_ai_* follow the OpenTelemetry GenAI conventions (status: development),
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
@@ -457,8 +457,10 @@ def observe(name: HistogramName, value: float, /, **labels: str) -> None:
     child.observe(value)
 
 
-def observe_all(name: HistogramName, values: Iterable[float], /, **labels: str) -> None:
-    """Several measurements under the same labels."""
+def observe_all(name: HistogramName, values: Sequence[float], /, **labels: str) -> None:
+    """Several measurements under the same labels; nothing is shown for none."""
+    if not values:
+        return
     child = _spreads.get((name, *labels.items())) or _kept(_spreads, name, labels, Spread(_LIST[name].buckets))
     for value in values:
         child.observe(value)

@@ -27,7 +27,8 @@ class Verdicts(Protocol):
     """Where a family's answers go: Jointly, or Alone."""
 
     def tell(self, answers: Sequence[Answer]) -> Awaitable[Sequence[Moved]]:
-        """What came of each, once all were carried out. Unavailable, ServerError: of the first that was not."""
+        """What came of each, in any order, once all were carried out. Unavailable, ServerError: of the first that was
+        not."""
         ...
 
 
@@ -61,10 +62,10 @@ class Alone:
 class _Batch:
     """Answers of one family that wait for what comes of them."""
 
-    __slots__ = ("_left", "_told", "done")
+    __slots__ = ("_count", "_told", "done")
 
     def __init__(self, count: int, done: asyncio.Future[Sequence[Moved]]) -> None:
-        self.done, self._left, self._told = done, count, list[Moved]()
+        self.done, self._count, self._told = done, count, list[Moved]()
 
     def hear(self, came: Moved | Exception) -> None:
         """Of one of them; `moved` is true for all that went with the one that moved the run."""
@@ -74,7 +75,7 @@ class _Batch:
             self.done.set_exception(came)
             return
         self._told.append(came)
-        if len(self._told) == self._left:
+        if len(self._told) == self._count:
             self.done.set_result(self._told)
 
 

@@ -34,3 +34,10 @@ def test_an_embedding_has_input_tokens_only() -> None:
     assert lines("measured-vectors", "gen_ai_client_token_usage_count", 'type="input"')
     assert not lines("measured-vectors", "gen_ai_client_token_usage", 'gen_ai_token_type="output"')
     assert lines("measured-words", "gen_ai_client_token_usage_count", 'gen_ai_token_type="output"')
+
+
+def test_what_no_run_had_is_not_shown() -> None:
+    measure([replace(REQUEST, model="measured-whole", endpoint="e", stream=False, ttft_ms=0)])
+    assert lines("measured-whole", "gen_ai_server_request_duration_seconds_count")
+    assert not lines("measured-whole", "time_to_first_token")
+    assert not lines("measured-whole", "time_per_output_token")
