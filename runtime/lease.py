@@ -6,10 +6,13 @@ run twice), so a short outage costs a running stream time, not its life.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
+
+import msgspec
 
 from base import metrics
 from base.alarm import Alarm
@@ -20,6 +23,7 @@ from runtime import faults
 from runtime.claims import Claim
 from runtime.consume import Engine, Handler
 from runtime.flushes import Flushes
+from runtime.promise import holds
 from runtime.runs import Runs, cut_short
 from runtime.scripts import Scripts, SealedFrame, Write
 from runtime.seals import Seals, encode_headers
@@ -44,7 +48,8 @@ T = TypeVar("T")
 
 
 class Lease:
-    """One claimed run in the hands of one router."""
+    """One claimed run in the hands of one router; or one whose claim is under way (`claimed` is false): then every write
+    waits until it is told what came of that."""
 
     def __init__(
         self,
@@ -57,6 +62,8 @@ class Lease:
         seals: Seals,
         clock: Clock,
         chance: Random,
+        *,
+        claimed: bool = True,
     ) -> None:
         fields = claim.fields
         self.run, self.epoch, self.sequence = run, claim.epoch, claim.sequence
@@ -71,6 +78,8 @@ class Lease:
         self.cancelled = Alarm()
         self.by = "client"
         self.ended = False
+        self.claimed = claimed
+        self._answered = Alarm()  # the claim is known, or will not come
         self._lost = False
         self._owner, self._scripts, self._flushes, self._runs, self._seals = owner, scripts, flushes, runs, seals
         self._named = {OWNER: owner.rpartition(":")[2]}
@@ -84,12 +93,27 @@ class Lease:
         self._lost = self._lost or state == "lost"
         if state in ("cancel", "lost"):
             self.cancelled.set()
+        if self._lost:
+            self._answered.set()
+
+    def confirm(self, claim: Claim) -> None:
+        """The claim has come, as it was promised."""
+        self.claimed, self.deadline_s = True, claim.left_ms / 1000
+        if "cancel" in claim.fields:
+            self.hear("cancel")
+        self._answered.set()
+
+    async def confirmed(self) -> None:
+        """See schemas.ports.RunLease."""
+        if not self.claimed:
+            await self._answered.wait()
+        self._refuse_if_lost()
 
     async def flush(
         self, payload: bytes, events: int, headers: Mapping[str, str] | None = None, *, said: int = 0
     ) -> None:
         """Store one data frame and push it to the watchers. OwnerLost when the run is another's."""
-        self._refuse_if_lost()
+        await self.confirmed()
         last = self.sequence + events
         write = Write(self.run, self._owner, self.epoch, last, self._frame(last, DATA, events, payload, headers, said))
         state = await self._insist(lambda: self._flushes.store(write, at_once=said <= events))
@@ -106,6 +130,9 @@ class Lease:
         self, payload: bytes, events: int, told: Stored, headers: Mapping[str, str] | None = None, *, said: int = 0
     ) -> None:
         """See schemas.ports.RunLease."""
+        if not self.claimed and not self._lost:
+            self._answered.tell(lambda: self.offer(payload, events, told, headers, said=said))
+            return
         last = self.sequence + events
 
         def heard(word: str | Exception) -> None:
@@ -144,7 +171,7 @@ class Lease:
         self, kind: str, payload: bytes, events: int, fact: Terminal, headers: Mapping[str, str] | None = None
     ) -> None:
         """Store the last frame and the terminal fact, acknowledge, free. OwnerLost when the run is another's."""
-        self._refuse_if_lost()
+        await self.confirmed()
         faults.hit("router", "P3")
         place, last = f"{self.epoch}-{self.sequence}", self.sequence + events
         frame = self._frame(last, kind, events, payload, headers)
@@ -190,6 +217,15 @@ class Lease:
                 await self._clock.sleep(self._chance.uniform(*_BACKOFF))
 
 
+class _Promised(msgspec.Struct, frozen=True):
+    """A lease whose claim is under way, what that will bring, and the work that has begun."""
+
+    lease: Lease
+    owner: str
+    claim: Claim
+    task: asyncio.Task[None]
+
+
 class Leases:
     """Turns deliveries of cleared runs into owned runs for a room's handler, one task each."""
 
@@ -209,6 +245,7 @@ class Leases:
         self._live: dict[str, Lease] = {}
         self._early: deque[tuple[str, str]] = deque(maxlen=_EARLY)
         self._given: dict[tuple[str, str], tuple[str, Claim]] = {}
+        self._promised: dict[str, _Promised] = {}  # by run
         self.engine: Engine | None = None
 
     def as_handler(self) -> Handler:
@@ -239,6 +276,47 @@ class Leases:
         """It was not delivered."""
         self._given.pop((stream, entry), None)
 
+    def promise(self, run: str, owner: str, claim: Claim, asked: Delivery) -> None:
+        """Begin on a run whose claim is under way and will bring this. `recall` it, or its entry must be delivered."""
+        if run in self._live or self.engine is None:
+            return
+        try:
+            lease = self._lease(run, owner, claim, claimed=False)
+        except (CryptoError, DecodeError, SignatureError):
+            return  # the claim will say so
+        self._live[run] = lease
+        task = self.engine.beside(self._begin(asked, lease))
+        self._promised[run] = _Promised(lease, owner, claim, task)
+
+    def recall(self, run: str) -> None:
+        """The claim has not come, or is not as it was promised."""
+        promised = self._promised.pop(run, None)
+        if promised is not None:
+            if self._live.get(run) is promised.lease:
+                del self._live[run]
+            promised.lease.hear("lost")
+
+    async def _begin(self, delivery: Delivery, lease: Lease) -> None:
+        """The work of a promised lease. What it fails for before it has its claim is seen again by who has it."""
+        await self._clock.sleep(0)  # what brings the claim leaves first
+        try:
+            await self._handler(delivery, lease)
+        except Exception:
+            if lease.claimed:
+                raise
+
+    def _kept(self, run: str, owner: str, claim: Claim) -> _Promised | None:
+        """The work that has begun on a run whose claim is here; None when there is none that may go on."""
+        promised = self._promised.get(run)
+        if promised is None:
+            return None
+        if promised.owner == owner and not promised.task.done() and holds(promised.claim, claim):
+            del self._promised[run]
+            promised.lease.confirm(claim)
+            return promised
+        self.recall(run)
+        return None
+
     def _taken(self, delivery: Delivery) -> tuple[str, Claim] | None:
         """The owner and the claim that came with it."""
         return self._given.pop((delivery.stream, delivery.entry), None)
@@ -248,12 +326,13 @@ class Leases:
         run = delivery.run
         owner, claim = self._taken(delivery) or await self._claim(delivery)
         faults.hit("claim", "P4")
+        promised = self._kept(run, owner, claim)
         if claim.state == "gone":
             return Settled()
         if claim.state == "lost":
             raise OwnerLost(f"claim of {run}")
         try:
-            lease = self._lease(run, owner, claim)
+            lease = promised.lease if promised else self._lease(run, owner, claim)
         except CryptoError as error:
             return Dead(f"the body does not open: {error}")
         except (DecodeError, SignatureError) as error:
@@ -266,7 +345,7 @@ class Leases:
                 lease.hear(word)
         _measure_wait(claim, lease.accepted.model)
         try:
-            await self._handler(delivery, lease)
+            await (promised.task if promised else self._handler(delivery, lease))
         finally:
             if self._live.get(run) is lease:
                 del self._live[run]
@@ -274,9 +353,9 @@ class Leases:
             raise OwnerLost(f"{run} was left before its end")
         return Settled()
 
-    def _lease(self, run: str, owner: str, claim: Claim) -> Lease:
+    def _lease(self, run: str, owner: str, claim: Claim, *, claimed: bool = True) -> Lease:
         hands = self._scripts, self._flushes, self._runs, self._seals
-        return Lease(run, owner, claim, *hands, self._clock, self._chance)
+        return Lease(run, owner, claim, *hands, self._clock, self._chance, claimed=claimed)
 
     async def _claim(self, delivery: Delivery) -> tuple[str, Claim]:
         owner = f"{self._consumer}:{short_id(self._chance)}"

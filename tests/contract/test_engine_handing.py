@@ -150,7 +150,7 @@ async def process(house: House, scripts: Counted, served: Served, slots: int) ->
     )
     leases.engine = engine
     joint = Jointly(scripts)
-    joint.routers[P] = Handing(engine, leases, CHANCE)
+    joint.routers[P] = Handing(engine, leases, CLOCK, CHANCE)
     return joint, engine
 
 
