@@ -14,14 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from base.clock import Clock
 from base.ids import Random, short_id
 from runtime.claims import Handed, Taker
 from runtime.consume import Engine
 from runtime.groups import Row
-from runtime.lease import Leases
+from runtime.leases import Leases
 from runtime.names import place_of
-from runtime.promise import foreseen
 from runtime.scripts import Answer
 
 _FORGOTTEN = 1_000  # lost replies that are remembered; a run is asked for again within a second
@@ -30,8 +28,8 @@ _FORGOTTEN = 1_000  # lost replies that are remembered; a run is asked for again
 class Handing:
     """The router of one partition in this process. Implements runtime.jointly.Router."""
 
-    def __init__(self, engine: Engine, leases: Leases, clock: Clock, chance: Random) -> None:
-        self._engine, self._leases, self._clock, self._chance = engine, leases, clock, chance
+    def __init__(self, engine: Engine, leases: Leases, chance: Random) -> None:
+        self._engine, self._leases, self._chance = engine, leases, chance
         self._open: set[str] = set()  # lanes whose last run that was offered came through the gate
         self._asked: dict[str, str] = {}  # run -> owner of a script whose reply was lost
         engine.shares()
@@ -43,10 +41,10 @@ class Handing:
             return None
         run, consumer = answers[0].run, self._engine.consumer
         owner = self._asked.pop(run, "")
-        again = bool(owner)
-        owner = owner or f"{consumer}:{short_id(self._chance)}"
-        if lane in self._open and not again and (claim := foreseen(answers, self._clock.now_ms())):
-            self._leases.promise(run, owner, claim, answers[0].asked)
+        if not owner:
+            owner = f"{consumer}:{short_id(self._chance)}"
+            if lane in self._open:
+                self._leases.promise(run, owner, answers)
         return Taker(consumer=consumer, owner=owner, pool=place_of(lane)[0])
 
     def settle(self, run: str, taker: Taker, lane: str, handed: Handed | None) -> None:

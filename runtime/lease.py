@@ -1,4 +1,4 @@
-"""Owning a run: claim it, write its frames, end it. Implements schemas.ports.RunLease.
+"""Owning a run: write its frames, end it. Implements schemas.ports.RunLease.
 
 Every write compares the owner first. While Redis is away the lease holds its frame and tries again (each write may be
 run twice), so a short outage costs a running stream time, not its life.
@@ -6,39 +6,27 @@ run twice), so a short outage costs a running stream time, not its life.
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import TypeVar
 
-import msgspec
-
-from base import metrics
 from base.alarm import Alarm
 from base.clock import Clock
-from base.crypto import CryptoError
-from base.ids import Random, short_id
+from base.ids import Random
 from runtime import faults
 from runtime.claims import Claim
-from runtime.consume import Engine, Handler
 from runtime.flushes import Flushes
-from runtime.promise import holds
 from runtime.runs import Runs, cut_short
 from runtime.scripts import Scripts, SealedFrame, Write
 from runtime.seals import Seals, encode_headers
 from schemas import envelope as wire
-from schemas.errors import Code, DecodeError, Failure, OwnerLost, SignatureError, Unavailable
+from schemas.errors import Code, Failure, OwnerLost, Unavailable
 from schemas.events import RequestAccepted, Terminal
 from schemas.frames import DATA, OWNER
-from schemas.outcomes import Dead, Delivery, Outcome, Settled
-from schemas.ports import RunLease, Stored
+from schemas.ports import Stored
 
-RunHandler = Callable[[Delivery, RunLease], Awaitable[None]]
-
-_BACKOFF = (0.05, 0.5)  # seconds, jittered, while Redis is away
+BACKOFF = (0.05, 0.5)  # seconds, jittered, while Redis is away
 _ACCEPTS = {"ingress": ("RequestAccepted",)}
-_EARLY = 64  # messages kept about runs that are not here yet
 _PAGE = 256  # frames of one read of what was sent
 _BROKEN = Failure(
     code=Code.upstream_interrupted,
@@ -48,8 +36,8 @@ T = TypeVar("T")
 
 
 class Lease:
-    """One claimed run in the hands of one router; or one whose claim is under way (`claimed` is false): then every write
-    waits until it is told what came of that."""
+    """One claimed run in the hands of one router. While its claim is only promised (`claimed` is false) nothing is
+    written: who wants to write waits until the claim is here, or the lease lost."""
 
     def __init__(
         self,
@@ -79,7 +67,7 @@ class Lease:
         self.by = "client"
         self.ended = False
         self.claimed = claimed
-        self._answered = Alarm()  # the claim is known, or will not come
+        self._answered = None if claimed else Alarm()  # the claim is here, or will not come
         self._lost = False
         self._owner, self._scripts, self._flushes, self._runs, self._seals = owner, scripts, flushes, runs, seals
         self._named = {OWNER: owner.rpartition(":")[2]}
@@ -93,19 +81,20 @@ class Lease:
         self._lost = self._lost or state == "lost"
         if state in ("cancel", "lost"):
             self.cancelled.set()
-        if self._lost:
+        if self._lost and self._answered:
             self._answered.set()
 
     def confirm(self, claim: Claim) -> None:
-        """The claim has come, as it was promised."""
+        """The claim is here, as it was promised."""
         self.claimed, self.deadline_s = True, claim.left_ms / 1000
         if "cancel" in claim.fields:
             self.hear("cancel")
-        self._answered.set()
+        if self._answered:
+            self._answered.set()
 
     async def confirmed(self) -> None:
         """See schemas.ports.RunLease."""
-        if not self.claimed:
+        if self._answered and not self.claimed:
             await self._answered.wait()
         self._refuse_if_lost()
 
@@ -130,7 +119,7 @@ class Lease:
         self, payload: bytes, events: int, told: Stored, headers: Mapping[str, str] | None = None, *, said: int = 0
     ) -> None:
         """See schemas.ports.RunLease."""
-        if not self.claimed and not self._lost:
+        if self._answered and not self._answered.is_set():
             self._answered.tell(lambda: self.offer(payload, events, told, headers, said=said))
             return
         last = self.sequence + events
@@ -207,168 +196,11 @@ class Lease:
     def _refuse_if_lost(self) -> None:
         """Between the take-over of its entry and the claim of the new holder the hash still names this owner."""
         if self._lost:
-            raise OwnerLost(f"{self.run} was taken over")
+            raise OwnerLost(f"{self.run} was taken over" if self.claimed else f"{self.run} was not handed over")
 
     async def _insist(self, call: Callable[[], Awaitable[T]]) -> T:
         while True:
             try:
                 return await call()
             except Unavailable:
-                await self._clock.sleep(self._chance.uniform(*_BACKOFF))
-
-
-class _Promised(msgspec.Struct, frozen=True):
-    """A lease whose claim is under way, what that will bring, and the work that has begun."""
-
-    lease: Lease
-    owner: str
-    claim: Claim
-    task: asyncio.Task[None]
-
-
-class Leases:
-    """Turns deliveries of cleared runs into owned runs for a room's handler, one task each."""
-
-    def __init__(
-        self,
-        consumer: str,
-        handler: RunHandler,
-        scripts: Scripts,
-        runs: Runs,
-        seals: Seals,
-        clock: Clock,
-        chance: Random,
-    ) -> None:
-        self._consumer, self._handler, self._scripts, self._runs = consumer, handler, scripts, runs
-        self._seals, self._clock, self._chance = seals, clock, chance
-        self._flushes = Flushes(scripts)
-        self._live: dict[str, Lease] = {}
-        self._early: deque[tuple[str, str]] = deque(maxlen=_EARLY)
-        self._given: dict[tuple[str, str], tuple[str, Claim]] = {}
-        self._promised: dict[str, _Promised] = {}  # by run
-        self.engine: Engine | None = None
-
-    def as_handler(self) -> Handler:
-        """What the engine calls. Deliveries of one batch run beside each other."""
-
-        async def handle(deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
-            outcomes: list[Outcome] = []
-            for delivery in deliveries:  # a comprehension that awaits is a coroutine of its own
-                outcomes.append(await self._one(delivery))
-            return outcomes
-
-        return handle
-
-    def hear(self, message: bytes) -> None:
-        """`cancel <run>` on this consumer's push channel."""
-        word, _, run = message.decode().partition(" ")
-        lease = self._live.get(run)
-        if lease is not None:
-            lease.hear(word)
-        else:
-            self._early.append((run, word))  # its claim may be on its way here
-
-    def give(self, stream: str, entry: str, owner: str, claim: Claim) -> None:
-        """An entry that is about to be delivered has been claimed with its delivery."""
-        self._given[stream, entry] = owner, claim
-
-    def forget(self, stream: str, entry: str) -> None:
-        """It was not delivered."""
-        self._given.pop((stream, entry), None)
-
-    def promise(self, run: str, owner: str, claim: Claim, asked: Delivery) -> None:
-        """Begin on a run whose claim is under way and will bring this. `recall` it, or its entry must be delivered."""
-        if run in self._live or self.engine is None:
-            return
-        try:
-            lease = self._lease(run, owner, claim, claimed=False)
-        except (CryptoError, DecodeError, SignatureError):
-            return  # the claim will say so
-        self._live[run] = lease
-        task = self.engine.beside(self._begin(asked, lease))
-        self._promised[run] = _Promised(lease, owner, claim, task)
-
-    def recall(self, run: str) -> None:
-        """The claim has not come, or is not as it was promised."""
-        promised = self._promised.pop(run, None)
-        if promised is not None:
-            if self._live.get(run) is promised.lease:
-                del self._live[run]
-            promised.lease.hear("lost")
-
-    async def _begin(self, delivery: Delivery, lease: Lease) -> None:
-        """The work of a promised lease. What it fails for before it has its claim is seen again by who has it."""
-        await self._clock.sleep(0)  # what brings the claim leaves first
-        try:
-            await self._handler(delivery, lease)
-        except Exception:
-            if lease.claimed:
-                raise
-
-    def _kept(self, run: str, owner: str, claim: Claim) -> _Promised | None:
-        """The work that has begun on a run whose claim is here; None when there is none that may go on."""
-        promised = self._promised.get(run)
-        if promised is None:
-            return None
-        if promised.owner == owner and not promised.task.done() and holds(promised.claim, claim):
-            del self._promised[run]
-            promised.lease.confirm(claim)
-            return promised
-        self.recall(run)
-        return None
-
-    def _taken(self, delivery: Delivery) -> tuple[str, Claim] | None:
-        """The owner and the claim that came with it."""
-        return self._given.pop((delivery.stream, delivery.entry), None)
-
-    async def _one(self, delivery: Delivery) -> Outcome:
-        """Claim, hand over, forget. The nonce is fixed per start, so a repeated claim is the same claim."""
-        run = delivery.run
-        owner, claim = self._taken(delivery) or await self._claim(delivery)
-        faults.hit("claim", "P4")
-        promised = self._kept(run, owner, claim)
-        if claim.state == "gone":
-            return Settled()
-        if claim.state == "lost":
-            raise OwnerLost(f"claim of {run}")
-        try:
-            lease = promised.lease if promised else self._lease(run, owner, claim)
-        except CryptoError as error:
-            return Dead(f"the body does not open: {error}")
-        except (DecodeError, SignatureError) as error:
-            return Dead(f"the acceptance does not hold: {error}")
-        if self.engine is not None:
-            self.engine.hold(delivery, owner, lease.hear)
-        self._live[run] = lease
-        for early, word in self._early:
-            if early == run:
-                lease.hear(word)
-        _measure_wait(claim, lease.accepted.model)
-        try:
-            await (promised.task if promised else self._handler(delivery, lease))
-        finally:
-            if self._live.get(run) is lease:
-                del self._live[run]
-        if not lease.ended:  # another's by now: its entry must not be acknowledged here
-            raise OwnerLost(f"{run} was left before its end")
-        return Settled()
-
-    def _lease(self, run: str, owner: str, claim: Claim, *, claimed: bool = True) -> Lease:
-        hands = self._scripts, self._flushes, self._runs, self._seals
-        return Lease(run, owner, claim, *hands, self._clock, self._chance, claimed=claimed)
-
-    async def _claim(self, delivery: Delivery) -> tuple[str, Claim]:
-        owner = f"{self._consumer}:{short_id(self._chance)}"
-        where = delivery.run, delivery.stream, delivery.entry
-        while True:
-            try:
-                return owner, await self._scripts.claim(*where, self._consumer, owner)
-            except Unavailable:
-                await self._clock.sleep(self._chance.uniform(*_BACKOFF))
-
-
-def _measure_wait(claim: Claim, model: str) -> None:
-    """From cleared to claimed, by the server's clock."""
-    fields = claim.fields
-    now = int(fields.get("deadline", b"0")) - claim.left_ms
-    metrics.observe("headrace_queue_wait_seconds", max(0, now - int(fields.get("t:cleared", now))) / 1000, model=model)
+                await self._clock.sleep(self._chance.uniform(*BACKOFF))

@@ -1,9 +1,9 @@
 """A run whose process clears it and takes it in one step is begun while that step is under way.
 
-What the step will bring is known beforehand, unless something comes between: the process has judged the run itself, has
-its body, and no one has owned it before. So its work begins on a lease that is promised, which writes nothing until the
-step's answer has confirmed it. If the answer brings anything else, the promise is broken: the work hears that its run is
-lost, and the run goes its usual way, with a lease of its own.
+What the step will bring is known beforehand, unless something comes between: the process has judged the run itself and
+has its body, and nobody has owned it before. So its work begins on a lease that is promised and writes nothing until the
+step's answer has confirmed it. If that brings anything else, the work hears that its run is lost, and the run goes its
+usual way, with a lease of its own.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ _ACCEPTED = "t:accepted"
 
 
 def foreseen(answers: Sequence[Answer], now_ms: int) -> Claim | None:
-    """What the first claim of a run will bring if these answers clear it; None where that is not known: somebody
-    else answers too, the body is not at hand, or its time is over. now_ms: wall clock; only what is left of its time
-    depends on it."""
+    """What the first claim of a run will bring if these answers clear it. None where that is not known: others answer
+    too, the body is not at hand, or its time is over. now_ms: wall clock, for what is left of its time."""
     asked = answers[0].asked
     if asked is None or not asked.body:
         return None

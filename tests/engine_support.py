@@ -14,7 +14,7 @@ from runtime.acts import Acts
 from runtime.consume import Engine
 from runtime.group_spec import Spec
 from runtime.groups import Groups
-from runtime.lease import Leases, RunHandler
+from runtime.leases import Leases, RunHandler
 from runtime.names import prefix
 from runtime.places import Places
 from runtime.seals import Seals

@@ -9,16 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from msgspec import Raw
 
 from base.alarm import Alarm
 from base.clock import Clock, SystemClock
 from base.crypto import KeyRing, Signer, Verifier, digest, new_ring_key
 from base.ids import SystemRandom, mint_run_id
 from providers.fake import Cut, Delay, Hang, Head, Piece, Script
-from schemas.envelope import Envelope
 from schemas.errors import Failure, OwnerLost
-from schemas.events import RequestAccepted, RequestCleared, Terminal
+from schemas.events import RequestAccepted, Terminal
 from schemas.frames import DATA, END, ERROR, decode_failure
 from schemas.outcomes import Decided, Delivery
 from schemas.ports import Stored
@@ -91,9 +89,17 @@ class MemoryLease:
     run: str = ""
     by: str = "client"
     accepted_ms: int = 1_700_000_000_123
+    claimed: bool = True
+    answered: asyncio.Event = field(default_factory=asyncio.Event)  # its claim is here, or it is lost
 
     def __post_init__(self) -> None:
         self.run = self.accepted.run
+
+    async def confirmed(self) -> None:
+        if not self.claimed:
+            await self.answered.wait()
+        if self.lost:
+            raise OwnerLost(self.run)
 
     async def flush(
         self, payload: bytes, events: int, headers: Mapping[str, str] | None = None, *, said: int = 0
@@ -203,14 +209,6 @@ def let_in(delivery: Delivery, **grant: Any) -> Decided:
         grant=Grant(key_id="k", **grant),
     )
     return Decided(verdict)
-
-
-def delivery_of(lease: MemoryLease) -> Delivery:
-    """The cleared entry of a run."""
-    envelope = Envelope(id="1", type="RequestCleared", v=1, by="script", run=lease.run, data=Raw(b"{}"))
-    return Delivery(
-        stream="s", entry="1-0", envelope=envelope, event=RequestCleared(run=lease.run, pool="pool", lane="interactive")
-    )
 
 
 def endpoint(name: str = "e1", url: str = "http://127.0.0.1:9/v1", **fields: object) -> EndpointRecord:

@@ -13,13 +13,12 @@ from runtime.claims import Moved, Taker
 from runtime.consume import Engine
 from runtime.handing import Handing
 from runtime.jointly import Jointly
-from runtime.lease import Leases
+from runtime.leases import Leases
 from runtime.places import Places
 from runtime.scripts import Answer
 from schemas.errors import Unavailable
 from schemas.events import RequestCompleted, Usage
 from schemas.frames import END
-from schemas.outcomes import Delivery
 from schemas.ports import RunLease
 from tests.engine_support import LANE_KEY, House, P, seals
 from tests.run_support import CHANCE, CLOCK, FAMILIES, POOL, Hands, World, answer, until, verdicts
@@ -103,7 +102,7 @@ class Served:
         self.epochs: list[int] = []
         self.go = asyncio.Event()
 
-    async def __call__(self, delivery: Delivery, lease: RunLease) -> None:
+    async def __call__(self, lease: RunLease) -> None:
         self.runs.append(lease.run)
         self.epochs.append(lease.epoch)
         await self.go.wait()
@@ -150,7 +149,7 @@ async def process(house: House, scripts: Counted, served: Served, slots: int) ->
     )
     leases.engine = engine
     joint = Jointly(scripts)
-    joint.routers[P] = Handing(engine, leases, CLOCK, CHANCE)
+    joint.routers[P] = Handing(engine, leases, CHANCE)
     return joint, engine
 
 

@@ -50,6 +50,7 @@ def make_router(
             retries=RetryWindow(settings.retry_share, settings.retry_floor, settings.retry_window_s),
             attempts=settings.attempts,
             continuations=settings.continuations,
+            early=settings.early,
         )
     )
 
