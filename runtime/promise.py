@@ -1,9 +1,9 @@
 """A run whose process clears it and takes it in one step is begun while that step is under way.
 
 What the step will bring is known beforehand, unless something comes between: the process has judged the run itself and
-has its body, and nobody has owned it before. So its work begins on a lease that is promised and writes nothing until the
-step's answer has confirmed it. If that brings anything else, the work hears that its run is lost, and the run goes its
-usual way, with a lease of its own.
+has its body, and nobody has owned it before. So its work begins on a lease that is promised, and writes nothing until
+the step's answer has confirmed it. If that brings anything else, the work hears that its run is lost, and the run goes
+its usual way, with a lease of its own.
 """
 
 from __future__ import annotations

@@ -101,8 +101,8 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """One family's verdict as the script takes it. stored b"" with outcome "missing" = it never came (fail open).
-    weight, cost (tokens, expected) and priority: its place at the gate. asked: the delivery that it answers, for whoever
-    routes the run in this process."""
+    weight, cost (tokens, expected) and priority: its place at the gate. asked: the delivery that it answers, for a
+    router in this process."""
 
     run: str
     family: str

@@ -17,7 +17,7 @@ from runtime.client import ServerError
 from runtime.consume import Engine
 from runtime.jointly import Alone, Jointly
 from runtime.names import prefix_of
-from runtime.scripts import Said
+from runtime.scripts import Answer, Said
 from schemas.errors import HeadraceError, Unavailable
 from schemas.outcomes import Delivery, Done, Outcome
 from tests.engine_support import REQUESTS, House, Seen
