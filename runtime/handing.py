@@ -30,7 +30,7 @@ class Handing:
 
     def __init__(self, engine: Engine, leases: Leases, chance: Random) -> None:
         self._engine, self._leases, self._chance = engine, leases, chance
-        self._open: set[str] = set()  # lanes whose last run that was offered came through the gate
+        self._shut: set[str] = set()  # lanes of which the last run that was offered did not come
         self._asked: dict[str, str] = {}  # run -> owner of a script whose reply was lost
         engine.shares()
 
@@ -43,17 +43,17 @@ class Handing:
         owner = self._asked.pop(run, "")
         if not owner:
             owner = f"{consumer}:{short_id(self._chance)}"
-            if lane in self._open:
+            if lane not in self._shut:
                 self._leases.promise(run, owner, answers)
         return Taker(consumer=consumer, owner=owner, pool=place_of(lane)[0])
 
     def settle(self, run: str, taker: Taker, lane: str, handed: Handed | None) -> None:
         """What came of an offer: an entry, or nothing."""
         if handed is None or handed.claim is None:
-            self._open.discard(lane)
+            self._shut.add(lane)
             self._leases.recall(run)
         else:
-            self._open.add(lane)
+            self._shut.discard(lane)
             self._leases.give(lane, handed.entry, taker.owner, handed.claim)
         if handed is None:
             self._engine.unexpect(lane)
