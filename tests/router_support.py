@@ -73,7 +73,8 @@ class Sent:
 
 @dataclass(slots=True)
 class MemoryLease:
-    """A claimed run whose frames stay here. `lost` makes every write fail as after a theft."""
+    """A run whose frames stay here. `lost` makes every write fail as after a theft; one that is not `claimed` yet ends
+    once it is `told`."""
 
     accepted: RequestAccepted
     body: bytes
@@ -94,6 +95,13 @@ class MemoryLease:
 
     def __post_init__(self) -> None:
         self.run = self.accepted.run
+
+    def tell(self, *, claimed: bool) -> None:
+        """What came of its claim."""
+        self.claimed, self.lost = claimed, not claimed
+        if self.lost:
+            self.cancelled.set()
+        self.answered.set()
 
     async def confirmed(self) -> None:
         if not self.claimed:
@@ -122,6 +130,7 @@ class MemoryLease:
     async def end(
         self, kind: str, payload: bytes, events: int, fact: Terminal, headers: Mapping[str, str] | None = None
     ) -> None:
+        await self.confirmed()
         assert self.fact is None, "a run ends once"
         self._write(kind, payload, events, headers)
         self.fact = fact
@@ -129,7 +138,7 @@ class MemoryLease:
     def _write(self, kind: str, payload: bytes, events: int, headers: Mapping[str, str] | None) -> None:
         if self.lost:
             raise OwnerLost(self.run)
-        assert self.fact is None, "nothing is written after the end"
+        assert self.claimed and self.fact is None, "nothing is written before the claim or after the end"
         if kind == DATA or (kind == END and self.accepted.stream):
             assert payload.count(b"\n\n") == events and payload.endswith(b"\n\n"), "whole events only"
         else:
