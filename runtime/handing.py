@@ -7,6 +7,8 @@ gate with a queue, a lane that others have filled) goes the usual way, by the ro
 - Where other routers live, all goes the usual way: whoever is idle reads first.
 - A place is kept for as long as the script is under way. Together with what the present read has asked for, a router
   never gets more than it can start.
+- A run whose body is at hand is begun while the script is under way (`runtime/promise.py`), unless the last one begun
+  for its lane did not come: so a closed gate costs one beginning, not one a run.
 - A script whose reply was lost is asked again under the same owner, and answers the same.
 """
 
@@ -30,7 +32,7 @@ class Handing:
 
     def __init__(self, engine: Engine, leases: Leases, chance: Random) -> None:
         self._engine, self._leases, self._chance = engine, leases, chance
-        self._shut: set[str] = set()  # lanes of which the last run that was offered did not come
+        self._shut: set[str] = set()  # lanes that did not bring what was begun last: nothing is begun for them
         self._asked: dict[str, str] = {}  # run -> owner of a script whose reply was lost
         engine.shares()
 
@@ -50,8 +52,8 @@ class Handing:
     def settle(self, run: str, taker: Taker, lane: str, handed: Handed | None) -> None:
         """What came of an offer: an entry, or nothing."""
         if handed is None or handed.claim is None:
-            self._shut.add(lane)
-            self._leases.recall(run)
+            if self._leases.recall(run):
+                self._shut.add(lane)
         else:
             self._shut.discard(lane)
             self._leases.give(lane, handed.entry, taker.owner, handed.claim)

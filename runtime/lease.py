@@ -67,7 +67,7 @@ class Lease:
         self.by = "client"
         self.ended = False
         self.claimed = claimed
-        self._answered = None if claimed else Alarm()  # the claim is here, or will not come
+        self._answered = Alarm()  # a claim that was promised is here, or will not come
         self._lost = False
         self._owner, self._scripts, self._flushes, self._runs, self._seals = owner, scripts, flushes, runs, seals
         self._named = {OWNER: owner.rpartition(":")[2]}
@@ -81,7 +81,7 @@ class Lease:
         self._lost = self._lost or state == "lost"
         if state in ("cancel", "lost"):
             self.cancelled.set()
-        if self._lost and self._answered:
+        if self._lost:
             self._answered.set()
 
     def confirm(self, claim: Claim) -> None:
@@ -89,12 +89,11 @@ class Lease:
         self.claimed, self.deadline_s = True, claim.left_ms / 1000
         if "cancel" in claim.fields:
             self.hear("cancel")
-        if self._answered:
-            self._answered.set()
+        self._answered.set()
 
     async def confirmed(self) -> None:
         """See schemas.ports.RunLease."""
-        if self._answered and not self.claimed:
+        if not self.claimed:
             await self._answered.wait()
         self._refuse_if_lost()
 
@@ -119,7 +118,7 @@ class Lease:
         self, payload: bytes, events: int, told: Stored, headers: Mapping[str, str] | None = None, *, said: int = 0
     ) -> None:
         """See schemas.ports.RunLease."""
-        if self._answered and not self._answered.is_set():
+        if not self.claimed and not self._lost:
             self._answered.tell(lambda: self.offer(payload, events, told, headers, said=said))
             return
         last = self.sequence + events

@@ -100,14 +100,16 @@ class Leases:
         begun = self._begun[run] = _Begun(owner)
         begun.task = self.engine.beside(self._begin(run, begun, answers))
 
-    def recall(self, run: str) -> None:
-        """No claim has come, or another than was promised."""
+    def recall(self, run: str) -> bool:
+        """No claim has come, or another than was promised; whether anything had been begun."""
         begun = self._begun.pop(run, None)
-        if begun is not None and begun.promised is not None:
-            lease = begun.promised[0]
-            if self._live.get(run) is lease:
-                del self._live[run]
-            lease.hear("lost")
+        if begun is None or begun.promised is None:
+            return False
+        lease = begun.promised[0]
+        if self._live.get(run) is lease:
+            del self._live[run]
+        lease.hear("lost")
+        return True
 
     async def _begin(self, run: str, begun: _Begun, answers: Sequence[Answer]) -> None:
         """The work on a promised lease. What fails before the claim is here fails again with the claim, and is heard of
