@@ -1,7 +1,7 @@
 """The only wiring of the router.
 
 event            handler
-RequestCleared   Router.handle, one task for each run, the run claimed before it (runtime.lease.Leases)
+RequestCleared   Router.handle, one task for each run, claimed before it or beside it (runtime.leases.Leases)
 """
 
 from __future__ import annotations
