@@ -91,7 +91,8 @@ class MemoryLease:
     by: str = "client"
     accepted_ms: int = 1_700_000_000_123
     claimed: bool = True
-    answered: asyncio.Event = field(default_factory=asyncio.Event)  # its claim is here, or it is lost
+    held: int = 0  # frames that waited for the claim
+    answered: Alarm = field(default_factory=Alarm)  # its claim is here, or it is lost
 
     def __post_init__(self) -> None:
         self.run = self.accepted.run
@@ -120,6 +121,10 @@ class MemoryLease:
     ) -> None:
         if self.lost:
             told(False)
+            return
+        if not self.claimed:
+            self.held += 1
+            self.answered.tell(lambda: self.offer(payload, events, told, headers, said=said))
             return
         self._write(DATA, payload, events, headers)
         asyncio.get_running_loop().call_later(self.flush_s, told, True)

@@ -8,7 +8,7 @@ import pytest
 
 from base import metrics
 from base.ids import SystemRandom
-from providers.fake import Delay, FakeTransport, Hang, Head, Piece, Step
+from providers.fake import Cut, Delay, FakeTransport, Hang, Head, Piece, Step
 from schemas.events import RequestCompleted
 from schemas.records import EndpointRecord
 from state.memory import MemoryCatalog
@@ -19,14 +19,17 @@ from tests.router_support import (
     MemoryLease,
     NoCredentials,
     alone,
+    chunk,
     cleared_run,
     endpoint,
+    sse,
     until,
 )
 from workers.router.app import make_router
 from workers.router.rules import asked_early
 from workers.router.settings import Early, RouterSettings
 
+WORDS = Piece(sse(chunk("he"), chunk("llo")))
 GOOD: list[Step] = [Head(), Piece(GOOD_STREAM)]
 
 
@@ -63,6 +66,19 @@ async def test_an_engine_of_ours_answers_before_the_claim_and_the_answer_is_kept
     assert isinstance(stage.lease.fact, RequestCompleted) and stage.calls() == 1
 
 
+async def test_words_that_came_before_the_claim_leave_in_order_once_it_is_here() -> None:
+    stage = Stage(
+        [Head(), WORDS, Delay(0.01), WORDS, Delay(0.01), Piece(sse(chunk(finish="stop"), "[DONE]"))], endpoint()
+    )
+    await until(lambda: stage.transport.open_now == 1)
+    await CLOCK.sleep(0.05)
+    assert not stage.lease.sent
+    stage.lease.tell(claimed=True)
+    await stage.task
+    assert stage.lease.text.count(b'"he"') == 2 and isinstance(stage.lease.fact, RequestCompleted)
+    assert stage.lease.sent[0].headers["x-headrace-endpoint"] == "e1" and stage.lease.sequence == 6
+
+
 async def test_an_engine_with_a_credential_is_asked_once_the_run_is_claimed() -> None:
     stage = Stage(GOOD, endpoint(credential="c"))
     await until(lambda: stage.router.used() == {"e1": 1})
@@ -72,9 +88,9 @@ async def test_an_engine_with_a_credential_is_asked_once_the_run_is_claimed() ->
     assert isinstance(stage.lease.fact, RequestCompleted) and stage.calls() == 1
 
 
-@pytest.mark.parametrize("script", [[Hang()], [Head(), Hang()], GOOD, [Head(), Delay(30)]])
+@pytest.mark.parametrize("script", [[Hang()], [Head(), Hang()], [Head(), WORDS, Hang()], [Head(), WORDS, Cut()], GOOD])
 async def test_a_claim_that_does_not_come_closes_the_call_and_frees_its_slot(script: list[Step]) -> None:
-    one = endpoint(f"lost-{len(script)}-{len(str(script))}")
+    one = endpoint(f"lost-{len(str(script))}")
     stage = Stage(script, one)
     await until(lambda: stage.calls() == 1)
     stage.lease.tell(claimed=False)
