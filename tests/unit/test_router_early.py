@@ -67,11 +67,9 @@ async def test_an_engine_of_ours_answers_before_the_claim_and_the_answer_is_kept
 
 
 async def test_words_that_came_before_the_claim_leave_in_order_once_it_is_here() -> None:
-    stage = Stage(
-        [Head(), WORDS, Delay(0.01), WORDS, Delay(0.01), Piece(sse(chunk(finish="stop"), "[DONE]"))], endpoint()
-    )
-    await until(lambda: stage.transport.open_now == 1)
-    await CLOCK.sleep(0.05)
+    end = Piece(sse(chunk(finish="stop"), "[DONE]"))
+    stage = Stage([Head(), WORDS, Delay(0.01), WORDS, Delay(0.01), end], endpoint())
+    await until(lambda: stage.lease.held == 1)
     assert not stage.lease.sent
     stage.lease.tell(claimed=True)
     await stage.task
