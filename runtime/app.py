@@ -417,7 +417,7 @@ class Workers:
         )
         if leases is not None:
             leases.engine = engine
-            self._jointly.routers[prefix(number)] = Handing(engine, leases, c.chance)
+            self._jointly.routers[prefix(number)] = Handing(engine, leases, c.clock, c.chance)
         return engine
 
     def _together(self, stage: Stage, stream: str, number: int) -> str:

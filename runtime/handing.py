@@ -8,7 +8,8 @@ gate with a queue, a lane that others have filled) goes the usual way, by the ro
 - A place is kept for as long as the script is under way. Together with what the present read has asked for, a router
   never gets more than it can start.
 - A run whose body is at hand is begun while the script is under way (`runtime/promise.py`), unless the last one begun
-  for its lane did not come: so a closed gate costs one beginning, not one a run.
+  for its lane did not come: so a closed gate costs one beginning, not one a run. Under load nothing is: beginning costs
+  some work, and what is waited for then is no script.
 - A script whose reply was lost is asked again under the same owner, and answers the same.
 """
 
@@ -16,12 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from base.clock import Clock
 from base.ids import Random, short_id
 from runtime.claims import Handed, Taker
 from runtime.consume import Engine
 from runtime.groups import Row
 from runtime.leases import Leases
 from runtime.names import place_of
+from runtime.pace import Pace
 from runtime.scripts import Answer
 
 _FORGOTTEN = 1_000  # lost replies that are remembered; a run is asked for again within a second
@@ -30,8 +33,9 @@ _FORGOTTEN = 1_000  # lost replies that are remembered; a run is asked for again
 class Handing:
     """The router of one partition in this process. Implements runtime.jointly.Router."""
 
-    def __init__(self, engine: Engine, leases: Leases, chance: Random) -> None:
-        self._engine, self._leases, self._chance = engine, leases, chance
+    def __init__(self, engine: Engine, leases: Leases, clock: Clock, chance: Random) -> None:
+        self._engine, self._leases, self._clock, self._chance = engine, leases, clock, chance
+        self._pace = Pace()
         self._shut: set[str] = set()  # lanes that did not bring what was begun last: nothing is begun for them
         self._asked: dict[str, str] = {}  # run -> owner of a script whose reply was lost
         engine.shares()
@@ -43,9 +47,10 @@ class Handing:
             return None
         run, consumer = answers[0].run, self._engine.consumer
         owner = self._asked.pop(run, "")
+        self._pace.note(1, self._clock.monotonic())
         if not owner:
             owner = f"{consumer}:{short_id(self._chance)}"
-            if lane not in self._shut:
+            if lane not in self._shut and not self._pace.rest:
                 self._leases.promise(run, owner, answers)
         return Taker(consumer=consumer, owner=owner, pool=place_of(lane)[0])
 

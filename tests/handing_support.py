@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from base.clock import Clock
 from runtime.consume import Engine
 from runtime.handing import Handing
 from runtime.jointly import Jointly
@@ -46,8 +47,10 @@ class Counted:
         return call
 
 
-async def process(house: House, scripts: Counted, served: RunHandler, slots: int) -> tuple[Jointly, Engine]:
-    """A process that gives verdicts and routes, with places for so many runs."""
+async def process(
+    house: House, scripts: Counted, served: RunHandler, slots: int, clock: Clock = CLOCK
+) -> tuple[Jointly, Engine]:
+    """A process that gives verdicts and routes, with places for so many runs. clock: by which it sees its load."""
     world, places = house.world, Places()
     places.set({POOL: slots})
     await (await world.groups()).ensure(LANE_KEY, "router")
@@ -63,7 +66,7 @@ async def process(house: House, scripts: Counted, served: RunHandler, slots: int
     )
     leases.engine = engine
     joint = Jointly(scripts)
-    joint.routers[P] = Handing(engine, leases, CHANCE)
+    joint.routers[P] = Handing(engine, leases, clock, CHANCE)
     return joint, engine
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest_asyncio
 from msgspec.structs import replace
 
+from base.clock import Clock
 from base.crypto import Verifier
 from runtime.jointly import Jointly
 from runtime.scripts import Answer
@@ -23,6 +24,7 @@ from schemas.ports import RunLease
 from tests.engine_support import LANE_KEY, REQUESTS, House, P
 from tests.handing_support import Counted, ended, judge, process, said
 from tests.run_support import CLOCK, POOL, RING, World, answer, ending, frame, until
+from tests.state_support import FakeClock
 
 
 @pytest_asyncio.fixture
@@ -93,10 +95,10 @@ class Party:
     served: Eager
 
 
-async def opened(world: World, house: House) -> Party:
+async def opened(world: World, house: House, clock: Clock = CLOCK) -> Party:
     """With its first run ended."""
     scripts, served = Counted(world), Eager()
-    joint, _ = await process(house, scripts, served, 8)
+    joint, _ = await process(house, scripts, served, 8, clock)
     first = await house.accept()
     assert await judge(joint, first) == [(True, "running")] * 3
     await until(lambda: ended(world, first))
@@ -244,6 +246,26 @@ async def test_a_run_whose_body_or_a_verdict_is_not_at_hand_waits_for_its_claim(
     for run in (bodiless, judged):
         await until(partial(ended, world, run))
         assert [lease.claimed for lease in party.served.of(run)] == [True]
+
+
+async def test_nothing_is_begun_before_its_claim_under_load(world: World, house: House) -> None:
+    clock = FakeClock()
+    party, run = await opened(world, house, clock), await house.accept()
+    router = party.joint.routers[P]
+    for _ in range(100):
+        taker = router.offer(said(run), LANE_KEY)
+        assert taker is not None
+        router.settle(run, taker, LANE_KEY, None)
+    clock.advance(0.25)
+    party.scripts.reply.clear()
+    told = asyncio.ensure_future(tell(party.joint, await answers_to(world, run)))
+    await until(partial(_is, world, run, "running"))
+    for _ in range(10):
+        await CLOCK.sleep(0)
+    assert not party.served.of(run)
+    party.scripts.reply.set()
+    assert await told == [(True, "running")] * 3
+    await until(partial(ended, world, run))
 
 
 async def _is(world: World, run: str, state: str) -> bool:
