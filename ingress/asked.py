@@ -110,7 +110,7 @@ def _messages(fields: dict[str, Any]) -> None:
     if messages is None:
         raise missing("messages")
     if not isinstance(messages, list) or not 0 < len(messages) <= _MOST_ITEMS:
-        raise invalid("messages", "a list of at least one message")
+        raise invalid("messages", f"a list of 1 to {_MOST_ITEMS} messages")
     for number, message in enumerate(messages):
         if not isinstance(message, dict):
             raise invalid(f"messages[{number}]", "an object with a 'role'")

@@ -133,6 +133,8 @@ async def test_an_idempotency_key_works_as_on_other_routes() -> None:
         ({"input": [{"content": "x"}]}, "input[0].role"),
         ({"input": [{"type": "function_call_output", "output": "x"}]}, "input[0].call_id"),
         ({"input": [{"type": "item_reference"}]}, "input[0].id"),
+        ({"input": [{"role": "user", "content": "x", "id": {}}]}, "input[0].id"),
+        ({"input": [{"role": "user", "content": "x", "id": 7}]}, "input[0].id"),
         ({"model": 7}, "model"),
         ({"tools": {}}, "tools"),
         ({"text": "x"}, "text"),

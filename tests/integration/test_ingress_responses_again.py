@@ -107,6 +107,34 @@ async def test_what_was_asked_is_listed_in_pages() -> None:
             assert (refused.status, refused.error["param"]) == (400, param)
 
 
+async def test_items_without_an_id_and_items_that_were_sent_twice_are_listed_under_ids_of_their_own() -> None:
+    said = {"role": "user", "content": "one", "id": "msg_1"}
+    items = [said, {"role": "user", "content": "two", "id": None}, said, {"role": "user", "content": "three"}]
+    async with gateway() as up, up.client() as client:
+        queued = await client.responses.create(model="tiny", input=cast(Any, items), background=True)
+        pages = client.responses.input_items.list(queued.id, limit=1, order="asc")
+        listed = [item.to_dict() async for item in pages]
+        assert [item["content"][0]["text"] for item in listed] == ["one", "two", "one", "three"]  # type: ignore[index]
+        assert listed[0]["id"] == "msg_1" and len({str(item["id"]) for item in listed}) == 4
+
+
+async def test_an_item_of_an_engine_that_has_no_id_of_text_can_stand_beside_those_that_are_referred_to() -> None:
+    async with gateway() as up:
+        asking = asyncio.create_task(ask(up, input="one"))
+        run = await up.door.first()
+        odd = whole(run, "said")
+        odd["output"].append({"type": "reasoning", "id": {}})
+        await run.answer(orjson.dumps(odd))
+        await asking
+        name = odd["output"][0]["id"]
+        again = asyncio.create_task(ask(up, input=[{"type": "item_reference", "id": name}]))
+        await until(lambda: len(up.door.runs) == 2)
+        *_, last = up.door.runs.values()
+        assert orjson.loads(last.new.body)["input"][0]["id"] == name
+        await last.answer(orjson.dumps(whole(last, "x")))
+        assert (await again).status == 200
+
+
 async def test_an_input_that_is_not_kept_is_not_found() -> None:
     async with gateway() as up:
         run, _ = await told(up, "a")
