@@ -84,8 +84,8 @@ def _not_found(words: str) -> Refusal:
 
 
 def listed(run: str, items: Sequence[Item]) -> list[Item]:
-    """The items as they are shown: a message with parts, and each with an id: its own, or ours where it has none or that
-    of an item before it, since pages go by ids."""
+    """The items as they are shown: a message with parts, and each with an id: its own, or ours where it has none or
+    that of an item before it, since pages go by ids."""
     tail, taken = run.replace("-", ""), set[str]()
     shown: list[Item] = []
     for number, item in enumerate(items):
