@@ -112,6 +112,7 @@ class DoorProtocol(HttpToolsProtocol):
     def _serve(self, version: str) -> None:
         keep_alive = version != "1.0" and self.parser.should_keep_alive()
         cycle = self.cycle = Cycle(self, self._scope(version), keep_alive)
+        self.headers = []  # trailers are no headers of the request
         task = cycle.task = self.loop.create_task(cycle.run_asgi(self.app))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)

@@ -92,6 +92,21 @@ async def test_a_head_that_is_too_large_is_431(lines: list[str]) -> None:
         assert (await raw(up.port, post(up.token, chat_body()))).status == 200
 
 
+async def test_trailers_are_no_headers_of_the_request_and_no_more_of_them_are_read_than_of_those() -> None:
+    body = chat_body()
+    begun = head("POST", "/v1/chat/completions", "", "transfer-encoding: chunked") + b"%x\r\n%b\r\n0\r\n" % (
+        len(body),
+        body,
+    )
+    async with gateway(answer) as up:
+        told = begun.replace(b"authorization: Bearer ", b"authorization: Bearer " + up.token.encode())
+        bad = b"authorization: Bearer nobody\r\nx-headrace-priority: much\r\n\r\n"
+        assert (await raw(up.port, told + bad)).status == 200
+        good = b"authorization: Bearer " + up.token.encode() + b"\r\n\r\n"
+        assert (await raw(up.port, begun + good)).status == 401
+        assert (await raw(up.port, told + b"x: " + b"a" * 200_000 + b"\r\n\r\n")).status == 431
+
+
 async def test_a_path_that_is_too_long_is_431() -> None:
     async with gateway() as up:
         assert (await raw(up.port, head("GET", "/" + "a" * 100_000, up.token))).status == 431
