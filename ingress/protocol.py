@@ -49,7 +49,7 @@ class DoorProtocol(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._idle_since: float | None = None
-        self._head_bytes = 0
+        self._head_bytes = self._head_wire = 0
         self._in_head = True
         self._between = False  # nothing has come since the last message was complete
         self._deaf = False
@@ -77,11 +77,22 @@ class DoorProtocol(HttpToolsProtocol):
             pass  # a CONNECT; it is answered as any request
         except HttpParserError:
             self._refuse(400, _BROKEN)
-        if self._head_timer is None and not self._between and (self.cycle is None or self.cycle.response_complete):
+        if not self._between:
+            self._unfinished(len(data))
+
+    def _unfinished(self, more: int) -> None:
+        """A message is under way. The parser keeps a line without an end to itself, so a head is weighed on the wire
+        too. more: bytes that have just come."""
+        if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
             self._arm()
+        if self._in_head:
+            self._head_wire += more
+            if self._head_wire > self.longest_head:
+                self._refuse(431, _HEAD)
 
     def on_message_begin(self) -> None:
-        self.url, self.headers, self._head_bytes = b"", [], 0
+        self.url, self.headers = b"", []
+        self._head_bytes = self._head_wire = 0
         self.expect_100_continue = False
 
     def on_url(self, url: bytes) -> None:

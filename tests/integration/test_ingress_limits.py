@@ -107,6 +107,12 @@ async def test_trailers_are_no_headers_of_the_request_and_no_more_of_them_are_re
         assert (await raw(up.port, told + b"x: " + b"a" * 200_000 + b"\r\n\r\n")).status == 431
 
 
+@pytest.mark.parametrize("begun", ["", "x", "x: ", "host: test\r\nx: "])
+async def test_a_line_of_a_head_that_does_not_end_is_431_before_its_time_is_over(begun: str) -> None:
+    async with gateway(answer) as up:
+        assert (await raw(up.port, f"GET / HTTP/1.1\r\n{begun}".encode() + b"a" * 200_000)).status == 431
+
+
 async def test_a_path_that_is_too_long_is_431() -> None:
     async with gateway() as up:
         assert (await raw(up.port, head("GET", "/" + "a" * 100_000, up.token))).status == 431
