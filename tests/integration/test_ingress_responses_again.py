@@ -10,7 +10,10 @@ import orjson
 import pytest
 
 from ingress.routes import responses as routes
+from schemas.errors import Unavailable
+from schemas.records import ArchiveRecord
 from schemas.responses import response_id
+from storage.memory import MemoryArchive, MemoryRequests
 from tests.ingress_support import Gateway, PlayedRun, chat_body, completion, gateway, post, raw, until
 from tests.responses_door import answer, ask, begun, body_of, call, delta, event, spoken, tell, whole
 
@@ -153,6 +156,34 @@ async def test_a_deleted_response_is_gone_and_one_that_runs_is_cancelled_first()
         with pytest.raises(openai.NotFoundError):
             await client.responses.retrieve(queued.id)
         assert (await call(up, "DELETE", queued.id)).status == 404
+
+
+class AwayOnce(MemoryArchive):
+    """An archive that cannot be reached when the first answer is to be deleted."""
+
+    away = True
+
+    async def forget(self, tenant: str, run: str) -> bool:
+        if self.away:
+            self.away = False
+            raise Unavailable("PostgreSQL is away")
+        return await super().forget(tenant, run)
+
+
+async def test_a_deletion_that_the_archive_did_not_hear_is_repeated_by_asking_again() -> None:
+    archive = AwayOnce(MemoryRequests())
+    async with gateway(archive=archive) as up:
+        run, _ = await told(up, "a")
+        kept = ArchiveRecord(
+            run=run.run, tenant="acme", key_id="k", once="", asked="", stream=True, frames=b"", ended_ms=1,
+            expires_ms=10**15,
+        )  # fmt: skip
+        await archive.keep([kept], 1)
+        assert (await call(up, "DELETE", run.run)).status == 503 and run.deleted
+        assert (await call(up, "GET", run.run)).status == 404
+        assert body_of(await call(up, "DELETE", run.run))["deleted"] is True
+        assert await archive.find("acme", run.run, 1) is None
+        assert (await call(up, "DELETE", run.run)).status == 404
 
 
 async def test_the_reader_of_a_living_run_is_shown_what_was_said_so_far_and_counts_as_nobody() -> None:
