@@ -21,6 +21,7 @@ _ANSWERED = ("completed", "incomplete")
 #: Items that an engine numbered itself have other names; they cannot be referred to.
 _ITEM = re.compile(r"[a-z]+_([0-9a-f]{32})_[0-9]+")
 _MOST_RESPONSES = 256  # whose items one request may refer to
+_SHOWN = 64  # characters of an id that a message repeats
 
 
 async def earlier(parts: Parts, response: str, key: KeyRecord) -> list[Item]:
@@ -28,7 +29,7 @@ async def earlier(parts: Parts, response: str, key: KeyRecord) -> list[Item]:
     there, not the tenant's, not kept with its input, or has no answer."""
     turn = await _turn(parts, response, key)
     if isinstance(turn, str):
-        raise _not_found(f"Previous response with id '{response}' {turn}.")
+        raise _not_found(f"Previous response with id '{response[:_SHOWN]}' {turn}.")
     return [*turn.asked, *turn.said]
 
 
@@ -54,7 +55,7 @@ async def _referred(parts: Parts, name: str, number: int, key: KeyRecord, known:
         known[response] = {item["id"]: item for item in items if isinstance(item.get("id"), str)}
     found = known[response].get(name)
     if found is None:
-        words = f"Item with id '{name}' not found, or its response is no longer kept. Send the item itself."
+        words = f"Item with id '{name[:_SHOWN]}' not found, or its response is no longer kept. Send the item itself."
         raise Refusal.of(Code.not_found, words, param=where)
     return found
 

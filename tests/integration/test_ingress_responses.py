@@ -304,6 +304,13 @@ async def test_an_item_that_is_referred_to_is_put_in_its_place() -> None:
             assert (refused.status, refused.error["param"]) == (404, "input[0].id"), name
 
 
+async def test_an_id_is_not_repeated_to_the_client_at_any_length() -> None:
+    async with gateway() as up:
+        for wrong in ({"previous_response_id": "x" * 9999}, {"input": [{"type": "item_reference", "id": "x" * 9999}]}):
+            refused = await ask(up, **wrong)
+            assert refused.status in (400, 404) and len(refused.body) < 500
+
+
 async def test_a_chat_is_no_turn_to_go_on_from() -> None:
     async with gateway() as up:
         asking = asyncio.create_task(raw(up.port, post(up.token, chat_body(store=True))))
