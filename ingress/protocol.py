@@ -49,7 +49,8 @@ class DoorProtocol(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._idle_since: float | None = None
-        self._head_bytes = self._head_wire = 0
+        self._head_bytes = self._untold = 0
+        self._told = False  # whether a part of a body was in what came last
         self._in_head = True
         self._between = False  # nothing has come since the last message was complete
         self._deaf = False
@@ -81,18 +82,17 @@ class DoorProtocol(HttpToolsProtocol):
             self._unfinished(len(data))
 
     def _unfinished(self, more: int) -> None:
-        """A message is under way. The parser keeps a line without an end to itself, so a head is weighed on the wire
-        too. more: bytes that have just come."""
+        """A message is under way. The parser keeps a line without an end to itself, in a head and behind a body, so
+        what is no body is weighed on the wire too. more: bytes that have just come."""
         if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
             self._arm()
-        if self._in_head:
-            self._head_wire += more
-            if self._head_wire > self.longest_head:
-                self._refuse(431, _HEAD)
+        self._untold, self._told = 0 if self._told else self._untold + more, False
+        if self._untold > self.longest_head:
+            self._refuse(431, _HEAD)
 
     def on_message_begin(self) -> None:
         self.url, self.headers = b"", []
-        self._head_bytes = self._head_wire = 0
+        self._head_bytes = self._untold = 0
         self.expect_100_continue = False
 
     def on_url(self, url: bytes) -> None:
@@ -150,6 +150,7 @@ class DoorProtocol(HttpToolsProtocol):
         }
 
     def on_body(self, body: bytes) -> None:
+        self._told = True
         cycle = self._reading()
         if cycle is not None:
             cycle.body += body

@@ -113,6 +113,16 @@ async def test_a_line_of_a_head_that_does_not_end_is_431_before_its_time_is_over
         assert (await raw(up.port, f"GET / HTTP/1.1\r\n{begun}".encode() + b"a" * 200_000)).status == 431
 
 
+async def test_a_trailer_that_does_not_end_is_431_and_a_body_in_many_small_chunks_is_not() -> None:
+    body = chat_body() + b" " * 4000
+    async with gateway(answer) as up:
+        begun = head("POST", "/v1/chat/completions", up.token, "transfer-encoding: chunked")
+        pieces = b"".join(b"1;%b\r\n%b\r\n" % (b"x" * 99, body[at : at + 1]) for at in range(len(body)))
+        assert (await raw(up.port, begun + pieces + b"0\r\n\r\n")).status == 200
+        whole = b"%x\r\n%b\r\n0\r\nx: " % (len(body), body)
+        assert (await raw(up.port, begun + whole + b"a" * 200_000)).status == 431
+
+
 async def test_a_path_that_is_too_long_is_431() -> None:
     async with gateway() as up:
         assert (await raw(up.port, head("GET", "/" + "a" * 100_000, up.token))).status == 431
