@@ -200,9 +200,10 @@ class DoorProtocol(HttpToolsProtocol):
     def _refuse(self, status: int, body: bytes) -> None:
         if self.transport.is_closing():
             return
-        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
-        self.transport.write(STATUS_LINE[status] + head + body)
-        self.transport.close()
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+            self.transport.write(STATUS_LINE[status] + head + body)
+        self.transport.close()  # an answer that has begun is cut
 
     def _arm(self) -> None:
         self._head_timer = self.loop.call_later(self.settings.header_timeout, self._too_slow)

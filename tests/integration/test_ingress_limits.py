@@ -168,6 +168,15 @@ async def test_an_offer_behind_as_many_headers_as_there_may_be_is_found() -> Non
         assert (await raw(up.port, post(up.token, chat_body(), *lines))).status == 200
 
 
+async def test_nothing_is_written_into_an_answer_that_has_begun() -> None:
+    async with gateway() as up, connected(up.port) as (reader, writer):
+        writer.write(post(up.token, chat_body(stream=True)))
+        await (await up.door.first()).put("data", b"data: {}\n\n")
+        begun = await reader.readuntil(b"data: {}\n\n\r\n")
+        writer.write(b"this is no HTTP\r\n\r\n")
+        assert begun.startswith(b"HTTP/1.1 200") and await reader.read() == b""
+
+
 async def test_a_request_sent_ahead_of_its_turn_is_left_to_another_connection() -> None:
     async with gateway(answer) as up, connected(up.port) as (reader, writer):
         writer.write(post(up.token, chat_body()) * 3)
