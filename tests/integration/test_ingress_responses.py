@@ -8,6 +8,7 @@ from typing import Any
 import openai
 import orjson
 import pytest
+from msgspec import structs
 
 from schemas.errors import Code, Failure
 from schemas.records import ArchiveRecord
@@ -121,6 +122,23 @@ async def test_an_idempotency_key_works_as_on_other_routes() -> None:
         await ask(up, "idempotency-key: once")
         new = (await up.door.first()).new
         assert new.once is not None and new.accepted.keep_ms > 0
+
+
+async def test_a_repeat_is_the_same_request_however_the_turn_before_it_is_kept_by_then() -> None:
+    async with gateway(answer) as up:
+        first = body_of(await ask(up, input="card 4111"))
+        turn = await up.door.first()
+        refers = [{"type": "item_reference", "id": first["output"][0]["id"]}]
+        for fields in ({"input": "next", "previous_response_id": first["id"]}, {"input": refers}):
+            marks, sizes = [], []
+            for body in (turn.new.body, turn.new.body.replace(b"4111", b"[CARD]")):  # as guards have rewritten it
+                turn.new = structs.replace(turn.new, body=body)
+                await ask(up, "idempotency-key: k", **fields)
+                *_, last = up.door.runs.values()
+                assert last.new.once is not None
+                marks.append(last.new.once.marks)
+                sizes.append(len(orjson.loads(last.new.body)["input"]))
+            assert marks[0] == marks[1] and sizes == ([3, 3] if "previous_response_id" in fields else [1, 1])
 
 
 @pytest.mark.parametrize(
