@@ -13,7 +13,7 @@ WINDOW = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One load. `kind` decides which figures are made of it: ladder, rate, first_token, hold."""
+    """One load. `kind` decides which figures are made of it: ladder, rate, first_token, flow, hold."""
 
     kind: str
     label: str
@@ -51,12 +51,23 @@ def first_token(per_second: int, window: float) -> Cell:
     return Cell("first_token", f"{per_second}/s", {"ttft_ms": 20, "itl_ms": 5}, load)
 
 
-def hold(streams: int, per_second: float, window: float) -> Cell:
-    """So many streams at once, each with so many tokens a second, renewed as they end."""
-    tokens = max(10, round(per_second * window * 1.25))
+def hold(streams: int, per_second: float, window: float, tokens: int = 0) -> Cell:
+    """So many streams at once, each with so many tokens a second, renewed as they end: 100 tokens each, or what takes
+    longer than the window. They begin spread over the life of one, so that each second sees as many begin and end."""
+    tokens = tokens or max(100, round(per_second * window * 1.25))
+    return _streams("hold", streams, per_second, tokens, tokens / per_second, window)
+
+
+def flow(streams: int, per_second: float, window: float) -> Cell:
+    """The same while none begins or ends: what a token costs without its share of a request."""
+    return _streams("flow", streams, per_second, round(per_second * window * 2.5), window / 2, window)
+
+
+def _streams(kind: str, streams: int, pace: float, tokens: int, ramp: float, window: float) -> Cell:
     load = {"connections": streams, "stream": True, "usage": True, "tokens": tokens, "expect": tokens,
-            "ramp": window * 0.75, "warmup": window, "duration": window}  # fmt: skip
-    return Cell("hold", f"{streams} streams x {per_second:g}/s", {"ttft_ms": 50, "itl_ms": 1000 / per_second}, load)
+            "ramp": ramp, "warmup": ramp + window / 4, "duration": window}  # fmt: skip
+    label = f"{streams} streams x {pace:g}/s" + " flowing" * (kind == "flow")
+    return Cell(kind, label, {"ttft_ms": 50, "itl_ms": 1000 / pace}, load)
 
 
 #: Streams held at once, tokens a second of each. The last is a burst: more tokens than frames.
@@ -67,12 +78,13 @@ def full(window: float = WINDOW, held: Sequence[tuple[int, float]] = HELD) -> li
     """The cells of a whole run."""
     rungs = [ladder(connections, window) for connections in (8, 32, 128)]
     rates = [rate(300, window), rate(800, window)]
-    return [*rates, *rungs, first_token(100, window), *(hold(count, pace, window) for count, pace in held)]
+    streams = [flow(500, 20, window), *(hold(count, pace, window) for count, pace in held)]
+    return [*rates, *rungs, first_token(100, window), *streams]
 
 
 def quick() -> list[Cell]:
     """A smoke test of half a minute: one small cell of each kind."""
-    return [rate(100, 1), ladder(8, 1), first_token(50, 1), hold(20, 20, 1)]
+    return [rate(100, 1), ladder(8, 1), first_token(50, 1), hold(20, 20, 1, tokens=25)]
 
 
 def load_arguments(cell: Cell) -> list[str]:
@@ -134,7 +146,7 @@ def _hold(cell: Cell, result: Mapping[str, Any]) -> list[Value]:
     ]
 
 
-_MAKERS = {"ladder": _ladder, "rate": _rate, "first_token": _first_token, "hold": _hold}
+_MAKERS = {"ladder": _ladder, "rate": _rate, "first_token": _first_token, "flow": _hold, "hold": _hold}
 
 
 def _percentiles(what: str, values: Mapping[str, float]) -> list[Value]:

@@ -38,7 +38,8 @@ _MOST_MODERATED = 1024  # texts judged by one request; each may leave a report i
 
 class Asked(msgspec.Struct, frozen=True):
     """A request that may become a run. body: the normalised JSON. max_tokens: the client's own bound or None. store:
-    the client wants its answer kept. background: nobody waits for it."""
+    the client wants its answer kept. background: nobody waits for it. said: the body as the client has it, b"" = the
+    same: turns before it may be kept in other words by the time it is said again."""
 
     body: bytes
     model: str
@@ -46,6 +47,7 @@ class Asked(msgspec.Struct, frozen=True):
     max_tokens: int | None = None
     store: bool = False
     background: bool = False
+    said: bytes = b""
 
 
 Parse = Callable[[bytes], Asked]
@@ -110,7 +112,7 @@ def _messages(fields: dict[str, Any]) -> None:
     if messages is None:
         raise missing("messages")
     if not isinstance(messages, list) or not 0 < len(messages) <= _MOST_ITEMS:
-        raise invalid("messages", "a list of at least one message")
+        raise invalid("messages", f"a list of 1 to {_MOST_ITEMS} messages")
     for number, message in enumerate(messages):
         if not isinstance(message, dict):
             raise invalid(f"messages[{number}]", "an object with a 'role'")

@@ -59,6 +59,7 @@ FACES: Mapping[Code, Face] = MappingProxyType(
     }
 )
 
+_FREE_MS = 1000  # when to come back after a failure of any kind that did nothing
 PAGES = "/docs/errors/"  # followed by a code; routes/documents.py serves them
 
 INTERNAL = Failure(
@@ -129,7 +130,7 @@ def retry_headers(failure: Failure, spread: float = 0.0) -> list[Header]:
     come back together."""
     wait, retry = failure.retry_after_ms, failure.should_retry
     if wait is None and retry is not False:
-        usual = face_of(failure).retry_ms
+        usual = face_of(failure).retry_ms or (_FREE_MS if retry else None)
         wait = None if usual is None else round(usual * (1 + spread))
     if retry is None and wait is not None:
         retry = True

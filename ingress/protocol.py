@@ -49,7 +49,8 @@ class DoorProtocol(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._idle_since: float | None = None
-        self._head_bytes = 0
+        self._head_bytes = self._untold = 0
+        self._told = False  # whether a part of a body was in what came last
         self._in_head = True
         self._between = False  # nothing has come since the last message was complete
         self._deaf = False
@@ -77,11 +78,21 @@ class DoorProtocol(HttpToolsProtocol):
             pass  # a CONNECT; it is answered as any request
         except HttpParserError:
             self._refuse(400, _BROKEN)
-        if self._head_timer is None and not self._between and (self.cycle is None or self.cycle.response_complete):
+        if not self._between:
+            self._unfinished(len(data))
+
+    def _unfinished(self, more: int) -> None:
+        """A message is under way. The parser keeps a line without an end to itself, in a head and behind a body, so
+        what is no body is weighed on the wire too. more: bytes that have just come."""
+        if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
             self._arm()
+        self._untold, self._told = 0 if self._told else self._untold + more, False
+        if self._untold > self.longest_head:
+            self._refuse(431, _HEAD)
 
     def on_message_begin(self) -> None:
-        self.url, self.headers, self._head_bytes = b"", [], 0
+        self.url, self.headers = b"", []
+        self._head_bytes = self._untold = 0
         self.expect_100_continue = False
 
     def on_url(self, url: bytes) -> None:
@@ -112,6 +123,7 @@ class DoorProtocol(HttpToolsProtocol):
     def _serve(self, version: str) -> None:
         keep_alive = version != "1.0" and self.parser.should_keep_alive()
         cycle = self.cycle = Cycle(self, self._scope(version), keep_alive)
+        self.headers = []  # trailers are no headers of the request
         task = cycle.task = self.loop.create_task(cycle.run_asgi(self.app))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
@@ -138,6 +150,7 @@ class DoorProtocol(HttpToolsProtocol):
         }
 
     def on_body(self, body: bytes) -> None:
+        self._told = True
         cycle = self._reading()
         if cycle is not None:
             cycle.body += body
@@ -187,9 +200,10 @@ class DoorProtocol(HttpToolsProtocol):
     def _refuse(self, status: int, body: bytes) -> None:
         if self.transport.is_closing():
             return
-        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
-        self.transport.write(STATUS_LINE[status] + head + body)
-        self.transport.close()
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+            self.transport.write(STATUS_LINE[status] + head + body)
+        self.transport.close()  # an answer that has begun is cut
 
     def _arm(self) -> None:
         self._head_timer = self.loop.call_later(self.settings.header_timeout, self._too_slow)

@@ -50,20 +50,25 @@ def caller_of(parts: Parts) -> Callable[[Request], Awaitable[KeyRecord]]:
     return caller
 
 
-async def find(parts: Parts, run: str, key: KeyRecord) -> Found | None:
+async def find(parts: Parts, run: str, key: KeyRecord, *, deleted: bool = False) -> Found | None:
     """The run as it stands, else as the archive of the key's tenant has it; None for what is not there, not the
-    key's, or deleted."""
+    key's, or deleted. deleted: one that was deleted is wanted too."""
     if not is_run_id(run):
         return None
     status = await parts.door.status(run)
     if status is not None:
-        return status if belongs(status, key) and "deleted" not in status.detail else None
+        return status if belongs(status, key) and (deleted or not is_deleted(status)) else None
     return None if parts.archive is None else await parts.archive.find(key.tenant, run, parts.clock.now_ms())
 
 
 def belongs(status: RunStatus, key: KeyRecord) -> bool:
     """Whether the run is this key's or its tenant's. A run that authorization has not judged yet has no tenant."""
     return status.key_id == key.key_id or (bool(status.tenant) and status.tenant == key.tenant)
+
+
+def is_deleted(found: Found) -> bool:
+    """Whether its client has deleted the answer."""
+    return isinstance(found, RunStatus) and "deleted" in found.detail
 
 
 async def show(parts: Parts, found: Found, after: int, look: Look) -> Response:

@@ -4,8 +4,7 @@
     back      responses_chunks: a chat completion, or its chunks -> a response, or its events
 
 The bound of the answer is sent as max_tokens: that is the name which vLLM, SGLang, llama.cpp, TGI and Ollama all obey;
-some of them pass over max_completion_tokens without a word. A broken answer is not continued (workers/router), because
-its items carry more than text.
+some of them pass over max_completion_tokens without a word.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def _fail_policy(fields: Mapping[str, bytes]) -> Mapping[str, str]:
 
 
 def _failure(code: Code, message: str) -> Failure:
-    return Failure(code=code.value, message=message, retry_after_ms=1000)
+    return Failure(code=code.value, message=message, should_retry=True)
 
 
 def is_old(state: bytes | None, cleared: bytes | None, now: int) -> bool:

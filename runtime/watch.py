@@ -37,7 +37,6 @@ _SILENCE_S = 3.0  # how often the runs are asked that have not been heard of sin
 _RUNS = 250  # asked about in one go: a millisecond or less of this process and of the server
 _PAGE = 64  # frames per catch-up read
 _AWAY_S = 0.1  # between two tries while Redis is away
-_LOST_RETRY_MS = 1_000  # what a client is told whose request the store lost
 
 Leave = Callable[[str, str, str], Awaitable[None]]
 
@@ -244,7 +243,7 @@ class StreamWatch:
         if self._sequence:
             return Refusal.of(Code.upstream_interrupted, "The store lost this answer; it ends here.")
         words = "The store lost this request before it was answered. Send it again."
-        return Refusal.of(Code.store_unavailable, words, retry_after_ms=_LOST_RETRY_MS)
+        return Refusal.of(Code.store_unavailable, words)
 
     async def leave(self, reason: str = "left") -> None:
         """See schemas.ports.Watch.leave. Whoever is cut off while it waits has left all the same."""

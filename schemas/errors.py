@@ -102,8 +102,9 @@ class Failure:
     """Why a run ended without an answer.
 
     `status`, `type` and `public_code` are set only when an engine's own error is passed on; otherwise the door
-    derives them from `code`. `retry_after_ms` becomes retry-after and retry-after-ms; `should_retry` False becomes
-    x-should-retry: false (work was billed, or a retry cannot help).
+    derives them from `code`. `retry_after_ms` becomes retry-after and retry-after-ms: it is for a wait that was
+    computed, since every other is the door's to spread. `should_retry` becomes x-should-retry: False where work was
+    billed or a retry cannot help, True where nothing was done and the code does not say so.
     """
 
     code: str

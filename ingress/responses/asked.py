@@ -144,7 +144,7 @@ def _items(value: Any) -> list[Fields]:
     if isinstance(value, str):
         return [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": value}]}]
     if not isinstance(value, list) or not 0 < len(value) <= _MOST_ITEMS:
-        raise invalid("input", "a text or a list of at least one item")
+        raise invalid("input", f"a text or a list of 1 to {_MOST_ITEMS} items")
     for number, item in enumerate(value):
         _item(item, f"input[{number}]")
     return value
@@ -153,6 +153,8 @@ def _items(value: Any) -> list[Fields]:
 def _item(item: Any, name: str) -> None:
     if not isinstance(item, dict) or not is_text(item.get("type", "message")):
         raise invalid(name, "an item: an object with a 'type', or a message with a 'role'")
+    if item.get("id") is not None and not is_text(item["id"]):
+        raise invalid(f"{name}.id", "a text")
     match item.get("type", "message"):
         case "message":
             _needs(item, name, "role", "content")

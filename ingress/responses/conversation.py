@@ -21,6 +21,7 @@ _ANSWERED = ("completed", "incomplete")
 #: Items that an engine numbered itself have other names; they cannot be referred to.
 _ITEM = re.compile(r"[a-z]+_([0-9a-f]{32})_[0-9]+")
 _MOST_RESPONSES = 256  # whose items one request may refer to
+_SHOWN = 64  # characters of an id that a message repeats
 
 
 async def earlier(parts: Parts, response: str, key: KeyRecord) -> list[Item]:
@@ -28,7 +29,7 @@ async def earlier(parts: Parts, response: str, key: KeyRecord) -> list[Item]:
     there, not the tenant's, not kept with its input, or has no answer."""
     turn = await _turn(parts, response, key)
     if isinstance(turn, str):
-        raise _not_found(f"Previous response with id '{response}' {turn}.")
+        raise _not_found(f"Previous response with id '{response[:_SHOWN]}' {turn}.")
     return [*turn.asked, *turn.said]
 
 
@@ -51,10 +52,10 @@ async def _referred(parts: Parts, name: str, number: int, key: KeyRecord, known:
             raise Refusal.of(Code.invalid_request, f"Items of at most {_MOST_RESPONSES} responses.", param=where)
         turn = await _turn(parts, response, key)
         items = [] if isinstance(turn, str) else [*listed(run_of(response), turn.asked), *turn.said]
-        known[response] = {item["id"]: item for item in items if "id" in item}
+        known[response] = {item["id"]: item for item in items if isinstance(item.get("id"), str)}
     found = known[response].get(name)
     if found is None:
-        words = f"Item with id '{name}' not found, or its response is no longer kept. Send the item itself."
+        words = f"Item with id '{name[:_SHOWN]}' not found, or its response is no longer kept. Send the item itself."
         raise Refusal.of(Code.not_found, words, param=where)
     return found
 
@@ -84,9 +85,16 @@ def _not_found(words: str) -> Refusal:
 
 
 def listed(run: str, items: Sequence[Item]) -> list[Item]:
-    """The items as they are shown: each with an id, a message with parts."""
-    tail = run.replace("-", "")
-    return [{"id": f"item_{tail}_{number}", **_whole(item)} for number, item in enumerate(items)]
+    """The items as they are shown: a message with parts, and each with an id: its own, or ours where it has none or
+    that of an item before it, since pages go by ids."""
+    tail, taken = run.replace("-", ""), set[str]()
+    shown: list[Item] = []
+    for number, item in enumerate(items):
+        own = item.get("id")
+        name = own if isinstance(own, str) and own not in taken else f"item_{tail}_{number}"
+        taken.add(name)
+        shown.append({**_whole(item), "id": name})
+    return shown
 
 
 def _whole(item: Item) -> Item:

@@ -24,13 +24,19 @@ _LAST = 2**62  # behind every event: only how the run ended is told
 _FRAME_S = 10.0  # the last frame of a run that has ended, or is about to
 
 
-async def response_of(parts: Parts, response: str, key: KeyRecord) -> Found:
-    """The run behind a public id. Refusal(not_found) for what is no response of the key's tenant."""
-    found = await find(parts, run_of(response), key)
+async def response_of(parts: Parts, response: str, key: KeyRecord, *, deleted: bool = False) -> Found:
+    """The run behind a public id. Refusal(not_found) for what is no response of the key's tenant, or, unless `deleted`,
+    is deleted."""
+    found = await find(parts, run_of(response), key, deleted=deleted)
     if found is None or not is_response(found):
-        words = "There is no response with this id, or it is no longer kept."
-        raise Refusal.of(Code.not_found, words, param="response_id")
+        raise no_response()
     return found
+
+
+def no_response() -> Refusal:
+    """There is none to show."""
+    words = "There is no response with this id, or it is no longer kept."
+    return Refusal.of(Code.not_found, words, param="response_id")
 
 
 def is_response(found: Found) -> bool:

@@ -45,13 +45,14 @@ class ResponsesWork(Work):
         previous, refers = fields.get(PREVIOUS), any(map(is_reference, fields["input"]))
         if not (previous or refers or fields["background"]):
             return asked_of(fields)
+        said = asked_of(fields).body if previous or refers else b""
         key = (await allow(headers, self._parts, fields["model"])).key
         items = await in_full(self._parts, fields["input"], key)
         fields["input"] = [*await earlier(self._parts, previous, key), *items] if previous else items
         asked = asked_of(fields)
-        if (previous or refers) and len(asked.body) > self._settings.body_limit:
+        if said and len(asked.body) > self._settings.body_limit:
             raise _too_long(self._settings.body_limit, PREVIOUS if previous else "input")
-        return asked
+        return replace(asked, said=said)
 
     def _new_run(self, run: str, asked: Asked, who: Credential, wishes: Wishes, strict: bool) -> NewRun:
         new = super()._new_run(run, asked, who, wishes, strict)

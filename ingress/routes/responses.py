@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 from ingress.documents.responses import CANCEL, DELETE, GET, INPUT_ITEMS
 from ingress.parts import Parts
 from ingress.presence import sign_off
-from ingress.reading import Found, caller_of, show
+from ingress.reading import Found, caller_of, is_deleted, show
 from ingress.responses.conversation import listed, page_of
 from ingress.responses.shown import (
     asked_in,
@@ -21,6 +21,7 @@ from ingress.responses.shown import (
     failed_at_once,
     is_background,
     look_behind,
+    no_response,
     object_of,
     response_of,
     so_far,
@@ -89,14 +90,16 @@ def _delete(routes: APIRouter, parts: Parts, known: Any) -> None:
     async def delete_response(response_id: Id, key: KeyRecord = known) -> Response:
         """What was asked and answered goes, in the store and in the record; one that runs is cancelled first. The
         request's row stays: it holds no text."""
-        found = await response_of(parts, response_id, key)
-        if isinstance(found, RunStatus):
+        found = await response_of(parts, response_id, key, deleted=True)
+        again = is_deleted(found)
+        if isinstance(found, RunStatus) and not again:
             if not ended(found):
                 await _stop(parts, found)
             if not await parts.door.forget(found.run):
                 raise Refusal.of(Code.overloaded, "This response is being cancelled; delete it again in a moment.")
-        if parts.archive is not None:
-            await parts.archive.forget(key.tenant, found.run)
+        kept = parts.archive is not None and await parts.archive.forget(key.tenant, found.run)
+        if again and not kept:  # else the first time did not get as far as the archive
+            raise no_response()
         return _json({"id": response_id, "object": "response", "deleted": True})
 
 

@@ -81,12 +81,12 @@ class Work:
         if not strict and self._parts.strict.covers_any:
             strict = await self._is_strict(credential.key_id, asked.model)
         new = self._new_run(out.run, asked, credential, wishes, strict)
-        return new if key is None else await self._once(new, key, headers)
+        return new if key is None else await self._once(new, key, headers, asked.said or asked.body)
 
     async def _asked(self, raw: bytes, headers: Mapping[bytes, bytes]) -> Asked:
         return self._parse(raw)
 
-    async def _once(self, new: NewRun, key: bytes, headers: Mapping[bytes, bytes]) -> NewRun:
+    async def _once(self, new: NewRun, key: bytes, headers: Mapping[bytes, bytes], said: bytes) -> NewRun:
         """A request with an Idempotency-Key may be shown an answer that is there already, which only those may see who
         could have asked for it. One that nobody may answer goes the way of all, without its key."""
         try:
@@ -98,7 +98,7 @@ class Work:
             keep_ms=round(self._settings.keep * 1000),
             on_disconnect=for_a_retry(new.accepted.on_disconnect, self._settings.retry_grace),
         )
-        once = once_of(self._parts.ring, who.tenant, who.key_id, self._path, key, new.body)
+        once = once_of(self._parts.ring, who.tenant, who.key_id, self._path, key, said)
         return replace(new, accepted=accepted, once=once)
 
     async def _is_strict(self, key_id: str, model: str) -> bool:

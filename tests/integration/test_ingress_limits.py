@@ -92,6 +92,37 @@ async def test_a_head_that_is_too_large_is_431(lines: list[str]) -> None:
         assert (await raw(up.port, post(up.token, chat_body()))).status == 200
 
 
+async def test_trailers_are_no_headers_of_the_request_and_no_more_of_them_are_read_than_of_those() -> None:
+    body = chat_body()
+    begun = head("POST", "/v1/chat/completions", "", "transfer-encoding: chunked") + b"%x\r\n%b\r\n0\r\n" % (
+        len(body),
+        body,
+    )
+    async with gateway(answer) as up:
+        told = begun.replace(b"authorization: Bearer ", b"authorization: Bearer " + up.token.encode())
+        bad = b"authorization: Bearer nobody\r\nx-headrace-priority: much\r\n\r\n"
+        assert (await raw(up.port, told + bad)).status == 200
+        good = b"authorization: Bearer " + up.token.encode() + b"\r\n\r\n"
+        assert (await raw(up.port, begun + good)).status == 401
+        assert (await raw(up.port, told + b"x: " + b"a" * 200_000 + b"\r\n\r\n")).status == 431
+
+
+@pytest.mark.parametrize("begun", ["", "x", "x: ", "host: test\r\nx: "])
+async def test_a_line_of_a_head_that_does_not_end_is_431_before_its_time_is_over(begun: str) -> None:
+    async with gateway(answer) as up:
+        assert (await raw(up.port, f"GET / HTTP/1.1\r\n{begun}".encode() + b"a" * 200_000)).status == 431
+
+
+async def test_a_trailer_that_does_not_end_is_431_and_a_body_in_many_small_chunks_is_not() -> None:
+    body = chat_body() + b" " * 4000
+    async with gateway(answer) as up:
+        begun = head("POST", "/v1/chat/completions", up.token, "transfer-encoding: chunked")
+        pieces = b"".join(b"1;%b\r\n%b\r\n" % (b"x" * 99, body[at : at + 1]) for at in range(len(body)))
+        assert (await raw(up.port, begun + pieces + b"0\r\n\r\n")).status == 200
+        whole = b"%x\r\n%b\r\n0\r\nx: " % (len(body), body)
+        assert (await raw(up.port, begun + whole + b"a" * 200_000)).status == 431
+
+
 async def test_a_path_that_is_too_long_is_431() -> None:
     async with gateway() as up:
         assert (await raw(up.port, head("GET", "/" + "a" * 100_000, up.token))).status == 431
@@ -135,6 +166,15 @@ async def test_an_offer_behind_as_many_headers_as_there_may_be_is_found() -> Non
     lines = (*(f"x-{number}: 1" for number in range(190)), "connection: Upgrade", "upgrade: h2c")
     async with gateway(answer, header_limit=1300) as up:
         assert (await raw(up.port, post(up.token, chat_body(), *lines))).status == 200
+
+
+async def test_nothing_is_written_into_an_answer_that_has_begun() -> None:
+    async with gateway() as up, connected(up.port) as (reader, writer):
+        writer.write(post(up.token, chat_body(stream=True)))
+        await (await up.door.first()).put("data", b"data: {}\n\n")
+        begun = await reader.readuntil(b"data: {}\n\n\r\n")
+        writer.write(b"this is no HTTP\r\n\r\n")
+        assert begun.startswith(b"HTTP/1.1 200") and await reader.read() == b""
 
 
 async def test_a_request_sent_ahead_of_its_turn_is_left_to_another_connection() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import openai
 import orjson
 import pytest
+from msgspec import structs
 
 from schemas.errors import Code, Failure
 from schemas.records import ArchiveRecord
@@ -123,6 +124,23 @@ async def test_an_idempotency_key_works_as_on_other_routes() -> None:
         assert new.once is not None and new.accepted.keep_ms > 0
 
 
+async def test_a_repeat_is_the_same_request_however_the_turn_before_it_is_kept_by_then() -> None:
+    async with gateway(answer) as up:
+        first = body_of(await ask(up, input="card 4111"))
+        turn = await up.door.first()
+        refers = [{"type": "item_reference", "id": first["output"][0]["id"]}]
+        for fields in ({"input": "next", "previous_response_id": first["id"]}, {"input": refers}):
+            marks, sizes = [], []
+            for body in (turn.new.body, turn.new.body.replace(b"4111", b"[CARD]")):  # as guards have rewritten it
+                turn.new = structs.replace(turn.new, body=body)
+                await ask(up, "idempotency-key: k", **fields)
+                *_, last = up.door.runs.values()
+                assert last.new.once is not None
+                marks.append(last.new.once.marks)
+                sizes.append(len(orjson.loads(last.new.body)["input"]))
+            assert marks[0] == marks[1] and sizes == ([3, 3] if "previous_response_id" in fields else [1, 1])
+
+
 @pytest.mark.parametrize(
     ("wrong", "param"),
     [
@@ -133,6 +151,8 @@ async def test_an_idempotency_key_works_as_on_other_routes() -> None:
         ({"input": [{"content": "x"}]}, "input[0].role"),
         ({"input": [{"type": "function_call_output", "output": "x"}]}, "input[0].call_id"),
         ({"input": [{"type": "item_reference"}]}, "input[0].id"),
+        ({"input": [{"role": "user", "content": "x", "id": {}}]}, "input[0].id"),
+        ({"input": [{"role": "user", "content": "x", "id": 7}]}, "input[0].id"),
         ({"model": 7}, "model"),
         ({"tools": {}}, "tools"),
         ({"text": "x"}, "text"),
@@ -300,6 +320,13 @@ async def test_an_item_that_is_referred_to_is_put_in_its_place() -> None:
         for name, token in wrong:
             refused = await ask(up, token=token, input=[{"type": "item_reference", "id": name}])
             assert (refused.status, refused.error["param"]) == (404, "input[0].id"), name
+
+
+async def test_an_id_is_not_repeated_to_the_client_at_any_length() -> None:
+    async with gateway() as up:
+        for wrong in ({"previous_response_id": "x" * 9999}, {"input": [{"type": "item_reference", "id": "x" * 9999}]}):
+            refused = await ask(up, **wrong)
+            assert refused.status in (400, 404) and len(refused.body) < 500
 
 
 async def test_a_chat_is_no_turn_to_go_on_from() -> None:

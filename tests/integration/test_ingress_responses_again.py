@@ -10,7 +10,10 @@ import orjson
 import pytest
 
 from ingress.routes import responses as routes
+from schemas.errors import Unavailable
+from schemas.records import ArchiveRecord
 from schemas.responses import response_id
+from storage.memory import MemoryArchive, MemoryRequests
 from tests.ingress_support import Gateway, PlayedRun, chat_body, completion, gateway, post, raw, until
 from tests.responses_door import answer, ask, begun, body_of, call, delta, event, spoken, tell, whole
 
@@ -107,6 +110,34 @@ async def test_what_was_asked_is_listed_in_pages() -> None:
             assert (refused.status, refused.error["param"]) == (400, param)
 
 
+async def test_items_without_an_id_and_items_that_were_sent_twice_are_listed_under_ids_of_their_own() -> None:
+    said = {"role": "user", "content": "one", "id": "msg_1"}
+    items = [said, {"role": "user", "content": "two", "id": None}, said, {"role": "user", "content": "three"}]
+    async with gateway() as up, up.client() as client:
+        queued = await client.responses.create(model="tiny", input=cast(Any, items), background=True)
+        pages = client.responses.input_items.list(queued.id, limit=1, order="asc")
+        listed = [item.to_dict() async for item in pages]
+        assert [item["content"][0]["text"] for item in listed] == ["one", "two", "one", "three"]  # type: ignore[index]
+        assert listed[0]["id"] == "msg_1" and len({str(item["id"]) for item in listed}) == 4
+
+
+async def test_an_item_of_an_engine_that_has_no_id_of_text_can_stand_beside_those_that_are_referred_to() -> None:
+    async with gateway() as up:
+        asking = asyncio.create_task(ask(up, input="one"))
+        run = await up.door.first()
+        odd = whole(run, "said")
+        odd["output"].append({"type": "reasoning", "id": {}})
+        await run.answer(orjson.dumps(odd))
+        await asking
+        name = odd["output"][0]["id"]
+        again = asyncio.create_task(ask(up, input=[{"type": "item_reference", "id": name}]))
+        await until(lambda: len(up.door.runs) == 2)
+        *_, last = up.door.runs.values()
+        assert orjson.loads(last.new.body)["input"][0]["id"] == name
+        await last.answer(orjson.dumps(whole(last, "x")))
+        assert (await again).status == 200
+
+
 async def test_an_input_that_is_not_kept_is_not_found() -> None:
     async with gateway() as up:
         run, _ = await told(up, "a")
@@ -125,6 +156,34 @@ async def test_a_deleted_response_is_gone_and_one_that_runs_is_cancelled_first()
         with pytest.raises(openai.NotFoundError):
             await client.responses.retrieve(queued.id)
         assert (await call(up, "DELETE", queued.id)).status == 404
+
+
+class AwayOnce(MemoryArchive):
+    """An archive that cannot be reached when the first answer is to be deleted."""
+
+    away = True
+
+    async def forget(self, tenant: str, run: str) -> bool:
+        if self.away:
+            self.away = False
+            raise Unavailable("PostgreSQL is away")
+        return await super().forget(tenant, run)
+
+
+async def test_a_deletion_that_the_archive_did_not_hear_is_repeated_by_asking_again() -> None:
+    archive = AwayOnce(MemoryRequests())
+    async with gateway(archive=archive) as up:
+        run, _ = await told(up, "a")
+        kept = ArchiveRecord(
+            run=run.run, tenant="acme", key_id="k", once="", asked="", stream=True, frames=b"", ended_ms=1,
+            expires_ms=10**15,
+        )  # fmt: skip
+        await archive.keep([kept], 1)
+        assert (await call(up, "DELETE", run.run)).status == 503 and run.deleted
+        assert (await call(up, "GET", run.run)).status == 404
+        assert body_of(await call(up, "DELETE", run.run))["deleted"] is True
+        assert await archive.find("acme", run.run, 1) is None
+        assert (await call(up, "DELETE", run.run)).status == 404
 
 
 async def test_the_reader_of_a_living_run_is_shown_what_was_said_so_far_and_counts_as_nobody() -> None:

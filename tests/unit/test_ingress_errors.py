@@ -88,6 +88,12 @@ def test_a_usual_wait_is_spread_and_a_computed_one_is_not() -> None:
     assert dict(retry_headers(computed, 0.5))[b"retry-after-ms"] == b"700"
 
 
+def test_whoever_did_nothing_says_so_and_the_wait_is_spread_whatever_the_code() -> None:
+    late = Failure(code=Code.deadline_exceeded.value, message="", should_retry=True)
+    assert [dict(retry_headers(late, spread))[b"retry-after-ms"] for spread in (0.0, 0.5)] == [b"1000", b"1500"]
+    assert dict(retry_headers(late))[b"x-should-retry"] == b"true"
+
+
 def test_where_a_wait_is_named_another_try_is_free_and_the_client_is_told() -> None:
     assert dict(retry_headers(Failure(code=Code.overloaded.value, message="")))[b"x-should-retry"] == b"true"
     assert retry_headers(Failure(code=Code.idempotency_key_reused.value, message="")) == []

@@ -78,6 +78,11 @@ def test_a_full_engine_rests_and_its_wait_reaches_the_client() -> None:
     assert judged.rest_ms == judged.failure.retry_after_ms == 3000 and status_of(judged.failure) == 503
 
 
+def test_a_full_engine_that_names_no_wait_rests_a_second_and_leaves_the_clients_wait_to_the_door() -> None:
+    judged = judge(EngineError(429, "slow down"), begun=False)
+    assert judged.rest_ms == 1000 and judged.failure.retry_after_ms is None
+
+
 @pytest.mark.parametrize(
     "fault", [Broken("x"), IdleTimeout("x"), TotalTimeout("x"), BadResponse("x"), EngineError(500, "x")]
 )

@@ -33,7 +33,8 @@ def _fields(
 
 def _code(judgement: Judgement) -> str:
     assert isinstance(judgement, Fail)
-    assert judgement.failure.retry_after_ms and "." in judgement.failure.message
+    assert judgement.failure.retry_after_ms is None and judgement.failure.should_retry  # the door spreads the wait
+    assert "." in judgement.failure.message
     return judgement.failure.code
 
 

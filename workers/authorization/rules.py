@@ -124,15 +124,17 @@ def known_caller(key: KeyRecord, reserved: Reserved | None = None) -> Grant:
 
 
 def over_limit(key: KeyRecord, reserved: Reserved) -> Failure:
-    """The 429 of a reservation that was not granted."""
-    wait = max(reserved.retry_after_ms, 1)
+    """The 429 of a reservation that was not granted. When one of the requests in flight ends nobody knows, so that wait
+    is the door's to name."""
     if reserved.limit == "concurrency":
+        wait = None
         said = f"This API key may have {key.concurrency} requests in flight at once. Wait until one of them has ended"
     else:
-        said = f"This API key may start {reserved.limit_requests} requests per minute"
+        wait = max(reserved.retry_after_ms, 1)
+        said = f"This API key may start {reserved.limit_requests} requests per minute. Try again in {wait / 1000:.1f} s"
     return Failure(
         code=Code.rate_limit_exceeded.value,
-        message=f"{said}. Try again in {wait / 1000:.1f} s, or ask an administrator for a higher limit.",
+        message=f"{said}, or ask an administrator for a higher limit.",
         retry_after_ms=wait,
     )
 

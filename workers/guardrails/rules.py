@@ -149,7 +149,6 @@ def unavailable(family: str) -> Failure:
     return Failure(
         code=Code.guardrail_unavailable.value,
         message=f"The guardrail family {family!r} could not judge this request in time. Try again in a moment.",
-        retry_after_ms=1000,
     )
 
 

@@ -149,7 +149,7 @@ def _judge_engine(error: EngineError) -> Judged:
         return Judged(failure, elsewhere=False)
     if error.status in _FULL:
         wait = error.retry_after_ms if error.retry_after_ms is not None else _DEFAULT_WAIT_MS
-        failure = _failure(Code.no_engine, "Every engine of this model is full. Retry later.", wait)
+        failure = _failure(Code.no_engine, "Every engine of this model is full. Retry later.", error.retry_after_ms)
         return Judged(failure, elsewhere=True, rest_ms=wait)
     if error.status == _NOT_OFFERED:
         failure = Failure(
@@ -180,7 +180,7 @@ def _failure(code: Code, message: str, retry_after_ms: int | None = None) -> Fai
 
 
 NO_ENGINE = _failure(
-    Code.no_engine, "No engine serves this model now. Retry later; its operator sees why in the deployments.", 1000
+    Code.no_engine, "No engine serves this model now. Retry later; its operator sees why in the deployments."
 )
 OUT_OF_TIME = _failure(Code.deadline_exceeded, "The request's time was over before an engine was free.")
 TAKEN_OVER = Failure(
