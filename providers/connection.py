@@ -22,20 +22,6 @@ class Connection(asyncio.Protocol):
     """ended: called once when it is gone, with the connection. fault: why the present answer will never be whole.
     hear: takes what has arrived at once, while somebody waits; as long as it wants more the wait goes on."""
 
-    __slots__ = (
-        "_due",
-        "_ended",
-        "_look",
-        "_loop",
-        "_paused",
-        "_timer",
-        "_transport",
-        "_waiter",
-        "answer",
-        "fault",
-        "hear",
-    )
-
     def __init__(self, ended: Callable[[Connection], None]) -> None:
         self.answer: Answer | None = None
         self.fault: UpstreamFault | None = None

@@ -96,20 +96,6 @@ class Response:
     """One answer. `_watch` looks when the present wait becomes too long and cuts the connection with the fault that
     `read` then raises."""
 
-    __slots__ = (
-        "_answer",
-        "_begun",
-        "_clock",
-        "_closed",
-        "_connection",
-        "_end",
-        "_first",
-        "_place",
-        "_pool",
-        "_timeouts",
-        "_waiting_since",
-    )
-
     def __init__(
         self, pool: Pool, place: Place, connection: Connection, timeouts: Timeouts, clock: Clock, started: float
     ) -> None:

@@ -174,21 +174,6 @@ class ChatStream:
     that carried generated text, each at least one token of the engine, so an estimate from them is never above what it
     counted. One event of the engine is one of the client, or none."""
 
-    __slots__ = (
-        "_finished",
-        "_form",
-        "_found",
-        "_name",
-        "_renamed",
-        "_seen",
-        "_show_usage",
-        "done",
-        "finish_reason",
-        "pieces",
-        "told",
-        "usage",
-    )
-
     def __init__(self, public_model: str, show_usage: bool) -> None:
         self.usage: Usage | None = None
         self.finish_reason = ""

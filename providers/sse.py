@@ -18,14 +18,6 @@ _BOM = b"\xef\xbb\xbf"
 class Splitter:
     """Feed it pieces, get the data of each event that became whole. Holds at most one unfinished event."""
 
-    __slots__ = (
-        "_after_cr",
-        "_begun",
-        "_held",
-        "_max",
-        "_size",
-    )
-
     def __init__(self, max_event: int = MAX_EVENT) -> None:
         self._max = max_event
         self._held: list[bytes] = []

@@ -46,31 +46,6 @@ T = TypeVar("T")
 class Lease:
     """One claimed run in the hands of one router."""
 
-    __slots__ = (
-        "_chance",
-        "_clock",
-        "_flushes",
-        "_frames",
-        "_lost",
-        "_named",
-        "_only_named",
-        "_owner",
-        "_runs",
-        "_scripts",
-        "_seals",
-        "accepted",
-        "accepted_ms",
-        "body",
-        "by",
-        "cancelled",
-        "deadline_s",
-        "ended",
-        "epoch",
-        "run",
-        "sequence",
-        "verdicts",
-    )
-
     def __init__(
         self,
         run: str,

@@ -44,29 +44,6 @@ class Relay:
 
     answered: told when the first piece of the answer is here."""
 
-    __slots__ = (
-        "_answered",
-        "_clock",
-        "_error",
-        "_events",
-        "_flowing",
-        "_headers",
-        "_held",
-        "_insisting",
-        "_interrupt",
-        "_landed",
-        "_lease",
-        "_loop",
-        "_next_flush",
-        "_pace",
-        "_pending",
-        "_splitter",
-        "_timer",
-        "_under_way",
-        "first_at",
-        "stream",
-    )
-
     def __init__(
         self,
         lease: RunLease,
