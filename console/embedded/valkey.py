@@ -7,10 +7,12 @@ A server left behind by a killed supervisor is adopted if it is exactly the reco
 from __future__ import annotations
 
 import importlib.util
+import os
 import platform
 import signal
 import socket
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,9 @@ from console.embedded.errors import INSTALL_SERVERS, EmbeddedError, last_line
 SOCKET_PATH_LIMIT = 100
 START_SECONDS = 60.0  # an AOF of some GB is read again in this time
 STOP_SECONDS = 30.0
+#: Where distributions put jemalloc, the allocator that Valkey is made for; the wheel's server comes without it, and
+#: glibc's takes a sixth more of its time.
+ALLOCATORS = (f"/usr/lib/{platform.machine()}-linux-gnu", "/usr/lib64", "/usr/lib")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +154,7 @@ class EmbeddedValkey:
                 stdout=log,
                 stderr=log,
                 cwd=self.folder,
+                env=preloaded(ALLOCATORS) | os.environ,
                 start_new_session=True,
                 preexec_fn=processes.die_with_parent if self.settings.tied else None,
             )
@@ -210,6 +216,14 @@ class EmbeddedValkey:
         except OSError:
             return b""
         return answer.partition(b"\r\n")[2]
+
+
+def preloaded(folders: Sequence[str]) -> dict[str, str]:
+    """What the server's environment says so that it has jemalloc, from the first folder that holds it."""
+    for path in (Path(folder) / "libjemalloc.so.2" for folder in folders):
+        if path.exists():
+            return {"LD_PRELOAD": str(path)}
+    return {}
 
 
 def _command(*words: str) -> bytes:

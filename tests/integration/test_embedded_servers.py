@@ -17,7 +17,7 @@ from redis.retry import Retry
 
 from console.embedded import ports, postgres_files, processes
 from console.embedded.postgres import EmbeddedPostgres, PostgresSettings
-from console.embedded.valkey import EmbeddedValkey, ValkeySettings
+from console.embedded.valkey import ALLOCATORS, EmbeddedValkey, ValkeySettings, preloaded
 
 
 @pytest.fixture
@@ -35,6 +35,21 @@ def test_valkey_runs_with_the_settings_the_pipeline_depends_on(valkey: str) -> N
     assert settings["maxmemory-policy"] == "noeviction"
     assert settings["bind"] == "127.0.0.1"
     assert "pubsub 67108864 16777216 30" in settings["client-output-buffer-limit"]
+
+
+def test_valkey_has_jemalloc_where_the_machine_has_it(valkey_server: EmbeddedValkey) -> None:
+    loaded = "libjemalloc" in Path(f"/proc/{valkey_server.pid}/maps").read_text()
+    assert loaded == bool(preloaded(ALLOCATORS))
+
+
+def test_jemalloc_is_taken_from_the_first_folder_that_has_it(tmp_path: Path) -> None:
+    none, first, second = (tmp_path / name for name in ("none", "first", "second"))
+    for folder in (first, second):
+        folder.mkdir()
+        (folder / "libjemalloc.so.2").touch()
+    assert preloaded([str(none)]) == {}
+    found = preloaded([str(none), str(first), str(second)])
+    assert found == {"LD_PRELOAD": str(first / "libjemalloc.so.2")}
 
 
 def test_valkey_refuses_a_client_without_the_password(valkey_server: EmbeddedValkey) -> None:
