@@ -343,7 +343,8 @@ METRICS: tuple[Metric, ...] = (
         "counter",
         ("endpoint", "outcome"),
         "calls",
-        "Calls of endpoints; outcome: ok or an error code.",
+        "Calls of endpoints; outcome: ok, an error code, cancelled, or unclaimed: begun early for a run that then went "
+        "elsewhere.",
         "One endpoint with many errors: `headrace deployments list` says what its last probe saw.",
     ),
     Metric(

@@ -60,6 +60,7 @@ class Acts:
             frame=frame,
             headers=headers,
             ending=ending,
+            asked=delivery,
         )
 
     async def dead(self, row: Row, spec: Spec, consumer: str, starts: int, reason: str) -> None:

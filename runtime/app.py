@@ -26,7 +26,7 @@ from runtime.group_spec import Counters
 from runtime.groups import Groups, RedisGroups
 from runtime.handing import Handing
 from runtime.jointly import Jointly
-from runtime.lease import Leases, RunHandler
+from runtime.leases import Leases, RunHandler
 from runtime.names import lane_key, prefix, push_channel
 from runtime.places import Announcer, Capacities, Places
 from runtime.publish import StreamPublisher
@@ -417,7 +417,7 @@ class Workers:
         )
         if leases is not None:
             leases.engine = engine
-            self._jointly.routers[prefix(number)] = Handing(engine, leases, c.chance)
+            self._jointly.routers[prefix(number)] = Handing(engine, leases, c.clock, c.chance)
         return engine
 
     def _together(self, stage: Stage, stream: str, number: int) -> str:

@@ -16,9 +16,10 @@ What it promises
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from base import logs
 from base.clock import Clock
@@ -150,6 +151,10 @@ class Engine:
     def unexpect(self, stream: str) -> None:
         """Nothing has come."""
         self._hand.unexpect(stream)
+
+    def beside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Work for an entry that is expected; this engine stops no sooner."""
+        return self._track(asyncio.create_task(work, name=f"{self.spec.group}:begun"))
 
     def receive(self, row: Row) -> bool:
         """Start on an entry that was expected, and delivered to this consumer; False when there is nothing to start."""

@@ -35,9 +35,9 @@ class Verdicts(Protocol):
 class Router(Protocol):
     """A router in this process that takes what is cleared: runtime.handing.Handing."""
 
-    def offer(self, run: str, lane: str) -> Taker | None: ...
+    def offer(self, answers: Sequence[Answer], lane: str) -> Taker | None: ...
 
-    def settle(self, taker: Taker, lane: str, handed: Handed | None) -> None: ...
+    def settle(self, run: str, taker: Taker, lane: str, handed: Handed | None) -> None: ...
 
     def lost(self, run: str, taker: Taker, lane: str) -> None: ...
 
@@ -138,7 +138,7 @@ class Jointly:
             answers = [answer for answer, _ in waiting]
             lane = _lane(answers) if router else ""
             lanes.append(lane)
-            said.append(Said(answers, router.offer(answers[0].run, lane) if router and lane else None))
+            said.append(Said(answers, router.offer(answers, lane) if router and lane else None))
         try:
             came: Sequence[Moved | Exception] = await self.scripts.verdicts(said)
         except Exception as error:  # whatever it is, each has to hear of it
@@ -155,7 +155,7 @@ def _settled(router: Router, run: str, taker: Taker, lane: str, came: Moved | Ex
         if isinstance(came, Exception):
             router.lost(run, taker, lane)
         else:
-            router.settle(taker, lane, came.handed)
+            router.settle(run, taker, lane, came.handed)
     except Exception as error:  # the other runs of this call must hear of theirs
         return error
     return came

@@ -1,4 +1,4 @@
-"""Owning a run: claim it, write its frames, end it. Implements schemas.ports.RunLease.
+"""Owning a run: write its frames, end it. Implements schemas.ports.RunLease.
 
 Every write compares the owner first. While Redis is away the lease holds its frame and tries again (each write may be
 run twice), so a short outage costs a running stream time, not its life.
@@ -6,35 +6,27 @@ run twice), so a short outage costs a running stream time, not its life.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import TypeVar
 
-from base import metrics
 from base.alarm import Alarm
 from base.clock import Clock
-from base.crypto import CryptoError
-from base.ids import Random, short_id
+from base.ids import Random
 from runtime import faults
 from runtime.claims import Claim
-from runtime.consume import Engine, Handler
 from runtime.flushes import Flushes
 from runtime.runs import Runs, cut_short
 from runtime.scripts import Scripts, SealedFrame, Write
 from runtime.seals import Seals, encode_headers
 from schemas import envelope as wire
-from schemas.errors import Code, DecodeError, Failure, OwnerLost, SignatureError, Unavailable
+from schemas.errors import Code, Failure, OwnerLost, Unavailable
 from schemas.events import RequestAccepted, Terminal
 from schemas.frames import DATA, OWNER
-from schemas.outcomes import Dead, Delivery, Outcome, Settled
-from schemas.ports import RunLease, Stored
+from schemas.ports import Stored
 
-RunHandler = Callable[[Delivery, RunLease], Awaitable[None]]
-
-_BACKOFF = (0.05, 0.5)  # seconds, jittered, while Redis is away
+BACKOFF = (0.05, 0.5)  # seconds, jittered, while Redis is away
 _ACCEPTS = {"ingress": ("RequestAccepted",)}
-_EARLY = 64  # messages kept about runs that are not here yet
 _PAGE = 256  # frames of one read of what was sent
 _BROKEN = Failure(
     code=Code.upstream_interrupted,
@@ -44,7 +36,8 @@ T = TypeVar("T")
 
 
 class Lease:
-    """One claimed run in the hands of one router."""
+    """One claimed run in the hands of one router. While its claim is only promised (`claimed` is false) nothing is
+    written: who wants to write waits until the claim is here, or the lease lost."""
 
     def __init__(
         self,
@@ -57,6 +50,8 @@ class Lease:
         seals: Seals,
         clock: Clock,
         chance: Random,
+        *,
+        claimed: bool = True,
     ) -> None:
         fields = claim.fields
         self.run, self.epoch, self.sequence = run, claim.epoch, claim.sequence
@@ -71,6 +66,8 @@ class Lease:
         self.cancelled = Alarm()
         self.by = "client"
         self.ended = False
+        self.claimed = claimed
+        self._answered = Alarm()  # a claim that was promised is here, or will not come
         self._lost = False
         self._owner, self._scripts, self._flushes, self._runs, self._seals = owner, scripts, flushes, runs, seals
         self._named = {OWNER: owner.rpartition(":")[2]}
@@ -84,12 +81,27 @@ class Lease:
         self._lost = self._lost or state == "lost"
         if state in ("cancel", "lost"):
             self.cancelled.set()
+        if self._lost:
+            self._answered.set()
+
+    def confirm(self, claim: Claim) -> None:
+        """The claim is here, as it was promised."""
+        self.claimed, self.deadline_s = True, claim.left_ms / 1000
+        if "cancel" in claim.fields:
+            self.hear("cancel")
+        self._answered.set()
+
+    async def confirmed(self) -> None:
+        """See schemas.ports.RunLease."""
+        if not self.claimed:
+            await self._answered.wait()
+        self._refuse_if_lost()
 
     async def flush(
         self, payload: bytes, events: int, headers: Mapping[str, str] | None = None, *, said: int = 0
     ) -> None:
         """Store one data frame and push it to the watchers. OwnerLost when the run is another's."""
-        self._refuse_if_lost()
+        await self.confirmed()
         last = self.sequence + events
         write = Write(self.run, self._owner, self.epoch, last, self._frame(last, DATA, events, payload, headers, said))
         state = await self._insist(lambda: self._flushes.store(write, at_once=said <= events))
@@ -106,6 +118,9 @@ class Lease:
         self, payload: bytes, events: int, told: Stored, headers: Mapping[str, str] | None = None, *, said: int = 0
     ) -> None:
         """See schemas.ports.RunLease."""
+        if not self.claimed and not self._lost:
+            self._answered.tell(lambda: self.offer(payload, events, told, headers, said=said))
+            return
         last = self.sequence + events
 
         def heard(word: str | Exception) -> None:
@@ -144,7 +159,7 @@ class Lease:
         self, kind: str, payload: bytes, events: int, fact: Terminal, headers: Mapping[str, str] | None = None
     ) -> None:
         """Store the last frame and the terminal fact, acknowledge, free. OwnerLost when the run is another's."""
-        self._refuse_if_lost()
+        await self.confirmed()
         faults.hit("router", "P3")
         place, last = f"{self.epoch}-{self.sequence}", self.sequence + events
         frame = self._frame(last, kind, events, payload, headers)
@@ -180,116 +195,11 @@ class Lease:
     def _refuse_if_lost(self) -> None:
         """Between the take-over of its entry and the claim of the new holder the hash still names this owner."""
         if self._lost:
-            raise OwnerLost(f"{self.run} was taken over")
+            raise OwnerLost(f"{self.run} was taken over" if self.claimed else f"{self.run} was not handed over")
 
     async def _insist(self, call: Callable[[], Awaitable[T]]) -> T:
         while True:
             try:
                 return await call()
             except Unavailable:
-                await self._clock.sleep(self._chance.uniform(*_BACKOFF))
-
-
-class Leases:
-    """Turns deliveries of cleared runs into owned runs for a room's handler, one task each."""
-
-    def __init__(
-        self,
-        consumer: str,
-        handler: RunHandler,
-        scripts: Scripts,
-        runs: Runs,
-        seals: Seals,
-        clock: Clock,
-        chance: Random,
-    ) -> None:
-        self._consumer, self._handler, self._scripts, self._runs = consumer, handler, scripts, runs
-        self._seals, self._clock, self._chance = seals, clock, chance
-        self._flushes = Flushes(scripts)
-        self._live: dict[str, Lease] = {}
-        self._early: deque[tuple[str, str]] = deque(maxlen=_EARLY)
-        self._given: dict[tuple[str, str], tuple[str, Claim]] = {}
-        self.engine: Engine | None = None
-
-    def as_handler(self) -> Handler:
-        """What the engine calls. Deliveries of one batch run beside each other."""
-
-        async def handle(deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
-            outcomes: list[Outcome] = []
-            for delivery in deliveries:  # a comprehension that awaits is a coroutine of its own
-                outcomes.append(await self._one(delivery))
-            return outcomes
-
-        return handle
-
-    def hear(self, message: bytes) -> None:
-        """`cancel <run>` on this consumer's push channel."""
-        word, _, run = message.decode().partition(" ")
-        lease = self._live.get(run)
-        if lease is not None:
-            lease.hear(word)
-        else:
-            self._early.append((run, word))  # its claim may be on its way here
-
-    def give(self, stream: str, entry: str, owner: str, claim: Claim) -> None:
-        """An entry that is about to be delivered has been claimed with its delivery."""
-        self._given[stream, entry] = owner, claim
-
-    def forget(self, stream: str, entry: str) -> None:
-        """It was not delivered."""
-        self._given.pop((stream, entry), None)
-
-    def _taken(self, delivery: Delivery) -> tuple[str, Claim] | None:
-        """The owner and the claim that came with it."""
-        return self._given.pop((delivery.stream, delivery.entry), None)
-
-    async def _one(self, delivery: Delivery) -> Outcome:
-        """Claim, hand over, forget. The nonce is fixed per start, so a repeated claim is the same claim."""
-        run = delivery.run
-        owner, claim = self._taken(delivery) or await self._claim(delivery)
-        faults.hit("claim", "P4")
-        if claim.state == "gone":
-            return Settled()
-        if claim.state == "lost":
-            raise OwnerLost(f"claim of {run}")
-        try:
-            lease = self._lease(run, owner, claim)
-        except CryptoError as error:
-            return Dead(f"the body does not open: {error}")
-        except (DecodeError, SignatureError) as error:
-            return Dead(f"the acceptance does not hold: {error}")
-        if self.engine is not None:
-            self.engine.hold(delivery, owner, lease.hear)
-        self._live[run] = lease
-        for early, word in self._early:
-            if early == run:
-                lease.hear(word)
-        _measure_wait(claim, lease.accepted.model)
-        try:
-            await self._handler(delivery, lease)
-        finally:
-            if self._live.get(run) is lease:
-                del self._live[run]
-        if not lease.ended:  # another's by now: its entry must not be acknowledged here
-            raise OwnerLost(f"{run} was left before its end")
-        return Settled()
-
-    def _lease(self, run: str, owner: str, claim: Claim) -> Lease:
-        hands = self._scripts, self._flushes, self._runs, self._seals
-        return Lease(run, owner, claim, *hands, self._clock, self._chance)
-
-    async def _claim(self, delivery: Delivery) -> tuple[str, Claim]:
-        owner = f"{self._consumer}:{short_id(self._chance)}"
-        where = delivery.run, delivery.stream, delivery.entry
-        while True:
-            try:
-                return owner, await self._scripts.claim(*where, self._consumer, owner)
-            except Unavailable:
-                await self._clock.sleep(self._chance.uniform(*_BACKOFF))
-
-
-def _measure_wait(claim: Claim, model: str) -> None:
-    """From cleared to claimed, by the server's clock."""
-    fields = claim.fields
-    now = int(fields.get("deadline", b"0")) - claim.left_ms
-    metrics.observe("headrace_queue_wait_seconds", max(0, now - int(fields.get("t:cleared", now))) / 1000, model=model)
+                await self._clock.sleep(self._chance.uniform(*BACKOFF))

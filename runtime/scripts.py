@@ -23,6 +23,7 @@ from runtime.claims import Claim, Moved, Taker, claim_of, moved_of
 from runtime.names import kept_key, prefix_of, starts_key, stream_prefix
 from schemas.envelope import Signed
 from schemas.errors import HeadraceError
+from schemas.outcomes import Delivery
 from schemas.ports import Redis
 
 #: Scripts that must run even when memory is full: they free it or only read.
@@ -100,7 +101,8 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """One family's verdict as the script takes it. stored b"" with outcome "missing" = it never came (fail open).
-    weight, cost (tokens, expected) and priority: its place at the gate."""
+    weight, cost (tokens, expected) and priority: its place at the gate. asked: the delivery that it answers, for a
+    router in this process."""
 
     run: str
     family: str
@@ -117,6 +119,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     frame: bytes = b""
     headers: bytes = b""
     ending: Ending | None = None
+    asked: Delivery | None = None
 
 
 class Said(msgspec.Struct, frozen=True):

@@ -200,7 +200,10 @@ Stored = Callable[[bool], None]
 
 
 class RunLease(Protocol):
-    """A claimed run. Every write checks the owner first and raises OwnerLost when another consumer has it."""
+    """A claimed run. Every write checks the owner first and raises OwnerLost when another consumer has it.
+
+    A run may be begun while its claim is under way, where that is as good as certain: then it is not `claimed` yet, and
+    every write waits for that. Should the claim not come, the lease is lost as one that was taken over."""
 
     run: str
     epoch: int
@@ -209,9 +212,14 @@ class RunLease(Protocol):
     accepted_ms: int  #: when it became a run, by the server's clock, ms since the epoch
     body: bytes  #: opened; the normalised JSON
     verdicts: Mapping[str, bytes]  #: as stored; verify with schemas.verdicts.open_verdict
-    deadline_s: float  #: seconds left at the claim
+    deadline_s: float  #: seconds left at the claim; until it is here, by this process's wall clock
     cancelled: Alarm  #: set when someone cancels, the deadline was swept or the lease was lost
     by: str  #: who cancelled, as RequestCancelled names them: client | lost | operator
+    claimed: bool  #: the claim is here
+
+    async def confirmed(self) -> None:
+        """Once it is claimed. OwnerLost when it will not be, or is another's by now."""
+        ...
 
     async def flush(
         self, payload: bytes, events: int, headers: Mapping[str, str] | None = None, *, said: int = 0

@@ -14,7 +14,7 @@ from runtime.acts import Acts
 from runtime.consume import Engine
 from runtime.group_spec import Spec
 from runtime.groups import Groups
-from runtime.lease import Leases, RunHandler
+from runtime.leases import Leases, RunHandler
 from runtime.names import prefix
 from runtime.places import Places
 from runtime.seals import Seals
@@ -69,7 +69,7 @@ class House:
         await open_gates(self.world.scripts)
         run = mint_run_id(CLOCK, CHANCE, PARTITION)
         hands = seals("ingress", ring)
-        e = wire.encode(request(run, **changes), id=run, by="ingress", run=run)
+        e = wire.encode(request(run, **changes), id=run, by="ingress", run=run, deadline_ms=60_000)
         new = Acceptance(
             run=run,
             signed=wire.sign(hands.signer, "requests", e),

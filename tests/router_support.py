@@ -9,16 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from msgspec import Raw
 
 from base.alarm import Alarm
 from base.clock import Clock, SystemClock
 from base.crypto import KeyRing, Signer, Verifier, digest, new_ring_key
 from base.ids import SystemRandom, mint_run_id
 from providers.fake import Cut, Delay, Hang, Head, Piece, Script
-from schemas.envelope import Envelope
 from schemas.errors import Failure, OwnerLost
-from schemas.events import RequestAccepted, RequestCleared, Terminal
+from schemas.events import RequestAccepted, Terminal
 from schemas.frames import DATA, END, ERROR, decode_failure
 from schemas.outcomes import Decided, Delivery
 from schemas.ports import Stored
@@ -75,7 +73,8 @@ class Sent:
 
 @dataclass(slots=True)
 class MemoryLease:
-    """A claimed run whose frames stay here. `lost` makes every write fail as after a theft."""
+    """A run whose frames stay here. `lost` makes every write fail as after a theft; one that is not `claimed` yet ends
+    once it is `told`."""
 
     accepted: RequestAccepted
     body: bytes
@@ -91,9 +90,25 @@ class MemoryLease:
     run: str = ""
     by: str = "client"
     accepted_ms: int = 1_700_000_000_123
+    claimed: bool = True
+    held: int = 0  # frames that waited for the claim
+    answered: Alarm = field(default_factory=Alarm)  # its claim is here, or it is lost
 
     def __post_init__(self) -> None:
         self.run = self.accepted.run
+
+    def tell(self, *, claimed: bool) -> None:
+        """What came of its claim."""
+        self.claimed, self.lost = claimed, not claimed
+        if self.lost:
+            self.cancelled.set()
+        self.answered.set()
+
+    async def confirmed(self) -> None:
+        if not self.claimed:
+            await self.answered.wait()
+        if self.lost:
+            raise OwnerLost(self.run)
 
     async def flush(
         self, payload: bytes, events: int, headers: Mapping[str, str] | None = None, *, said: int = 0
@@ -107,6 +122,10 @@ class MemoryLease:
         if self.lost:
             told(False)
             return
+        if not self.claimed:
+            self.held += 1
+            self.answered.tell(lambda: self.offer(payload, events, told, headers, said=said))
+            return
         self._write(DATA, payload, events, headers)
         asyncio.get_running_loop().call_later(self.flush_s, told, True)
 
@@ -116,6 +135,7 @@ class MemoryLease:
     async def end(
         self, kind: str, payload: bytes, events: int, fact: Terminal, headers: Mapping[str, str] | None = None
     ) -> None:
+        await self.confirmed()
         assert self.fact is None, "a run ends once"
         self._write(kind, payload, events, headers)
         self.fact = fact
@@ -123,7 +143,7 @@ class MemoryLease:
     def _write(self, kind: str, payload: bytes, events: int, headers: Mapping[str, str] | None) -> None:
         if self.lost:
             raise OwnerLost(self.run)
-        assert self.fact is None, "nothing is written after the end"
+        assert self.claimed and self.fact is None, "nothing is written before the claim or after the end"
         if kind == DATA or (kind == END and self.accepted.stream):
             assert payload.count(b"\n\n") == events and payload.endswith(b"\n\n"), "whole events only"
         else:
@@ -203,14 +223,6 @@ def let_in(delivery: Delivery, **grant: Any) -> Decided:
         grant=Grant(key_id="k", **grant),
     )
     return Decided(verdict)
-
-
-def delivery_of(lease: MemoryLease) -> Delivery:
-    """The cleared entry of a run."""
-    envelope = Envelope(id="1", type="RequestCleared", v=1, by="script", run=lease.run, data=Raw(b"{}"))
-    return Delivery(
-        stream="s", entry="1-0", envelope=envelope, event=RequestCleared(run=lease.run, pool="pool", lane="interactive")
-    )
 
 
 def endpoint(name: str = "e1", url: str = "http://127.0.0.1:9/v1", **fields: object) -> EndpointRecord:

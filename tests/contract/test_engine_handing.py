@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from functools import partial
-from typing import Any
 
 import pytest_asyncio
 
 from runtime.claims import Moved, Taker
-from runtime.consume import Engine
-from runtime.handing import Handing
-from runtime.jointly import Jointly
-from runtime.lease import Leases
-from runtime.places import Places
-from runtime.scripts import Answer
 from schemas.errors import Unavailable
 from schemas.events import RequestCompleted, Usage
 from schemas.frames import END
-from schemas.outcomes import Delivery
 from schemas.ports import RunLease
-from tests.engine_support import LANE_KEY, House, P, seals
-from tests.run_support import CHANCE, CLOCK, FAMILIES, POOL, Hands, World, answer, until, verdicts
+from tests.engine_support import LANE_KEY, House
+from tests.handing_support import Counted, ended, judge, process, said
+from tests.run_support import POOL, Hands, World, until, verdicts
 
 TAKER = Taker(consumer="c1", owner="c1:a", pool=POOL)
 
@@ -33,11 +26,6 @@ async def house(world: World) -> AsyncIterator[House]:
     made = House(world)
     yield made
     await made.close()
-
-
-def said(run: str, *refusing: str) -> list[Answer]:
-    """All families about a run."""
-    return [answer(run, family, "refuse" if family in refusing else "pass") for family in FAMILIES]
 
 
 async def test_the_step_that_clears_a_run_delivers_and_claims_it(world: World, hands: Hands) -> None:
@@ -103,64 +91,12 @@ class Served:
         self.epochs: list[int] = []
         self.go = asyncio.Event()
 
-    async def __call__(self, delivery: Delivery, lease: RunLease) -> None:
+    async def __call__(self, lease: RunLease) -> None:
         self.runs.append(lease.run)
         self.epochs.append(lease.epoch)
         await self.go.wait()
         fact = RequestCompleted(run=lease.run, model="m", endpoint="e", usage=Usage(prompt_tokens=1))
         await lease.end(END, b"data: [DONE]\n\n", 1, fact)
-
-
-class Counted:
-    """Scripts of a world, each call noted. lost: so many verdicts are carried out without a reply; reply: until then
-    verdicts are carried out and not answered."""
-
-    def __init__(self, world: World, lost: int = 0) -> None:
-        self._scripts, self.lost, self.calls = world.scripts, lost, list[str]()
-        self.reply = asyncio.Event()
-        self.reply.set()
-
-    def __getattr__(self, name: str) -> Any:
-        async def call(*args: Any, **kwargs: Any) -> Any:
-            self.calls.append(name)
-            result = await getattr(self._scripts, name)(*args, **kwargs)
-            if name == "verdicts":
-                await self.reply.wait()
-            if name == "verdicts" and self.lost:
-                self.lost -= 1
-                raise Unavailable("the reply was lost")
-            return result
-
-        return call
-
-
-async def process(house: House, scripts: Counted, served: Served, slots: int) -> tuple[Jointly, Engine]:
-    """A process that gives verdicts and routes, with places for so many runs."""
-    world, places = house.world, Places()
-    places.set({POOL: slots})
-    await (await world.groups()).ensure(LANE_KEY, "router")
-    leases = Leases("c1", served, scripts, world.runs, seals("router"), CLOCK, CHANCE)
-    engine = await house.engine(
-        *(leases.as_handler(),),
-        stream="cleared",
-        group="router",
-        keys=(LANE_KEY,),
-        single=True,
-        places=places,
-    )
-    leases.engine = engine
-    joint = Jointly(scripts)
-    joint.routers[P] = Handing(engine, leases, CHANCE)
-    return joint, engine
-
-
-async def judge(joint: Jointly, run: str) -> Sequence[tuple[bool, str]]:
-    """Every family passes the run, all in one moment."""
-    return [one[:2] for (one,) in await asyncio.gather(*(joint.tell([one]) for one in said(run)))]
-
-
-async def ended(world: World, run: str) -> bool:
-    return (await world.runs.fields(run)).get("outcome") == b"completed"
 
 
 async def test_a_process_serves_what_it_clears_without_a_read_or_a_claim(world: World, house: House) -> None:

@@ -44,7 +44,7 @@ def _completed(lease: RunLease) -> RequestCompleted:
 async def test_lease_carries_what_was_accepted_and_decided(world: World, house: House) -> None:
     leases: list[RunLease] = []
 
-    async def serve(delivery: Delivery, lease: RunLease) -> None:
+    async def serve(lease: RunLease) -> None:
         leases.append(lease)
         await lease.flush(b"data: a\n\n", 1, {"x": "y"})
         await lease.end(END, b"data: [DONE]\n\n", 1, _completed(lease))
@@ -69,7 +69,7 @@ async def _outcome(world: World, run: str, outcome: str) -> bool:
 async def test_handler_that_raises_claims_again_under_a_new_epoch(world: World, house: House) -> None:
     epochs: list[int] = []
 
-    async def serve(delivery: Delivery, lease: RunLease) -> None:
+    async def serve(lease: RunLease) -> None:
         epochs.append(lease.epoch)
         if len(epochs) == 1:
             raise RuntimeError("once")
@@ -87,12 +87,12 @@ async def test_run_of_a_crashed_router_goes_on_elsewhere_and_its_return_writes_n
     """The first router keeps running but is never heard of (as after a network split); the second owns the run."""
     old: list[RunLease] = []
 
-    async def stuck(delivery: Delivery, lease: RunLease) -> None:
+    async def stuck(lease: RunLease) -> None:
         await lease.flush(b"data: a\n\n", 1)
         old.append(lease)
         await asyncio.Event().wait()
 
-    async def serve(delivery: Delivery, lease: RunLease) -> None:
+    async def serve(lease: RunLease) -> None:
         assert (lease.epoch, lease.sequence) == (2, 1)
         await lease.end(ERROR, b"{}", 1, RequestFailed(run=lease.run, failure=Failure(code="x", message="y")))
 
@@ -114,7 +114,7 @@ async def test_lost_run_stops_its_handler_by_the_beat(world: World, house: House
     told = asyncio.Event()
     lost: list[str] = []
 
-    async def serve(delivery: Delivery, lease: RunLease) -> None:
+    async def serve(lease: RunLease) -> None:
         await lease.cancelled.wait()
         with pytest.raises(OwnerLost):
             await lease.flush(b"data: a\n\n", 1)
@@ -138,7 +138,7 @@ async def _running(world: World, run: str) -> bool:
 
 
 async def test_cancel_reaches_the_lease(world: World, house: House) -> None:
-    async def serve(delivery: Delivery, lease: RunLease) -> None:
+    async def serve(lease: RunLease) -> None:
         await lease.cancelled.wait()
         await lease.end(ERROR, b"{}", 1, RequestFailed(run=lease.run, failure=Failure(code="x", message="y")))
 
@@ -154,7 +154,7 @@ async def test_cancel_that_overtakes_the_answer_of_the_claim_is_heard(
 ) -> None:
     cancelled: list[bool] = []
 
-    async def serve(delivery: Delivery, lease: RunLease) -> None:
+    async def serve(lease: RunLease) -> None:
         cancelled.append(lease.cancelled.is_set())
         await lease.end(END, b"x", 1, _completed(lease))
 
@@ -175,7 +175,7 @@ async def test_cancel_that_overtakes_the_answer_of_the_claim_is_heard(
 async def test_run_cancelled_before_its_take_over_starts_cancelled(world: World, house: House) -> None:
     cancelled: list[bool] = []
 
-    async def serve(delivery: Delivery, lease: RunLease) -> None:
+    async def serve(lease: RunLease) -> None:
         cancelled.append(lease.cancelled.is_set())
         await lease.end(END, b"x", 1, _completed(lease))
 
@@ -189,7 +189,7 @@ async def test_run_cancelled_before_its_take_over_starts_cancelled(world: World,
 
 
 async def test_body_that_does_not_open_is_dead_and_the_run_ends(world: World, house: House) -> None:
-    async def serve(delivery: Delivery, lease: RunLease) -> None:
+    async def serve(lease: RunLease) -> None:
         raise AssertionError("never called")
 
     run = await _cleared(house)
@@ -200,7 +200,7 @@ async def test_body_that_does_not_open_is_dead_and_the_run_ends(world: World, ho
 
 
 async def test_run_whose_acceptance_was_forged_is_dead_and_serves_nobody(world: World, house: House) -> None:
-    async def serve(delivery: Delivery, lease: RunLease) -> None:
+    async def serve(lease: RunLease) -> None:
         raise AssertionError("never called")
 
     run = await house.accept(FORGER)
@@ -272,7 +272,7 @@ async def _answer(watch: Watch) -> list[tuple[str, int, bytes]]:
 
 
 async def test_request_passes_through_every_room_and_its_frames_arrive_in_order(world: World, house: House) -> None:
-    async def serve(delivery: Delivery, lease: RunLease) -> None:
+    async def serve(lease: RunLease) -> None:
         for number in range(5):
             await lease.flush(f"data: {number}\n\n".encode(), 1)
         await lease.end(END, b"data: [DONE]\n\n", 1, _completed(lease))
@@ -296,7 +296,7 @@ async def test_request_passes_through_every_room_and_its_frames_arrive_in_order(
 async def test_refused_run_never_reaches_a_router(world: World, house: House) -> None:
     served: list[str] = []
 
-    async def serve(delivery: Delivery, lease: RunLease) -> None:
+    async def serve(lease: RunLease) -> None:
         served.append(lease.run)
 
     for family in FAMILIES:

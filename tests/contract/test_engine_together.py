@@ -17,7 +17,7 @@ from runtime.client import ServerError
 from runtime.consume import Engine
 from runtime.jointly import Alone, Jointly
 from runtime.names import prefix_of
-from runtime.scripts import Said
+from runtime.scripts import Answer, Said
 from schemas.errors import HeadraceError, Unavailable
 from schemas.outcomes import Delivery, Done, Outcome
 from tests.engine_support import REQUESTS, House, Seen
@@ -239,10 +239,10 @@ class Stumbling:
     def __init__(self, bad: str) -> None:
         self._bad = bad
 
-    def offer(self, run: str, lane: str) -> Taker | None:
-        return Taker(consumer="c1", owner=f"c1:{run}", pool=POOL)
+    def offer(self, answers: Sequence[Answer], lane: str) -> Taker | None:
+        return Taker(consumer="c1", owner=f"c1:{answers[0].run}", pool=POOL)
 
-    def settle(self, taker: Taker, lane: str, handed: Handed | None) -> None:
+    def settle(self, run: str, taker: Taker, lane: str, handed: Handed | None) -> None:
         if taker.owner == f"c1:{self._bad}":
             raise RuntimeError("no")
 

@@ -250,7 +250,7 @@ async def test_owner_that_is_ahead_of_the_server_may_write_nothing_more(world: W
     steps = [asyncio.Event() for _ in range(4)]
     lost: list[str] = []
 
-    async def serve(delivery: Delivery, lease: RunLease) -> None:
+    async def serve(lease: RunLease) -> None:
         for place in (0, 2):
             await lease.flush(b"words", 1)
             steps[place].set()
@@ -289,7 +289,7 @@ async def test_run_in_hand_that_is_delivered_anew_is_claimed_anew_and_kept(world
     leases: list[RunLease] = []
     go = asyncio.Event()
 
-    async def serve(delivery: Delivery, lease: RunLease) -> None:
+    async def serve(lease: RunLease) -> None:
         leases.append(lease)
         if len(leases) == 1:
             await lease.cancelled.wait()

@@ -11,7 +11,6 @@ import pytest_asyncio
 
 from schemas.events import RequestCompleted, Usage
 from schemas.frames import END
-from schemas.outcomes import Delivery
 from schemas.ports import RunLease
 from tests.contract.test_engine_leases import _answer, _ask, _door, _family
 from tests.engine_support import FACTS, LANE_KEY, REQUESTS, House, P
@@ -30,7 +29,7 @@ async def house(world: World) -> AsyncIterator[House]:
 async def test_replayed_acceptance_moves_no_run_twice(world: World, house: House, when: str) -> None:
     served: list[str] = []
 
-    async def serve(delivery: Delivery, lease: RunLease) -> None:
+    async def serve(lease: RunLease) -> None:
         served.append(lease.run)
         fact = RequestCompleted(run=lease.run, model="m", endpoint="e", usage=Usage(prompt_tokens=1))
         await lease.end(END, b"data: [DONE]\n\n", 1, fact)

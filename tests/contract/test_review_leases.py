@@ -11,7 +11,6 @@ import pytest_asyncio
 from schemas.errors import OwnerLost
 from schemas.events import RequestCompleted, Usage
 from schemas.frames import END
-from schemas.outcomes import Delivery
 from schemas.ports import RunLease
 from tests.engine_support import LANE_KEY, House
 from tests.run_support import FAMILIES, World, answer, until
@@ -46,8 +45,7 @@ def _completed(lease: RunLease) -> RequestCompleted:
 async def test_redelivered_run_that_is_lost_again_is_not_acknowledged_by_its_loser(world: World, house: House) -> None:
     served, left = asyncio.Event(), asyncio.Event()
 
-    async def serve(delivery: Delivery, lease: RunLease) -> None:
-        assert delivery.starts == 1
+    async def serve(lease: RunLease) -> None:
         served.set()
         await lease.cancelled.wait()
         left.set()  # as the router's handler: OwnerLost is swallowed, nothing more is written
@@ -69,7 +67,7 @@ async def test_run_whose_entry_was_taken_but_not_yet_claimed_is_not_ended_by_its
 ) -> None:
     refused = asyncio.Event()
 
-    async def serve(delivery: Delivery, lease: RunLease) -> None:
+    async def serve(lease: RunLease) -> None:
         await lease.cancelled.wait()
         with pytest.raises(OwnerLost):
             await lease.end(END, b"x", 1, _completed(lease))

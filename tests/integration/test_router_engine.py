@@ -25,7 +25,6 @@ from tests.router_support import (
     chunk,
     cleared_run,
     completion,
-    delivery_of,
     endpoint,
     script_server,
     sse,
@@ -83,7 +82,7 @@ async def routing(*urls: str, settings: RouterSettings | None = None, slots: int
 
 
 async def serve(router: Router, lease: MemoryLease) -> MemoryLease:
-    await router.handle(delivery_of(lease), lease)
+    await router.handle(lease)
     return lease
 
 

@@ -33,8 +33,11 @@ _LEFT = Publish(0, 0, True, "good", 20, 500, "", once=1)
 _BROKEN = Publish(0, 0, True, "cut,good", 8, 50, "")
 
 
-def _of(*steps: Step, policy: str = "cancel", continues: str = "") -> Schedule:
-    return Schedule(House(1, policy, continues), steps)
+_QUICK = Publish(0, 0, True, "good", 8, 0, "")
+
+
+def _of(*steps: Step, policy: str = "cancel", continues: str = "", workers: int = 2) -> Schedule:
+    return Schedule(House(1, policy, continues, workers), steps)
 
 
 REGRESSIONS = {
@@ -49,6 +52,15 @@ REGRESSIONS = {
     "the same, with the other worker": _of(_SLOW, Advance(500), Pause(3), Advance(4500), GoOn(3)),
     "a checker dies before its verdict is stored": _of(Trap(2, "verdicts", 1, "crash", False), _STREAM, Advance(500)),
     "a checker dies after its verdict was stored": _of(Trap(3, "verdicts", 2, "crash", True), _STREAM, Advance(500)),
+    "a worker never hears whether it has the run that it has begun": _of(
+        *(_STREAM, Advance(600), Trap(2, "verdicts", 1, "lose_reply", True), _QUICK, Advance(2000)), workers=1
+    ),
+    "a worker dies with a run begun and not claimed": _of(
+        *(_STREAM, Advance(600), Trap(2, "verdicts", 1, "crash", True), _QUICK, Advance(9000)), workers=1
+    ),
+    "a worker sleeps with a run begun and not claimed": _of(
+        *(_STREAM, Advance(600), Trap(2, "verdicts", 1, "pause", True), _QUICK, Advance(6000), GoOn(2)), workers=1
+    ),
     "a client leaves in mid-answer": _of(_LEAVER, Advance(300), Leave(0), Advance(4000)),
     "a grace ends though the door that counted it died": _of(
         Advance(9000), _LONG, Advance(600), Leave(0), Advance(50), Crash(0), Advance(5000), policy="finish"

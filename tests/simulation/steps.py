@@ -81,7 +81,7 @@ class Crash:
     process: int
 
     def play(self, world: World) -> None:
-        world.kill(world.processes[self.process])
+        world.kill(world.process(self.process))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class Pause:
     process: int
 
     def play(self, world: World) -> None:
-        world.stop(world.processes[self.process])
+        world.stop(world.process(self.process))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class GoOn:
     process: int
 
     def play(self, world: World) -> None:
-        world.go_on(world.processes[self.process])
+        world.go_on(world.process(self.process))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class Drain:
     process: int
 
     def play(self, world: World) -> None:
-        world.drain(world.processes[self.process])
+        world.drain(world.process(self.process))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class Skew:
     seconds: int
 
     def play(self, world: World) -> None:
-        world.processes[self.process].clock.skew_ms = self.seconds * 1000
+        world.process(self.process).clock.skew_ms = self.seconds * 1000
         world.happened.counts["skews"] += 1
 
 
@@ -130,7 +130,7 @@ class Trap:
 
     def play(self, world: World) -> None:
         trap = wire.Trap(self.call, self.nth, self.what, self.after)
-        world.processes[self.process].wire.traps.append(trap)
+        world.process(self.process).wire.traps.append(trap)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +236,7 @@ def compose(pick: Pick) -> Schedule:
     known = _STEPS if pick(0, 7) else _CALM
     for _ in range(pick(2, 24)):
         steps += known[pick(0, len(known) - 1)](pick)
-    return Schedule(House(seed, policy, continues), tuple(steps))
+    return Schedule(House(seed, policy, continues, workers=2 if seed % 3 else 1), tuple(steps))
 
 
 def _publish(pick: Pick) -> list[Step]:

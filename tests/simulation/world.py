@@ -52,11 +52,13 @@ class Bugs:
 @dataclass(frozen=True, slots=True)
 class House:
     """How a house is set up. seed: of all chance in it. policy: what becomes of runs whose clients left. continues: the
-    engines that can go on with an answer that broke off, by name."""
+    engines that can go on with an answer that broke off, by name. workers: 1 routes what it has judged itself, where it
+    can; of several whoever is idle does."""
 
     seed: int
     policy: str
     continues: str = ""
+    workers: int = 2
 
 
 @dataclass(slots=True)
@@ -115,7 +117,7 @@ class World:
         self._births = 0
         self.everybody: list[Process] = []
         self.doors: list[Process] = [self._make(Door, n) for n in range(2)]
-        self.workers: list[Process] = [self._make(Worker, n) for n in range(2)]
+        self.workers: list[Process] = [self._make(Worker, n) for n in range(house.workers)]
         self.advance(0.2)
 
     # --- processes ------------------------------------------------------------------------------------------------
@@ -123,6 +125,10 @@ class World:
     @property
     def processes(self) -> list[Process]:
         return [*self.doors, *self.workers]
+
+    def process(self, number: int) -> Process:
+        """Two doors, then the workers; a number too high is the last one's."""
+        return self.processes[min(number, len(self.processes) - 1)]
 
     def _make(self, kind: type[Process], place: int) -> Process:
         self._births += 1

@@ -23,7 +23,6 @@ from tests.router_support import (
     chunk,
     cleared_run,
     completion,
-    delivery_of,
     endpoint,
     sse,
     until,
@@ -63,7 +62,7 @@ class Stage:
         )
 
     async def run(self, lease: MemoryLease) -> MemoryLease:
-        await self.router.handle(delivery_of(lease), lease)
+        await self.router.handle(lease)
         assert self.transport.open_now == 0, "the engine's connection was left open"
         return lease
 
@@ -274,7 +273,7 @@ async def test_runs_wait_for_a_slot_in_their_order() -> None:
     leases, ended = [cleared_run() for _ in range(6)], list[int]()
 
     async def one(index: int) -> None:
-        await stage.router.handle(delivery_of(leases[index]), leases[index])
+        await stage.router.handle(leases[index])
         ended.append(index)
 
     await asyncio.gather(*(one(index) for index in range(6)))
@@ -284,10 +283,10 @@ async def test_runs_wait_for_a_slot_in_their_order() -> None:
 async def test_a_run_that_gets_no_slot_in_its_time_ends_with_its_deadline() -> None:
     stage = Stage([Hang()], endpoints=[endpoint(slots=1)], settings=RouterSettings())
     holder = cleared_run()
-    task = asyncio.create_task(stage.router.handle(delivery_of(holder), holder))
+    task = asyncio.create_task(stage.router.handle(holder))
     await until(lambda: stage.transport.open_now == 1)
     lease = cleared_run(deadline_s=0.05)
-    await stage.router.handle(delivery_of(lease), lease)
+    await stage.router.handle(lease)
     assert lease.failure.code == Code.deadline_exceeded
     holder.cancelled.set()
     await task
@@ -331,7 +330,7 @@ async def test_a_catalog_that_is_away_leaves_the_run_untouched() -> None:
     router = make_router(QUICK, transport, Away(), PlainCredentials(), VERIFIER, CLOCK, SystemRandom(), alone())
     lease = cleared_run()
     with pytest.raises(Unavailable):
-        await router.handle(delivery_of(lease), lease)
+        await router.handle(lease)
     assert not lease.sent and lease.fact is None
 
 

@@ -20,7 +20,6 @@ from tests.router_support import (
     MemoryLease,
     alone,
     cleared_run,
-    delivery_of,
     endpoint,
     until,
 )
@@ -78,7 +77,7 @@ class Stage:
 
     async def run(self) -> MemoryLease:
         lease = cleared_run()
-        await self.router.handle(delivery_of(lease), lease)
+        await self.router.handle(lease)
         return lease
 
     async def well(self, count: int) -> list[str]:

@@ -1,7 +1,7 @@
 """The only wiring of the router.
 
 event            handler
-RequestCleared   Router.handle, one task for each run, the run claimed before it (runtime.lease.Leases)
+RequestCleared   Router.handle, one task for each run, claimed before it or beside it (runtime.leases.Leases)
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ def make_router(
             retries=RetryWindow(settings.retry_share, settings.retry_floor, settings.retry_window_s),
             attempts=settings.attempts,
             continuations=settings.continuations,
+            early=settings.early,
         )
     )
 

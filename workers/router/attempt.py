@@ -22,7 +22,7 @@ def _nobody() -> None:
 
 @dataclass(slots=True)
 class Work:
-    """A cleared run. started and deadline: monotonic seconds of the claim and of the run's end. said: the verdicts of
+    """A cleared run. started: monotonic seconds of the claim, or when it was begun before that. said: the verdicts of
     the guards. speaks: the APIs of the present endpoint; why: what it was chosen from; answered: told when the first
     byte of its answer is here. sent: what earlier owners have sent; told: what the client has of an answer that is to
     be continued; continued: how often that was tried; unable: endpoints that cannot; after: events that the client had
@@ -33,7 +33,6 @@ class Work:
     body: bytes
     show_usage: bool
     started: float
-    deadline: float
     attempts: list[Attempt] = field(default_factory=list)
     said: tuple[Verdict, ...] = ()
     endpoint: str = ""
@@ -55,6 +54,11 @@ class Work:
         if self._question is None:
             self._question = _question_of(self)
         return self._question
+
+    @property
+    def deadline(self) -> float:
+        """Monotonic seconds of the run's end."""
+        return self.started + self.lease.deadline_s
 
     @property
     def tried(self) -> frozenset[str]:

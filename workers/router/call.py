@@ -29,6 +29,8 @@ log = logs.room("router")
 
 #: Seconds the end of an engine's body may lag behind its last event before its connection is given up.
 _DRAIN_S = 0.1
+#: How calls end that nobody waits for: of runs that were cancelled, and of those whose claim did not come.
+_CANCELLED, _UNCLAIMED = "cancelled", "unclaimed"
 
 
 class Caller:
@@ -42,7 +44,7 @@ class Caller:
     async def call(self, work: Work, endpoint: EndpointRecord, interrupt: Interrupt) -> Judged | None:
         """One call of one endpoint. None when it ended the run, else what its fault means."""
         work.endpoint, work.speaks, work.after = endpoint.endpoint, endpoint.speaks, work.lease.sequence
-        started, status, outcome = self._clock.monotonic(), 0, "cancelled"
+        started, status, outcome = self._clock.monotonic(), 0, _CANCELLED
         response: UpstreamResponse | None = None
         try:
             response = await interrupt.wait(self._open(work, endpoint))
@@ -66,6 +68,7 @@ class Caller:
             work.note(started, self._clock.monotonic(), outcome, status)
             raise
         finally:
+            outcome = _UNCLAIMED if outcome == _CANCELLED and not work.lease.claimed else outcome
             metrics.inc("headrace_upstream_attempts_total", endpoint=endpoint.endpoint, outcome=outcome)
             metrics.observe("headrace_stage_duration_seconds", self._clock.monotonic() - started, stage="upstream")
             if response is not None:

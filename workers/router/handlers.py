@@ -19,7 +19,6 @@ from schemas.envelope import VerifierPort
 from schemas.errors import Failure, OwnerLost, Refusal
 from schemas.events import RequestCleared, RequestFailed, Usage
 from schemas.frames import END, ERROR, encode_failure
-from schemas.outcomes import Delivery
 from schemas.ports import Catalog, RunLease
 from schemas.records import SPEAKS_RESPONSES
 from schemas.routes import GUARDRAILS, MODERATIONS
@@ -38,8 +37,10 @@ from workers.router.rules import (
     OUT_OF_TIME,
     TAKEN_OVER,
     RetryWindow,
+    asked_early,
     public_headers,
 )
+from workers.router.settings import Early
 
 log = logs.room("router")
 
@@ -57,6 +58,7 @@ class Needs:
     retries: RetryWindow
     attempts: int = 3
     continuations: int = 3
+    early: Early = "own"
 
 
 class Router:
@@ -75,8 +77,8 @@ class Router:
         """Once a second: see Health.share."""
         await self._needs.health.share()
 
-    async def handle(self, delivery: Delivery, lease: RunLease) -> None:
-        """Bring a claimed run to its end. Returns silently when the run is another's; raises Unavailable when a store
+    async def handle(self, lease: RunLease) -> None:
+        """Bring a run to its end. Returns silently when the run is another's; raises Unavailable when a store
         stayed away, before anything was sent: then the entry is tried again."""
         started = self._clock.monotonic()
         try:
@@ -96,7 +98,8 @@ class Router:
             else:
                 await self._serve(work)
         except OwnerLost as lost:
-            log.warning("run is another's now", run=lease.run, reason=str(lost))
+            say = log.warning if lease.claimed else log.info
+            say("run is another's now", run=lease.run, reason=str(lost))
 
     def used(self) -> dict[str, int]:
         """Endpoint -> requests that this process has there now."""
@@ -113,7 +116,6 @@ class Router:
             said=leave.said,
             show_usage=accepted.stream and wants_usage(lease.body),
             started=started,
-            deadline=started + lease.deadline_s,
             usage=usage_of_sent(lease, sent) if sent else None,
             sent=sent,
             continued=max(lease.epoch - 2, 0),
@@ -155,6 +157,8 @@ class Router:
             with self._needs.pools.using(place) as use:
                 work.answered = use.answered
                 try:
+                    if not work.lease.claimed and not asked_early(place.endpoint, self._needs.early):
+                        await interrupt.wait(work.lease.confirmed())
                     judged = await self._needs.caller.call(work, place.endpoint, interrupt)
                 except Stopped:
                     await self._needs.health.silent(use)

@@ -1,5 +1,6 @@
 """The router's decisions but the choice (choice.py): what a fault means, whether to try again, when to flush. Pure.
 
+asked_early   an endpoint, the setting -> may it be called before the run is claimed
 share_of      an endpoint's slots, a seat -> what this process may use
 judge         a fault of a call -> what the client is told, and whether another endpoint may do better
 RetryWindow   runs and retries of the last seconds -> may one more retry be made
@@ -28,6 +29,7 @@ from providers.errors import (
 from schemas.errors import Code, Failure
 from schemas.records import EndpointRecord
 from schemas.verdicts import Grant, limit_headers
+from workers.router.settings import Early
 
 #: Statuses by which an engine says that the request itself is wrong: passed on, never tried again.
 _REQUEST_FAULTS = frozenset({400, 413, 422})
@@ -46,6 +48,11 @@ ERRANDS = 16
 OWN_PLACES = 64
 #: Statuses of 4xx that speak of the endpoint and not of the request. 429 with a Retry-After is a pause, not a failure.
 _OWN_FAULTS = frozenset({401, 403, 408, 429})
+
+
+def asked_early(endpoint: EndpointRecord, early: Early) -> bool:
+    """Whether it may be called while a run's claim is under way: that call may be for nothing."""
+    return early == "all" or (early == "own" and not endpoint.credential)
 
 
 class Seat(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from policy.breaker import Limits
 
+Early = Literal["own", "all", "none"]
 StrategyName = Literal["least_inflight", "round_robin", "weighted", "latency", "peak_ewma", "cost", "power_of_two"]
 
 
@@ -55,6 +56,12 @@ class RouterSettings(BaseModel):
         default=10.0,
         gt=0,
         description="Seconds without a first byte after which an endpoint gets new requests only if no other can.",
+    )
+    early: Early = Field(
+        default="own",
+        description="Engines that are asked while the server still writes down who answers the run, half a millisecond "
+        "sooner: `own`, those without a credential, `all`, or `none`. If the run then goes elsewhere, which is rare, "
+        "that call was made for nothing and is closed; its provider may charge for it.",
     )
     connect_timeout_s: float = Field(default=5.0, gt=0, description="Seconds for name, TCP and TLS of a connection.")
     first_byte_timeout_s: float = Field(
