@@ -309,9 +309,8 @@ def _redis_check(context: Context) -> Callable[[], Awaitable[str]]:
 
 def _ready(house: House, rooms: Sequence[str]) -> Message:
     gc.collect()
-    gc.set_threshold(5_000, 20, 20)  # a request makes hundreds of objects and no cycles
     gc.freeze()  # what stands now stands till the end: the collector need not look at it again
-    gc.set_threshold(10_000, 20, 20)  # a run makes thousands of objects and few cycles
+    gc.set_threshold(10_000, 5, 5)  # a run makes thousands of objects and few cycles; what is left of these is little
     consumer, port = house.context.consumer, house.health.port
     log.info("ready", rooms=list(rooms), consumer=consumer, health_port=port, **house.addresses)
     return {

@@ -49,7 +49,13 @@ class Cycle(RequestResponseCycle):
             connection.on_response_complete,
         )
         scope["extensions"][EXTENSION] = self
-        self._head = b""
+        self._head, self._tasks = b"", connection.tasks
+
+    def over(self, task: asyncio.Task[None]) -> None:
+        """Its handler is done. What holds itself would wait for the collector."""
+        self._tasks.discard(task)
+        self.scope["extensions"] = {}
+        self.left = None
 
     def body_at_hand(self, limit: int) -> bytes | None:
         """The whole body if all of it is here and within the limit; it is handed out once."""

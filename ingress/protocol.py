@@ -42,7 +42,7 @@ class DoorProtocol(HttpToolsProtocol):
 
     settings: ServerSettings
     longest_head: int
-    cycle: Cycle
+    cycle: Cycle | None  # type: ignore[assignment]  # uvicorn says None there too
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -65,8 +65,9 @@ class DoorProtocol(HttpToolsProtocol):
         if self._idle_timer is not None:
             self._idle_timer.cancel()
         super().connection_lost(exc)
-        if self.cycle is not None and self.cycle.disconnected:
-            self.cycle.gone()
+        cycle, self.cycle = self.cycle, None
+        if cycle is not None and cycle.disconnected:
+            cycle.gone()
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
@@ -126,7 +127,7 @@ class DoorProtocol(HttpToolsProtocol):
         self.headers = []  # trailers are no headers of the request
         task = cycle.task = self.loop.create_task(cycle.run_asgi(self.app))
         self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        task.add_done_callback(cycle.over)
 
     def _scope(self, version: str) -> Any:
         """The request's head as ASGI has it."""

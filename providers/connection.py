@@ -92,7 +92,8 @@ class Connection(asyncio.Protocol):
 
     def cut(self, fault: UpstreamFault | None = None) -> None:
         """End it at once; whoever waits for the answer gets `fault`."""
-        self.fault = self.fault or fault or Broken("the call was closed")
+        why = self.fault or fault or Broken("the call was closed")
+        self.fault = why.with_traceback(None)  # that would hold this connection
         if self._transport is not None:
             self._transport.abort()
         self.nudge()

@@ -13,6 +13,7 @@ import asyncio
 import ssl
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from copy import copy
 
 from base.clock import Clock
 from providers.connection import Connection
@@ -177,7 +178,7 @@ class Response:
             if answer.pieces and more:
                 hear()
             if raised:
-                raise raised[0]
+                raise raised.pop()  # kept here, it and this frame would hold each other
             if not more:
                 return False
             if answer.complete:
@@ -211,10 +212,9 @@ class Response:
         """Until more is here, complete or not. UpstreamFault when nothing more will come."""
         if self._closed:
             raise Broken("the call was closed")
-        fault = self._connection.fault
-        if fault is not None:
+        if self._connection.fault is not None:
             self.close()
-            raise fault
+            raise copy(self._connection.fault)  # the other one stays: raised, it would hold all that waits here
         self._waiting_since, self._connection.hear = self._clock.monotonic(), hear
         try:
             await self._connection.arrival()
