@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine
+import weakref
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
@@ -20,6 +21,7 @@ from providers.httptools_transport import HttptoolsTransport
 from providers.pool import PoolLimits
 from providers.ports import Timeouts, UpstreamResponse
 from tests.certificates import certificate
+from tests.collector import uncollected
 from tests.router_support import CLOCK, until
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
@@ -158,6 +160,39 @@ async def test_every_form_of_a_body_is_read_and_the_connection_used_again_where_
 async def test_a_body_may_end_with_its_connection() -> None:
     async with serving(Engine(HEAD + b"\r\nabc", ends=True).serve) as url, calling() as transport:
         assert await body_of(await ask(transport, url)) == b"abc"
+
+
+@on_both_loops
+async def test_what_broke_is_gone_without_the_collector() -> None:
+    answer = CHUNKED + b"3\r\nabc\r\n"
+    async with serving(Engine(answer, ends=True).serve) as url, calling() as transport:
+        with uncollected():
+            assert await poured(transport, url) is None
+
+
+def sinks() -> Iterator[Callable[[bytes], bool]]:
+    """One that takes everything, and one that fails."""
+    yield lambda piece: True
+
+    def fails(piece: bytes) -> bool:
+        raise BadResponse("this is no answer")
+
+    yield fails
+
+
+async def poured(transport: HttptoolsTransport, url: str) -> object:
+    """What is left, by its weak reference, of an answer that broke off or was not understood; None = nothing."""
+    for sink in sinks():
+        response = await ask(transport, url)
+        with pytest.raises(UpstreamFault):
+            await response.pour(sink)
+        response.close()
+        left = weakref.ref(response)
+        del response
+        await asyncio.sleep(0)
+        if left() is not None:
+            return left()
+    return None
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import httpx
 import pytest
 
+from ingress.cycle import Cycle
 from ingress.protocol import tune, without_offer
 from ingress.serve import CannotListen, IngressServer, bind
-from tests.ingress_support import PlayedRun, chat_body, completion, connected, gateway, head, post, raw, read_answer
+from tests.collector import alive, uncollected
+from tests.ingress_support import (
+    PlayedRun,
+    chat_body,
+    completion,
+    connected,
+    gateway,
+    head,
+    post,
+    raw,
+    read_answer,
+    until,
+)
 from tests.unit.test_ingress_body import HOSTILE
 
 LIMIT = 64 * 1024
@@ -29,6 +42,21 @@ async def test_hostile_bodies_are_400_and_harm_nobody() -> None:
             assert set(seen.error) == {"message", "type", "param", "code", "doc_url"}
         assert len(up.door.runs) == 0
         assert (await raw(up.port, post(up.token, chat_body()))).status == 200
+
+
+def no_more_than(before: int) -> Callable[[], bool]:
+    return lambda: alive(Cycle) <= before
+
+
+async def test_requests_and_connections_that_are_over_are_gone_without_the_collector() -> None:
+    async with gateway(answer) as up:
+        for body in (chat_body(), chat_body(stream=True)):
+            await raw(up.port, post(up.token, body))
+            with uncollected():
+                gone = no_more_than(alive(Cycle))
+                for _ in range(5):
+                    await raw(up.port, post(up.token, body))
+                await until(gone)
 
 
 @pytest.mark.parametrize("chunked", [False, True])
