@@ -81,6 +81,8 @@ class Connection(asyncio.Protocol):
         answer, transport = self.answer, self._transport
         self.answer = self._look = None
         if answer is None or transport is None or not answer.reusable or transport.is_closing():
+            if answer is not None:
+                answer.end()
             self.cut()
             return False
         if transport.get_write_buffer_size():  # answered before the request was sent

@@ -17,11 +17,12 @@ import uvloop
 from cryptography import x509
 
 from providers.errors import BadResponse, Broken, ConnectFailed, IdleTimeout, TotalTimeout, UpstreamFault
+from providers.http_answer import Answer
 from providers.httptools_transport import HttptoolsTransport
 from providers.pool import PoolLimits
 from providers.ports import Timeouts, UpstreamResponse
 from tests.certificates import certificate
-from tests.collector import uncollected
+from tests.collector import alive, uncollected
 from tests.router_support import CLOCK, until
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
@@ -168,6 +169,8 @@ async def test_what_broke_is_gone_without_the_collector() -> None:
     async with serving(Engine(answer, ends=True).serve) as url, calling() as transport:
         with uncollected():
             assert await poured(transport, url) is None
+            (await ask(transport, url)).close()
+            assert alive(Answer) == 0
 
 
 def sinks() -> Iterator[Callable[[bytes], bool]]:
