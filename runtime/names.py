@@ -72,7 +72,7 @@ def prefix(partition: int) -> str:
     return "{" + tag(partition) + "}"
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=4096)
 def prefix_of(run: str) -> str:
     """The key prefix of a run, from its id alone. ValueError when it is not a run id."""
     return prefix(partition_of(run))
@@ -86,7 +86,7 @@ def lane_key(p: str, pool: str, lane: str) -> str:
     return f"{p}:cleared:{pool}:{lane}"
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=4096)
 def place_of(lane: str) -> tuple[str, str]:
     """(pool, lane) of a cleared stream's key."""
     pool, _, name = lane.partition(":cleared:")[2].rpartition(":")

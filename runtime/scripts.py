@@ -444,7 +444,7 @@ def only(moved: Sequence[Moved | HeadraceError]) -> Moved:
     return one
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=4096)
 def _frame_keys(run: str) -> tuple[str, str]:
     p = prefix_of(run)
     return f"{p}:run:{run}", f"{p}:reply:{run}"

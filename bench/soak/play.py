@@ -45,7 +45,7 @@ _SLACK = 12
 class Wish:
     """Seconds of the load, of the load before it, between two kills, that an engine is away, and that an ended run
     stays readable; visits a second; tokens that are read slowly; seconds of rest beyond that of the ended runs; visits
-    and share of the load until everything is warm: the largest memory of names holds 8,192 runs."""
+    and share of the load until everything is warm: the largest memory of names holds 4,096 runs."""
 
     seconds: float
     warm_s: float = 30.0
