@@ -27,7 +27,7 @@ from base.ids import Random
 KEY_BYTES = 32
 NONCE_BYTES = 12
 _SEAL_VERSION = 1
-_RUN_CACHE = 4096  # derived run keys kept per process; one is about 0.5 kB
+_RUN_CACHE = 2048  # derived run keys kept per process; one is about 0.5 kB
 _PROVEN_CACHE = 2048  # signatures that are known to hold, with what they sign; about 1 kB each
 _PROVEN_BYTES = 4096  # longer contents are checked each time
 
