@@ -82,7 +82,7 @@ class Connection(asyncio.Protocol):
         self.answer = self._look = None
         if answer is None or transport is None or not answer.reusable or transport.is_closing():
             if answer is not None:
-                answer.end()
+                answer.leave()
             self.cut()
             return False
         if transport.get_write_buffer_size():  # answered before the request was sent

@@ -71,6 +71,10 @@ class Answer:
             self.complete = True
         return self.complete
 
+    def leave(self) -> None:
+        """Nobody wants the rest."""
+        self._parser = None  # it and this object hold each other
+
     def take(self) -> bytes:
         """What has arrived of the body and was not taken yet."""
         pieces = self.pieces

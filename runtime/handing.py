@@ -27,7 +27,7 @@ from runtime.names import place_of
 from runtime.pace import Pace
 from runtime.scripts import Answer
 
-_FORGOTTEN = 1_000  # lost replies that are remembered; a run is asked for again within a second
+_REMEMBERED = 1_000  # lost replies, the last ones; a run is asked for again within a second
 
 
 class Handing:
@@ -72,5 +72,6 @@ class Handing:
         """Nobody knows what came of it."""
         self._leases.recall(run)
         self._engine.unexpect(lane)
-        if len(self._asked) < _FORGOTTEN:
-            self._asked[run] = taker.owner
+        if len(self._asked) == _REMEMBERED:
+            del self._asked[next(iter(self._asked))]
+        self._asked[run] = taker.owner

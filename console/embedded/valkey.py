@@ -24,7 +24,7 @@ SOCKET_PATH_LIMIT = 100
 START_SECONDS = 60.0  # an AOF of some GB is read again in this time
 STOP_SECONDS = 30.0
 #: Where distributions put jemalloc, the allocator that Valkey is made for; the wheel's server comes without it, and
-#: glibc's takes a sixth more of its time.
+#: with glibc's it takes about a fifth more CPU.
 ALLOCATORS = (f"/usr/lib/{platform.machine()}-linux-gnu", "/usr/lib64", "/usr/lib")
 
 

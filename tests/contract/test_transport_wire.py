@@ -164,6 +164,16 @@ async def test_a_body_may_end_with_its_connection() -> None:
 
 
 @on_both_loops
+async def test_an_answer_that_was_left_is_never_taken_for_whole() -> None:
+    async with serving(Engine(HEAD + b"\r\nabc").serve) as url, calling() as transport:
+        response = await ask(transport, url)
+        assert await response.read() == b"abc"
+        response.close()
+        with pytest.raises(Broken, match="closed"):
+            await response.read()
+
+
+@on_both_loops
 async def test_what_broke_is_gone_without_the_collector() -> None:
     answer = CHUNKED + b"3\r\nabc\r\n"
     async with serving(Engine(answer, ends=True).serve) as url, calling() as transport:

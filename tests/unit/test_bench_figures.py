@@ -305,3 +305,10 @@ def test_the_speed_of_the_machine_is_told_with_its_name() -> None:
     assert re.fullmatch(
         r"200 bytes there and back \d+\.\d us, 50 steps of Python \d+\.\d us", machine.describe({})["speed"]
     )
+
+
+def test_streams_begin_evenly_over_their_life_and_none_begins_or_ends_while_they_flow() -> None:
+    held, flowing = cells.hold(1000, 10, 4), cells.flow(500, 20, 4)
+    assert held.load["ramp"] == held.load["tokens"] / 10 == 10.0
+    life = flowing.load["tokens"] / 20
+    assert flowing.load["ramp"] < flowing.load["warmup"] and flowing.load["warmup"] + flowing.load["duration"] < life

@@ -50,6 +50,7 @@ def test_a_claim_is_foreseen_from_what_its_families_answered_and_its_entry_broug
         pytest.param(answers(None), id="the entry is not at hand"),
         pytest.param(answers(replace(ASKED, body=b"")), id="its body is not at hand"),
         pytest.param(answers(ASKED, "persons"), id="a family answers elsewhere"),
+        pytest.param([*answers()[:-1], replace(answers()[-1], stored=b"")], id="a family's answer never came"),
         pytest.param(answers(replace(ASKED, entry=f"{NOW - 60_000}-0")), id="its time is over"),
     ],
 )
