@@ -37,11 +37,16 @@ class Parent:
         return {int(number): int(pid) for number, pid in found if processes.identify(int(pid))}
 
     def until(self, count: int, without: int = 0) -> dict[int, int]:
-        """So many live, none of them with this pid."""
-        assert processes.wait_until(
-            lambda: len(self.living()) == count and without not in self.living().values(), PATIENCE
-        ), self.living()
-        return self.living()
+        """So many live at one moment, none of them with this pid."""
+        seen: dict[int, int] = {}
+
+        def there() -> bool:
+            nonlocal seen
+            seen = self.living()
+            return len(seen) == count and without not in seen.values()
+
+        assert processes.wait_until(there, PATIENCE), seen
+        return seen
 
 
 @pytest.fixture
