@@ -277,12 +277,11 @@ async def _look_at_pools(house: House, workers: Workers) -> None:
 
 
 def repeat(house: House, seconds: float, step: Callable[[], Awaitable[None]]) -> None:
-    """Call `step` every `seconds`, or a little sooner, until the process stops: processes that were started together do
-    not ask all at the same moment."""
+    """Call `step` every `seconds`, or a little sooner, together with what else this process repeats, until it stops."""
 
     async def loop() -> None:
         while True:
-            await house.context.clock.sleep(seconds * house.context.chance.uniform(0.8, 1.0))
+            await house.context.rhythm.rest(seconds)
             try:
                 await step()
             except Unavailable as error:

@@ -31,6 +31,7 @@ from runtime.names import lane_key, prefix, push_channel
 from runtime.places import Announcer, Capacities, Places
 from runtime.publish import StreamPublisher
 from runtime.push import RedisPush
+from runtime.rhythm import Rhythm
 from runtime.runs import RedisRuns
 from runtime.scripts import RedisScripts
 from runtime.seals import Seals
@@ -195,8 +196,12 @@ class Context:
     scripts: RedisScripts
     runs: RedisRuns
     sentinels: Sentinels | None = None
+    rhythm: Rhythm = field(init=False)
     _readers: list[Client] = field(default_factory=list)
     _together: dict[str, tuple[Client, Together]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.rhythm = Rhythm(self.clock, self.chance)
 
     @classmethod
     async def open(
@@ -232,6 +237,7 @@ class Context:
         )
 
     async def close(self) -> None:
+        self.rhythm.close()
         await asyncio.gather(*(reader.close() for reader in self._readers))
         await self.push.stop()
         await self.redis.close()
@@ -414,6 +420,7 @@ class Workers:
             chance=c.chance,
             places=places,
             heir_of=self.heir_of,
+            rhythm=c.rhythm,
         )
         if leases is not None:
             leases.engine = engine

@@ -23,11 +23,20 @@ class Calm:
         self._losses: int | None = None  # as last seen
         self._not_before = 0.0
 
+    async def watch(self, stream: str) -> None:
+        """At each look: a new connection may lead to a new server, whose time begins once it is asked. Unavailable."""
+        losses = await self._count()
+        if losses == self._losses:
+            return
+        if self._losses is not None:
+            self._not_before = self._clock.monotonic() + self._idle_s
+        await self._tenure(stream)
+        self._losses = losses
+
     async def reached(self, stream: str) -> bool:
         """Whether entries of silent consumers of this stream may be taken over now. Unavailable."""
-        losses = await self._count()
-        if self._losses not in (None, losses):
-            self._not_before = self._clock.monotonic() + self._idle_s
-        self._losses = losses
-        tenure = await self._scripts.tenure(stream_prefix(stream).rstrip(":"))
-        return tenure >= self._idle_s and self._clock.monotonic() >= self._not_before
+        await self.watch(stream)
+        return await self._tenure(stream) >= self._idle_s and self._clock.monotonic() >= self._not_before
+
+    async def _tenure(self, stream: str) -> float:
+        return await self._scripts.tenure(stream_prefix(stream).rstrip(":"))

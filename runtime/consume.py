@@ -35,6 +35,7 @@ from runtime.names import place_of
 from runtime.patience import Patience
 from runtime.places import Places
 from runtime.reading import Reading
+from runtime.rhythm import Rhythm
 from runtime.scripts import Held, Scripts
 from schemas.envelope import Signed, VerifierPort, verify
 from schemas.errors import HeadraceError, OwnerLost, Unavailable, UnknownVersion
@@ -56,7 +57,7 @@ class Engine:
     """One consumer of one group over the streams that `streams()` names (all in one slot).
 
     places: where runs have places by pool, only streams with room are read. heir_of: the consumer that this one was
-    started in place of, "" = none; it must be dead."""
+    started in place of, "" = none; it must be dead. rhythm: of the process, else the group has its own."""
 
     spec: Spec
     streams: Callable[[], Sequence[str]]
@@ -70,6 +71,7 @@ class Engine:
     chance: Random
     places: Places | None = None
     heir_of: str = ""
+    rhythm: Rhythm | None = None
     counters: Counters = field(default_factory=Counters)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _loops: list[asyncio.Task[None]] = field(default_factory=list)
@@ -79,6 +81,7 @@ class Engine:
     _reading: Reading = field(init=False)
     _calm: Calm = field(init=False)
     _heir: Heir = field(init=False)
+    _rhythm: Rhythm = field(init=False)
 
     def __post_init__(self) -> None:
         self._patience = Patience(self.spec.group, self.clock, self.chance)
@@ -86,6 +89,7 @@ class Engine:
         self._reading = Reading(self.spec, self.streams, self.groups, self.consumer, self.clock, self.places)
         self._calm = Calm(self.groups.losses, self.scripts, self.clock, self.spec.idle_ms)
         self._heir = Heir(self.heir_of, self.spec, self.scripts)
+        self._rhythm = self.rhythm or Rhythm(self.clock, self.chance)
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -366,7 +370,7 @@ class Engine:
 
     async def _beat_loop(self) -> None:
         while True:
-            await self.clock.sleep(self.spec.idle_ms / 3000)
+            await self._rhythm.rest(self.spec.idle_ms / 3000)
             await self._patience.quietly(self._beat())
 
     async def _beat(self) -> None:
@@ -406,17 +410,16 @@ class Engine:
         while not self._stopping:
             try:
                 await self._heir.look(self._reading.ensured)
-                streams = self.streams()
-                if streams and await self._calm.reached(streams[0]):
-                    for stream in streams:
-                        await self._take_from(stream)
+                for stream in self.streams():
+                    await self._calm.watch(stream)
+                    await self._take_from(stream)
             except GroupLost:
                 self._reading.ensured.clear()
             except HeadraceError as error:
                 log.warning("taking over failed", group=self.spec.group, reason=str(error))
             except Exception:
                 await self._patience.stumbled("taking over")
-            await self.clock.sleep(self.spec.idle_ms / 10_000 * self.chance.uniform(0.8, 1.2))
+            await self._rhythm.rest(self.spec.idle_ms / 10_000)
 
     async def _take_from(self, stream: str) -> None:
         """Take over what is idle, a few at a time until there is no more or no room."""
@@ -425,8 +428,10 @@ class Engine:
 
     async def _take_some(self, stream: str) -> int:
         count = max(0, min(self._hand.free, _TAKEN_AT_ONCE)) or 1
-        taken = 0
-        for entry in await self.groups.idle(stream, self.spec.group, self.spec.idle_ms, count):
+        idle, taken = await self.groups.idle(stream, self.spec.group, self.spec.idle_ms, count), 0
+        if not idle or not await self._calm.reached(stream):
+            return 0
+        for entry in idle:
             full = self._hand.free <= 0 or (self.places and self.places.room(stream) <= 0)
             if self._stopping or self._hand.find(stream, entry) or full:
                 break

@@ -377,6 +377,29 @@ async def test_nothing_is_taken_over_within_one_idle_limit_of_a_failover() -> No
     assert await calm.reached(REQUESTS)
 
 
+async def test_a_look_asks_who_is_in_charge_after_a_new_connection_and_not_each_time() -> None:
+    class Asked(MemoryScripts):
+        times = 0
+
+        async def tenure(self, p: str) -> float:
+            self.times += 1
+            return await super().tenure(p)
+
+    clock, groups = FakeClock(), _Steady()
+    asked = Asked(MemoryServer(clock), 1_000)
+    calm = Calm(groups.losses, asked, clock, idle_ms=15_000)
+    for _ in range(3):
+        await calm.watch(REQUESTS)
+    assert asked.times == 1
+    clock.advance(15)
+    assert await calm.reached(REQUESTS), "its time began with the first look, not with the first silence"
+    groups.lost += 1
+    times = asked.times
+    for _ in range(3):
+        await calm.watch(REQUESTS)
+    assert asked.times == times + 1
+
+
 async def test_nothing_is_taken_over_within_one_idle_limit_of_a_lost_connection() -> None:
     clock, groups = FakeClock(), _Steady()
     calm = Calm(groups.losses, MemoryScripts(MemoryServer(clock), 1_000), clock, idle_ms=15_000)
