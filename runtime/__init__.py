@@ -7,10 +7,10 @@ a run           door (accept, watch), acceptance (what its script takes and says
                 backlog (who waits here, and how long), keeping (frames for the archive), watch (frames in order),
                 runs (read it), lease (own it), leases (all that are owned here), seals (sign and seal),
                 leaving (end it from outside)
-a group         consume (the engine), reading (its next read), item (an entry in hand), calm (when silence counts),
-                heir (of whom it does not), group_spec (its values), acts (what handlers decided),
-                places (announced slots), in_hand (entries and room for more), patience (with failures),
-                rhythm (when all groups of a process look around)
+a group         consume (the engine), reading (its next read), item (an entry in hand), taking (what silent consumers
+                hold), calm (when silence counts), heir (of whom it does not), group_spec (its values), acts (what
+                handlers decided), places (announced slots), in_hand (entries and room for more), patience (with
+                failures), rhythm (when all groups of a process look around)
 several         together (groups of one process read one stream), pace (and rest under load), jointly (their verdicts
                 in one step), handing (a run goes to this process's router in that step), promise (and is begun
                 meanwhile), claims (what a claim brings), flushes (frames of all runs leave together)

@@ -37,6 +37,7 @@ from runtime.places import Places
 from runtime.reading import Reading
 from runtime.rhythm import Rhythm
 from runtime.scripts import Held, Scripts
+from runtime.taking import Taking
 from schemas.envelope import Signed, VerifierPort, verify
 from schemas.errors import HeadraceError, OwnerLost, Unavailable, UnknownVersion
 from schemas.outcomes import Again, Dead, Decided, Delivery, Done, Outcome, Settled
@@ -45,8 +46,6 @@ log = logs.room("runtime")
 
 Handler = Callable[[Sequence[Delivery]], Awaitable[Sequence[Outcome]]]
 
-_ONE_BY_ONE_S = (0.01, 0.25)  # how long a taken-over entry may run before the next one: the first time, and later
-_TAKEN_AT_ONCE = 16  # entries of one look at what is idle
 _NO_ROOM_S = 0.2  # how long a reader without a stream waits before it looks again
 _LAST_READ_S = 0.5  # how long a stopping engine waits for its last read, whose entries are its own already
 _UNKNOWN_LIFE_MS = 86_400_000  # an entry of unknown version without a deadline lives a day
@@ -79,7 +78,7 @@ class Engine:
     _hand: InHand = field(init=False)
     _patience: Patience = field(init=False)
     _reading: Reading = field(init=False)
-    _calm: Calm = field(init=False)
+    _taking: Taking = field(init=False)
     _heir: Heir = field(init=False)
     _rhythm: Rhythm = field(init=False)
 
@@ -87,7 +86,11 @@ class Engine:
         self._patience = Patience(self.spec.group, self.clock, self.chance)
         self._hand = InHand(self.spec.concurrency, self.places)
         self._reading = Reading(self.spec, self.streams, self.groups, self.consumer, self.clock, self.places)
-        self._calm = Calm(self.groups.losses, self.scripts, self.clock, self.spec.idle_ms)
+        self._taking = Taking(
+            self.spec, self.groups, self.scripts, self.consumer, self._hand,
+            Calm(self.groups.losses, self.scripts, self.clock, self.spec.idle_ms),
+            self.counters, self._begin, self._bury,
+        )  # fmt: skip
         self._heir = Heir(self.heir_of, self.spec, self.scripts)
         self._rhythm = self.rhythm or Rhythm(self.clock, self.chance)
 
@@ -103,6 +106,7 @@ class Engine:
         """Leave in order: 1 read nothing new, 2 finish what runs (beats go on), 3 give back the rest untried,
         4 forget this consumer if it holds nothing. Whatever still fails is taken over by others."""
         self._stopping = True
+        self._taking.end()
         self._hand.wake()
         await self._patience.quietly(self.groups.unblock())
         await asyncio.wait(self._loops[:1], timeout=_LAST_READ_S)
@@ -411,8 +415,7 @@ class Engine:
             try:
                 await self._heir.look(self._reading.ensured)
                 for stream in self.streams():
-                    await self._calm.watch(stream)
-                    await self._take_from(stream)
+                    await self._taking.look(stream)
             except GroupLost:
                 self._reading.ensured.clear()
             except HeadraceError as error:
@@ -421,38 +424,10 @@ class Engine:
                 await self._patience.stumbled("taking over")
             await self._rhythm.rest(self.spec.idle_ms / 10_000)
 
-    async def _take_from(self, stream: str) -> None:
-        """Take over what is idle, a few at a time until there is no more or no room."""
-        while await self._take_some(stream) == _TAKEN_AT_ONCE:
-            pass
-
-    async def _take_some(self, stream: str) -> int:
-        count = max(0, min(self._hand.free, _TAKEN_AT_ONCE)) or 1
-        idle, taken = await self.groups.idle(stream, self.spec.group, self.spec.idle_ms, count), 0
-        if not idle or not await self._calm.reached(stream):
-            return 0
-        for entry in idle:
-            full = self._hand.free <= 0 or (self.places and self.places.room(stream) <= 0)
-            if self._stopping or self._hand.find(stream, entry) or full:
-                break
-            await self._take(stream, entry)
-            taken += 1
-        return taken
-
-    async def _take(self, stream: str, entry: str) -> None:
-        taken = await self.scripts.take(stream, self.spec.group, self.consumer, self.spec.idle_ms, entry)
-        if taken.state == "missing":
-            self.counters.missing += 1
-        if taken.state != "taken":
-            return
-        self.counters.redelivered += 1
-        row = Row(stream, entry, taken.fields)
-        if taken.starts >= self.spec.max_starts:
-            await self._bury(row, taken.starts, f"started {taken.starts} times and never finished")
-            return
-        item = self._open(row, taken.starts)
-        if item is not None:
-            await asyncio.wait({self._start([item])}, timeout=_ONE_BY_ONE_S[taken.starts > 1])
+    def _begin(self, row: Row, starts: int) -> asyncio.Task[None] | None:
+        """Start on an entry that was taken over."""
+        item = self._open(row, starts)
+        return None if item is None else self._start([item])
 
     # --- helpers --------------------------------------------------------------------------------------------------
 

@@ -32,6 +32,10 @@ class InHand:
         """How many more may be taken."""
         return self.most - len(self._items) - self._expected
 
+    def has_room(self, stream: str) -> bool:
+        """Whether one more entry of the stream may be taken."""
+        return self.free > 0 and (self.places is None or self.places.room(stream) > 0)
+
     def find(self, stream: str, entry: str) -> Item | None:
         return self._items.get((stream, entry))
 

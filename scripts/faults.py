@@ -30,6 +30,10 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="scripts/faults", description="Strike at everything and see what holds.")
     parser.add_argument("--quick", action="store_true", help="all strikes in few loads: about two minutes")
+    parser.add_argument(
+        "--layout", choices=[play.SPLIT, play.MERGED], default=play.SPLIT,
+        help="a process per room, or all workers in one, which then die together (default split)",
+    )  # fmt: skip
     parser.add_argument("--only", action="append", metavar="NAME", help="cases, a family or a pattern; may be repeated")
     parser.add_argument("--list", action="store_true", help="name the cases and end")
     parser.add_argument("--runs", type=int, help=f"least number of runs of all cases together (default {RUNS})")
@@ -77,12 +81,12 @@ def chosen(names: dict[str, str], wanted: Sequence[str] | None) -> list[str]:
     ]
 
 
-def matrix(names: Sequence[str], wish: Wish) -> list[table.Row]:
+def matrix(names: Sequence[str], wish: Wish, layout: str) -> list[table.Row]:
     """Play the cases of the matrix on a Headrace of their own."""
-    cases = [case for case in play.cases(wish.long) if case.name in names]
+    cases = [case for case in play.cases(wish.long, layout) if case.name in names]
     if not cases:
         return []
-    with tempfile.TemporaryDirectory(prefix="headrace-faults-") as folder, play.ground(Path(folder)) as ground:
+    with tempfile.TemporaryDirectory(prefix="headrace-faults-") as folder, play.ground(Path(folder), layout) as ground:
         return asyncio.run(play.play(ground, cases, wish, say))
 
 
@@ -164,7 +168,7 @@ def main() -> int:
         return overloaded(picked, asked.quick, asked.json)
     runs = asked.runs if asked.runs is not None else QUICK_RUNS if asked.quick else RUNS
     try:
-        rows = matrix(picked, Wish(not asked.quick, runs, asked.rate, asked.outage))
+        rows = matrix(picked, Wish(not asked.quick, runs, asked.rate, asked.outage), asked.layout)
         routed = routes(picked, asked.quick, asked.strategy)
     except (AssertionError, OSError) as error:
         say(f"scripts/faults: Headrace did not start: {str(error).splitlines()[-1] if str(error) else repr(error)}")

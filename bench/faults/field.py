@@ -1,4 +1,4 @@
-"""Where the cases are played: a Headrace with a process per room, two engines, and what tells a strike's effect.
+"""Where the cases are played: a Headrace in one of its layouts, two engines, and what tells a strike's effect.
 
 A take-over is measured from outside for every group alike: from the strike until the group has finished everything
 that lay in its streams when it was struck.
@@ -42,7 +42,7 @@ _RECOVERY_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What all cases share. fault: the file that every crash point looks at."""
+    """What all cases share. fault: the file that every crash point looks at; processes: the rooms of each process."""
 
     house: House
     engine: Engine
@@ -51,6 +51,7 @@ class Ground:
     topology: Topology
     fault: Path
     valkey_url: str
+    processes: tuple[frozenset[str], ...]
 
     @asynccontextmanager
     async def valkey(self) -> AsyncIterator[Any]:
@@ -62,6 +63,10 @@ class Ground:
     def groups(self) -> list[str]:
         """Every consumer group of streams.yaml, in its order."""
         return [group for stream in self.topology.streams.values() for group in stream.groups]
+
+    def process_of(self, room: str) -> frozenset[str]:
+        """The rooms that live and die with this one."""
+        return next((rooms for rooms in self.processes if room in rooms), frozenset({room}))
 
     def idle_s(self, group: str) -> float:
         """Seconds after which a silent consumer of the group is robbed."""
@@ -151,7 +156,8 @@ class Field:
 
     async def _beside(self, room: str, group: str) -> dict[str, dict[str, str]]:
         """The other groups that die with a room's process, and what lies in their streams now."""
-        others = [one for one in self.ground.groups if one != group and room_of(one) == room]
+        dying = self.ground.process_of(room)
+        others = [one for one in self.ground.groups if one != group and room_of(one) in dying]
         return {one: await self.ground.mark(one) for one in others}
 
     def _replaced(

@@ -20,9 +20,11 @@ from bench.faults.invariants import judge
 from bench.faults.load import FRAIL, SOUND, Load
 from bench.faults.table import Row, row_of
 from runtime.topology import Topology, load
-from tests.e2e.house import headrace, scripted_engine
+from tests.e2e.house import House, headrace, scripted_engine
 from tests.e2e.scripted import running
 
+#: `headrace up --processes`: a process per room, or one for all workers, as without the option.
+SPLIT, MERGED = "split", "merged"
 #: Runs begun before a strike.
 _WARM = 10
 _LIMITS = {"requests_per_minute": 1_000_000, "concurrency": 10_000}
@@ -39,17 +41,17 @@ class Wish:
     outage_s: float | None = None
 
 
-def cases(long: bool, topology: Topology | None = None) -> list[Case]:
+def cases(long: bool, layout: str = SPLIT, topology: Topology | None = None) -> list[Case]:
     """The matrix in one of its forms."""
-    found = topology or load()
+    found, joined = topology or load(), layout == MERGED
     if long:
-        return [*stages.full(found), *servers.full(), *engines.full()]
-    return [*stages.quick(found), *servers.quick(), *engines.quick()]
+        return [*stages.full(found, joined), *servers.full(), *engines.full()]
+    return [*stages.quick(found, joined), *servers.quick(), *engines.quick()]
 
 
 @contextmanager
-def ground(folder: Path) -> Iterator[Ground]:
-    """A Headrace with a process per room, and the engines behind its models."""
+def ground(folder: Path, layout: str = SPLIT) -> Iterator[Ground]:
+    """A Headrace in this layout, and the engines behind its models."""
     bad, fault = BadEngine(), folder / "fault"
     with ExitStack() as stack:
         engine = stack.enter_context(scripted_engine("--ttft-ms", "5", "--itl-ms", "10"))
@@ -59,12 +61,20 @@ def ground(folder: Path) -> Iterator[Ground]:
         settings = SETTINGS + _continued(engine.url, *(one.url for one in broken[1:]))
         house = stack.enter_context(
             headrace(
-                folder / "data", "--processes", "split",
+                folder / "data", "--processes", layout,
                 settings=settings, engines=models, environment={"FAULT_FILE": str(fault)},
             )
         )  # fmt: skip
         key = str(house.new_key(**_LIMITS)["token"])
-        yield Ground(house, engine, bad, key, load(), fault, house.valkey_url)
+        yield Ground(house, engine, bad, key, load(), fault, house.valkey_url, _processes(house))
+
+
+def _processes(house: House) -> tuple[frozenset[str], ...]:
+    """The rooms that share each process."""
+    sharing: dict[int, set[str]] = {}
+    for room, pid in house.connection["pids"].items():
+        sharing.setdefault(pid, set()).add(room)
+    return tuple(map(frozenset, sharing.values()))
 
 
 def _continued(sound: str, *frail: str) -> str:

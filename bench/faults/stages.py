@@ -35,23 +35,24 @@ def groups(topology: Topology) -> list[str]:
     return [group for stream in topology.streams.values() for group in stream.groups]
 
 
-def quick(topology: Topology) -> list[Case]:
-    """All points of all stages in few loads, and one frozen guard."""
+def quick(topology: Topology, joined: bool) -> list[Case]:
+    """All points of all stages in few loads, and one frozen guard. joined: all workers are one process."""
     others = [group for group in groups(topology) if group != "router"]
     return [
-        Case("workers", "stages", partial(_workers, others)),
+        Case("workers", "stages", partial(_workers, others), _codes("console", joined)),
         Case("router", "stages", _router, BROKEN),
         Case("router.continued", "stages", partial(midstream, "router"), body=_LONG, continues=True),
         Case("ingress", "stages", _ingress, cuts=True),
-        Case("rules.frozen", "stages", partial(freeze, "rules", ("P2",))),
+        Case("rules.frozen", "stages", partial(freeze, "rules", ("P2",)), _codes("rules", joined)),
     ]
 
 
-def full(topology: Topology) -> list[Case]:
-    """A case for each stage and point; mid-stream; everything that holds runs, frozen at each point."""
+def full(topology: Topology, joined: bool) -> list[Case]:
+    """A case for each stage and point; mid-stream; everything that holds runs, frozen at each point. joined: all
+    workers are one process."""
     found = []
     for group in ("ingress", *groups(topology)):
-        codes, cuts = BROKEN if group == "router" else NONE, group == "ingress"
+        codes, cuts = _codes(group, joined), group == "ingress"
         found += [
             Case(f"{group}.{point}", "stages", partial(crash_all, [group], (point,)), codes, cuts) for point in POINTS
         ]
@@ -61,27 +62,28 @@ def full(topology: Topology) -> list[Case]:
         Case("ingress.midstream", "stages", partial(midstream, "ingress"), cuts=True),
         Case("router.midstream", "stages", partial(midstream, "router"), BROKEN),
         Case("router.midstream.continued", "stages", partial(midstream, "router"), body=_LONG, continues=True),
-        Case("console.midstream", "stages", partial(midstream, "console")),
-        *(Case(f"{one}.frozen", "stages", partial(freeze, one, POINTS), _codes(one)) for one in frozen),
+        Case("console.midstream", "stages", partial(midstream, "console"), _codes("console", joined)),
+        *(Case(f"{one}.frozen", "stages", partial(freeze, one, POINTS), _codes(one, joined)) for one in frozen),
     ]
 
 
-def _codes(group: str) -> frozenset[str]:
-    return BROKEN if group == "router" else NONE
+def _codes(group: str, joined: bool) -> frozenset[str]:
+    """What clients may be told when the process of a group dies: a router that dies breaks off answers."""
+    return BROKEN if group == "router" or (joined and group != "ingress") else NONE
 
 
 async def crash_all(stages: Sequence[str], points: Sequence[str], field: Field) -> None:
-    """Kill each stage at each point; rooms side by side, as their processes differ."""
-    rooms: dict[str, list[str]] = {}
+    """Kill each stage at each point; processes side by side."""
+    processes: dict[frozenset[str], list[str]] = {}
     for stage in stages:
-        rooms.setdefault(room_of(stage), []).append(stage)
+        processes.setdefault(field.ground.process_of(room_of(stage)), []).append(stage)
     async with _deploying(field, _DEPLOY in stages), asyncio.TaskGroup() as side_by_side:
-        for found in rooms.values():
-            side_by_side.create_task(_crash_room(found, points, field))
+        for found in processes.values():
+            side_by_side.create_task(_crash_process(found, points, field))
 
 
-async def _crash_room(stages: Sequence[str], points: Sequence[str], field: Field) -> None:
-    """One stage after the other where they share a process."""
+async def _crash_process(stages: Sequence[str], points: Sequence[str], field: Field) -> None:
+    """One stage after the other where they share it."""
     for stage in stages:
         await _crash(stage, points, field)
 

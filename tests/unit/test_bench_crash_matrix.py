@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from openai import AsyncOpenAI
 
+from bench.faults import cases as kinds
 from bench.faults import engines, routing, stages
 from bench.faults.bad_engine import Attempt, BadEngine, attempt_of
 from bench.faults.field import Field
 from bench.faults.invariants import Evidence, Verdict, judge
 from bench.faults.load import Load, chat
-from bench.faults.play import cases
+from bench.faults.play import MERGED, SPLIT, cases
 from bench.faults.said import DONE, Said
 from bench.faults.table import merged, plain, row_of, table, total
 from runtime.topology import load, packaged
@@ -191,10 +192,22 @@ def test_every_group_of_the_topology_is_struck_at_every_point() -> None:
     text = packaged().replace("      ledger:\n", "      another: {room: r, description: one more group, batch: 1,"
                               " concurrency: 1, idle_limit: 1000, max_starts: 3}\n      ledger:\n")  # fmt: skip
     topology = load(text)
-    names = {case.name for case in stages.full(topology)}
+    names = {case.name for case in stages.full(topology, joined=False)}
     assert {f"{group}.{point}" for group in ("another", "router", "ingress") for point in stages.POINTS} <= names
     assert len(stages.groups(topology)) == len(stages.groups(load())) + 1
     assert len({case.name for case in cases(long=True)}) == len(cases(long=True))
+
+
+@pytest.mark.parametrize("long", [True, False])
+def test_only_where_all_workers_share_a_process_a_checker_takes_answers_with_it(long: bool) -> None:
+    split, merged = (
+        {case.name: case.codes for case in cases(long, layout) if case.family == "stages"} for layout in (SPLIT, MERGED)
+    )
+    assert split.keys() == merged.keys()
+    differ = {name.partition(".")[0] for name in split if split[name] != merged[name]}
+    assert differ == {*stages.groups(load()), "console"} - {"router"} if long else {"workers", "rules"}
+    assert all(codes <= kinds.BROKEN for codes in (*split.values(), *merged.values()))
+    assert not any(merged[name] for name in merged if name.startswith("ingress") or name.endswith("continued"))
 
 
 def test_the_bad_engine_keeps_a_ledger_of_whole_tokens() -> None:
