@@ -36,6 +36,7 @@ BUDGETS = (
     Budget(r"added TTFT at 100/s p99", 8),
     Budget(r"CPU per token, 500 streams x 20/s, all", 75),
     Budget(r"CPU per token, 50 streams x 333/s, all", 35),
+    Budget(r"CPU per token, 64 streams unpaced, all", 35),
     Budget(r"relay lag, 1000 streams x 10/s p99", 50),
     Budget(r"streams dropped, .*", 0),
     Budget(rf"PSS under load: {_ROOMS}", 100),

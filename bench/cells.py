@@ -13,7 +13,7 @@ WINDOW = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One load. `kind` decides which figures are made of it: ladder, rate, first_token, flow, hold."""
+    """One load. `kind` decides which figures are made of it: ladder, rate, first_token, flow, hold, relay."""
 
     kind: str
     label: str
@@ -70,6 +70,13 @@ def _streams(kind: str, streams: int, pace: float, tokens: int, ramp: float, win
     return Cell(kind, label, {"ttft_ms": 50, "itl_ms": 1000 / pace}, load)
 
 
+def relay(streams: int, window: float) -> Cell:
+    """Streams of an engine that writes as fast as it is read: how many tokens a second pass, and what each costs."""
+    load = {"connections": streams, "stream": True, "usage": True, "tokens": 256, "expect": 256,
+            "warmup": window / 2, "duration": window}  # fmt: skip
+    return Cell("relay", f"{streams} streams unpaced", {"ttft_ms": 0, "itl_ms": 0}, load)
+
+
 #: Streams held at once, tokens a second of each. The last is a burst: more tokens than frames.
 HELD = ((100, 20.0), (500, 20.0), (1000, 10.0), (50, 333.0))
 
@@ -79,7 +86,7 @@ def full(window: float = WINDOW, held: Sequence[tuple[int, float]] = HELD) -> li
     rungs = [ladder(connections, window) for connections in (8, 32, 128)]
     rates = [rate(300, window), rate(800, window)]
     streams = [flow(500, 20, window), *(hold(count, pace, window) for count, pace in held)]
-    return [*rates, *rungs, first_token(100, window), *streams]
+    return [*rates, *rungs, first_token(100, window), *streams, relay(64, window)]
 
 
 def quick() -> list[Cell]:
@@ -146,7 +153,14 @@ def _hold(cell: Cell, result: Mapping[str, Any]) -> list[Value]:
     ]
 
 
-_MAKERS = {"ladder": _ladder, "rate": _rate, "first_token": _first_token, "flow": _hold, "hold": _hold}
+_MAKERS = {
+    "ladder": _ladder,
+    "rate": _rate,
+    "first_token": _first_token,
+    "flow": _hold,
+    "hold": _hold,
+    "relay": _hold,
+}
 
 
 def _percentiles(what: str, values: Mapping[str, float]) -> list[Value]:

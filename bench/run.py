@@ -31,7 +31,7 @@ BUSY_HARNESS, BUSY_OTHERS = 0.8, 0.3
 #: Layouts of processes that `headrace up --processes` knows by name.
 LAYOUTS = ("merged", "split")
 #: Kinds of cells.
-KINDS = ("rate", "ladder", "first_token", "flow", "hold", "routing")
+KINDS = ("rate", "ladder", "first_token", "flow", "hold", "relay", "routing")
 
 
 class Session:
