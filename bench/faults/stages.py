@@ -11,6 +11,7 @@ import itertools
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from time import monotonic
 
 from bench.faults.cases import BROKEN, NONE, Case
 from bench.faults.field import Field
@@ -151,15 +152,25 @@ async def _deploying(field: Field, wanted: bool) -> AsyncIterator[None]:
 
 
 async def _deploy(field: Field, asked: list[str], over: asyncio.Event) -> None:
-    ground = field.ground
     while not over.is_set():
-        name = f"extra-{next(_names)}"
-        wish = {"name": name, "url": ground.engine.url, "upstream_model": "mock"}
-        status, _ = await asyncio.to_thread(ground.house.request, "/admin/v1/models", wish)
+        asked.append(name := f"extra-{next(_names)}")
+        wish = {"name": name, "url": field.ground.engine.url, "upstream_model": "mock"}
+        status = await _ask(field, wish)
         if status not in (200, 201, 202):
             field.notes.append(f"model {name} was refused with {status}")
-        asked.append(name)
         await asyncio.sleep(1.0)
+
+
+async def _ask(field: Field, wish: dict[str, str]) -> int:
+    """The status of the admin API's answer. It is asked again while its process is struck; a wish may come twice."""
+    patience = monotonic() + _READY_S
+    while True:
+        try:
+            return (await asyncio.to_thread(field.ground.house.request, "/admin/v1/models", wish))[0]
+        except OSError:
+            if monotonic() > patience:
+                raise
+            await asyncio.sleep(0.2)
 
 
 async def _ready_once(field: Field, asked: Sequence[str]) -> None:
