@@ -231,12 +231,16 @@ class Field:
 
     @asynccontextmanager
     async def second(self, room: str) -> AsyncIterator[None]:
-        """Two processes of a room during the block."""
-        await self._scale(room, 2)
+        """During the block two processes serve the room, and every other room of its process that holds runs."""
+        holding = {room_of(group) for group in (*self.ground.topology.streams["requests"].groups, "router")}
+        rooms = sorted(self.ground.process_of(room) & holding)
         try:
+            for one in rooms:
+                await self._scale(one, 2)
             yield
         finally:
-            await self._scale(room, 1)
+            for one in rooms:
+                await self._scale(one, 1)
 
     async def _scale(self, room: str, number: int) -> None:
         done = await asyncio.to_thread(command, self.ground.house, "scale", room, str(number))
