@@ -59,6 +59,12 @@ def test_a_fault_before_the_first_byte_is_judged(fault: UpstreamFault, code: Cod
     assert (judged.failure.code, judged.elsewhere) == (code, elsewhere)
 
 
+def test_only_what_the_engine_holds_against_the_request_is_no_warning_for_the_operator() -> None:
+    theirs = [status for status in range(400, 600) if judge(EngineError(status, "x"), begun=False).is_the_request_s]
+    assert theirs == [400, 413, 422]
+    assert not judge(TotalTimeout("x"), begun=False).is_the_request_s
+
+
 @pytest.mark.parametrize("status", [401, 402, 403, 404, 405, 409])
 def test_an_engines_refusal_of_our_credential_is_never_the_clients(status: int) -> None:
     failure = judge(EngineError(status, "Incorrect API key provided: sk-secret"), begun=False).failure

@@ -90,6 +90,11 @@ class Judged:
     broken: bool = False
     wordless: bool = False
 
+    @property
+    def is_the_request_s(self) -> bool:
+        """Whether the request is at fault, and neither the engine nor this gateway."""
+        return self.failure.code in (Code.invalid_request, Code.context_length_exceeded)
+
 
 def judge(fault: UpstreamFault, begun: bool) -> Judged:
     """What a fault of a call means. `begun`: the client already has a part of the answer, which is never begun anew."""
