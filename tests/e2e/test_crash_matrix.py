@@ -9,7 +9,7 @@ import pytest
 
 from bench.faults.cases import Case
 from bench.faults.field import Ground
-from bench.faults.play import Wish, cases, ground, play
+from bench.faults.play import MERGED, Wish, cases, ground, play
 from tests.conftest import short_folder
 
 
@@ -17,6 +17,16 @@ from tests.conftest import short_folder
 def struck() -> Iterator[Ground]:
     with short_folder() as folder, ground(folder) as ready:
         yield ready
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+async def test_a_router_that_takes_the_checkers_with_it_breaks_no_promise_either() -> None:
+    """Where all workers are one process, runs are claimed with their verdicts and begun beside that."""
+    [case] = [case for case in cases(long=False, layout=MERGED) if case.name == "router"]
+    with short_folder() as folder, ground(folder, MERGED) as joined:
+        [row] = await play(joined, [case], Wish(long=False, runs=100, rate=30.0), print)
+    assert row.broken == []
 
 
 @pytest.mark.slow

@@ -56,7 +56,8 @@ async def test_loops_with_periods_of_their_own_share_every_wake_up_of_the_slower
     loops = [asyncio.create_task(loop(period)) for period in periods]
     for _ in range(40):
         assert await clock.ring() <= BEAT_S * 1.11
-    assert len(clock.sleepers) == 3, "one sleep a moment, not one a loop"
+        moments = [round(at, 6) for at, _ in clock.sleepers]
+        assert len(moments) == len(set(moments)), "one sleep a moment, not one a loop"
     assert woken[0.2] == woken[BEAT_S] and len(woken[0.2]) == 40
     assert set(woken[1.5]) <= set(woken[2 * BEAT_S]) <= set(woken[BEAT_S])
     assert len(woken[1.5]) >= 3 and len(woken[2 * BEAT_S]) >= 19
