@@ -20,8 +20,9 @@ from bench import machine
 from bench.growth import page
 from bench.growth.axes import Axis, Measured, Point, axes, measured
 from bench.measure import Bench, MockEngine
-from bench.peers import Headrace, Peer
+from bench.peers import Headrace, Peer, StartError
 from bench.report import put
+from console.embedded.processes import wait_until
 from tests.e2e.house import House
 
 #: Runs when the command line names none, and seconds an embedded Headrace may take to come up.
@@ -29,6 +30,7 @@ RUNS = 3
 _START_S = 90.0
 _TAKES = {"aof off": "no", "aof everysec": "everysec", "aof always": "always"}
 PAGE = "performance.md"
+_SLOTS = 4096
 
 
 class Growth:
@@ -60,6 +62,7 @@ class Growth:
                 peer, _, _ = headrace.ready(_START_S)
                 self._about = machine.describe(peer.groups)
                 house = House(data, headrace.process)
+                widen(house, mock.url)
                 found += self._points(axis, [point for point in axis.points if point.words == words], mock, peer, house)
             finally:
                 headrace.stop()
@@ -101,6 +104,21 @@ class Growth:
             f"`scripts/bench --plot --only {axis.name}`, {runs}, {machine.today()}, revision {about['revision']}, "
             f"{about['machine']}, Python {about['Python']}.{f' {note}' * bool(note)}"
         )
+
+
+def widen(house: House, url: str) -> None:
+    """Slots of the engine for more streams than any point has; `headrace up --engine` gives it 1,024."""
+    wish = {"name": "mock", "deployment": "mock", "pool": "mock", "url": url, "slots": _SLOTS, "private": True}
+    status, said = house.request("/admin/v1/models", wish)
+    if status != 202:
+        raise StartError(f"the engine got no more slots: {status} {said}")
+
+    def wide() -> bool:
+        rows = house.request("/admin/v1/deployments")[1]["data"]
+        return [(row["state"], row["slots"]) for row in rows if row["deployment"] == "mock"] == [("ready", _SLOTS)]
+
+    if not wait_until(wide, _START_S):
+        raise StartError("the engine is not ready with more slots")
 
 
 def new_keys(house: House, count: int) -> list[str]:
