@@ -65,7 +65,8 @@ def flow(streams: int, per_second: float, window: float) -> Cell:
 
 def _streams(kind: str, streams: int, pace: float, tokens: int, ramp: float, window: float) -> Cell:
     load = {"connections": streams, "stream": True, "usage": True, "tokens": tokens, "expect": tokens,
-            "ramp": ramp, "warmup": ramp + window / 4, "duration": window}  # fmt: skip
+            "ramp": ramp, "warmup": ramp + window / 4, "duration": window,
+            "timeout": 30 + tokens / pace}  # fmt: skip
     label = f"{streams} streams x {pace:g}/s" + " flowing" * (kind == "flow")
     return Cell(kind, label, {"ttft_ms": 50, "itl_ms": 1000 / pace}, load)
 
