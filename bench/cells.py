@@ -92,7 +92,7 @@ def full(window: float = WINDOW, held: Sequence[tuple[int, float]] = HELD) -> li
 
 def quick() -> list[Cell]:
     """A smoke test of half a minute: one small cell of each kind."""
-    return [rate(100, 1), ladder(8, 1), first_token(50, 1), hold(20, 20, 1, tokens=25)]
+    return [rate(100, 1), ladder(8, 1), first_token(50, 1), flow(20, 20, 1), hold(20, 20, 1, tokens=25), relay(8, 1)]
 
 
 def load_arguments(cell: Cell) -> list[str]:

@@ -28,8 +28,18 @@ def describe(groups: Mapping[str, Sequence[int]]) -> dict[str, str]:
         "Python": f"{platform.python_version()}, uvloop {_installed('uvloop')}, httptools {_installed('httptools')}",
         **{server: _server_version(server, groups) for server in _WHEELS},
         "revision": _output(["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]) or "unknown",
-        "command": "scripts/bench " + shlex.join(sys.argv[1:]),
+        "command": command("scripts/bench", sys.argv[1:]),
     }
+
+
+def command(program: str, words: Sequence[str]) -> str:
+    """How it was started, but for `--json FILE`: where figures go says nothing of them, and is a path of one machine."""
+    kept = [
+        word
+        for place, word in enumerate(words)
+        if word.partition("=")[0] != "--json" and (place == 0 or words[place - 1] != "--json")
+    ]
+    return shlex.join([program, *kept])
 
 
 def today() -> str:

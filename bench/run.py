@@ -23,13 +23,12 @@ from bench.growth import play as growth
 from bench.growth.axes import NAMES as AXES
 from bench.measure import Bench, MockEngine, memory_of
 from bench.peers import Headrace, Peer, StartError, beside, wait_for_answer
+from console.stack import LAYOUTS
 
 #: Seconds an embedded Headrace may take to come up before the run is given up.
 START_LIMIT = 90.0
 #: Shares of a core above which a cell is named in the remarks.
 BUSY_HARNESS, BUSY_OTHERS = 0.8, 0.3
-#: Layouts of processes that `headrace up --processes` knows by name.
-LAYOUTS = ("merged", "split")
 #: Kinds of cells.
 KINDS = ("rate", "ladder", "first_token", "flow", "hold", "relay", "routing")
 

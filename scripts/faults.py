@@ -20,6 +20,7 @@ from pathlib import Path
 from bench.faults import overload, overload_play, play, routing, routing_play, table
 from bench.faults.play import Wish
 from bench.loop import run_fast
+from console.stack import LAYOUTS
 from workers.router.strategies import STRATEGIES
 
 #: Runs of all cases of the matrix together, and how many begin a second.
@@ -31,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/faults", description="Strike at everything and see what holds.")
     parser.add_argument("--quick", action="store_true", help="all strikes in few loads: about two minutes")
     parser.add_argument(
-        "--layout", choices=[play.SPLIT, play.MERGED], default=play.SPLIT,
+        "--layout", choices=list(LAYOUTS), default=play.SPLIT,
         help="a process per room, or all workers in one, which then die together (default split)",
     )  # fmt: skip
     parser.add_argument("--only", action="append", metavar="NAME", help="cases, a family or a pattern; may be repeated")

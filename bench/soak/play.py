@@ -299,7 +299,7 @@ def main() -> int:
 
 def publish(found: Found, wish: Wish, about: dict[str, str], asked: argparse.Namespace) -> int:
     """Print the tables and what is against the plan; the exit code."""
-    about["command"] = "scripts/soak " + " ".join(sys.argv[1:])
+    about["command"] = machine.command("scripts/soak", sys.argv[1:])
     words = "\n".join([*(f"- {name}: {value}" for name, value in about.items()), "", *report(found, wish)])
     print(words)
     if asked.page:

@@ -307,6 +307,17 @@ def test_the_speed_of_the_machine_is_told_with_its_name() -> None:
     )
 
 
+def test_a_command_is_told_without_the_place_of_its_figures() -> None:
+    told = machine.command(
+        "scripts/bench", ["--json", "some/where.json", "--runs", "3", "--json=there", "--note", "a b"]
+    )
+    assert told == "scripts/bench --runs 3 --note 'a b'"
+
+
+def test_a_quick_run_has_a_cell_of_each_kind() -> None:
+    assert [cell.kind for cell in cells.quick()] == list(dict.fromkeys(cell.kind for cell in cells.full()))
+
+
 def test_streams_begin_evenly_over_their_life_and_none_begins_or_ends_while_they_flow() -> None:
     held, flowing = cells.hold(1000, 10, 4), cells.flow(500, 20, 4)
     assert held.load["ramp"] == held.load["tokens"] / 10 == 10.0

@@ -60,9 +60,9 @@ def test_a_fault_before_the_first_byte_is_judged(fault: UpstreamFault, code: Cod
 
 
 def test_only_what_the_engine_holds_against_the_request_is_no_warning_for_the_operator() -> None:
-    theirs = [status for status in range(400, 600) if judge(EngineError(status, "x"), begun=False).is_the_request_s]
+    theirs = [status for status in range(400, 600) if judge(EngineError(status, "x"), begun=False).blames_the_request]
     assert theirs == [400, 413, 422]
-    assert not judge(TotalTimeout("x"), begun=False).is_the_request_s
+    assert not judge(TotalTimeout("x"), begun=False).blames_the_request
 
 
 @pytest.mark.parametrize("status", [401, 402, 403, 404, 405, 409])

@@ -62,7 +62,7 @@ class Caller:
             judged = judge(fault, begun=work.lease.sequence > 0)
             outcome = judged.failure.code
             work.note(started, self._clock.monotonic(), outcome, status)
-            say = log.info if judged.is_the_request_s else log.warning
+            say = log.info if judged.blames_the_request else log.warning
             say("call failed", run=work.lease.run, endpoint=endpoint.endpoint, status=status, reason=str(fault))
             return judged
         except Stopped:

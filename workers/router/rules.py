@@ -91,7 +91,7 @@ class Judged:
     wordless: bool = False
 
     @property
-    def is_the_request_s(self) -> bool:
+    def blames_the_request(self) -> bool:
         """Whether the request is at fault, and neither the engine nor this gateway."""
         return self.failure.code in (Code.invalid_request, Code.context_length_exceeded)
 
