@@ -33,7 +33,7 @@ def describe(groups: Mapping[str, Sequence[int]]) -> dict[str, str]:
 
 
 def command(program: str, words: Sequence[str]) -> str:
-    """How it was started, but for `--json FILE`: where figures go says nothing of them, and is a path of one machine."""
+    """How it was started, but for `--json FILE`: where figures go says nothing of them and is one machine's path."""
     kept = [
         word
         for place, word in enumerate(words)
