@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -166,7 +167,16 @@ def test_every_mistake_of_a_topology_is_named_with_its_line(capsys: pytest.Captu
     assert len(err.splitlines()) > 2
 
 
-def test_doctor_names_what_must_be_mended(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def free(monkeypatch: pytest.MonkeyPatch, gigabytes: float) -> None:
+    """A disk with so much room, however much this machine's has."""
+    room = shutil.disk_usage("/")._replace(free=int(gigabytes * 1e9))
+    monkeypatch.setattr("console.doctor.shutil.disk_usage", lambda _: room)
+
+
+def test_doctor_names_what_must_be_mended(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free(monkeypatch, 10)
     (tmp_path / "headrace.yaml").write_text("serverr: {}\nredis: {url: 'redis://127.0.0.1:9'}\n")
     loose = tmp_path / "data"
     loose.mkdir(mode=0o755)
@@ -179,6 +189,16 @@ def test_doctor_names_what_must_be_mended(capsys: pytest.CaptureFixture[str], tm
     bad = {row["name"]: row for row in json.loads(out)["data"] if row["verdict"] == "bad"}
     assert (code, set(bad)) == (1, {"own servers"})
     assert "DATABASE_URL" in out
+
+
+def test_doctor_names_a_disk_that_is_nearly_full(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free(monkeypatch, 1.5)
+    code, out, _ = said(capsys, "doctor", "--data", str(tmp_path / "data"), "--json")
+    [disk] = [row for row in json.loads(out)["data"] if row["name"] == "disk"]
+    assert (code, disk["verdict"]) == (1, "bad")
+    assert "1.5 GB free" in disk["detail"] and "make room" in disk["remedy"]
 
 
 def test_topology_apply_says_when_the_server_is_away(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
