@@ -4,6 +4,7 @@
     errors         every way a call of an engine can fail
     addresses      which addresses and URLs may be called at all
     httptools_transport   the transport, with places, pool, connection and http_answer under it
+    rounds         fast answers are read together, as often as their frames leave
     sse            a byte stream into whole server-sent events
     openai_openai  an OpenAI chat request to an OpenAI-compatible engine
     openai_continue  the same for the rest of an answer that broke off

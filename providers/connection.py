@@ -11,18 +11,21 @@ from typing import cast
 
 from providers.errors import BadResponse, Broken, UpstreamFault
 from providers.http_answer import Answer
+from providers.rounds import Every, Rounds
 
 #: Bytes read ahead of the reader before the socket is paused.
 READ_AHEAD = 64 * 1024
+_LOOK = 8  # pieces after which it is looked how fast they come
 _SILENT = "the engine closed the connection without an answer"
 _SHORT = "the engine's answer ended before it was complete"
 
 
 class Connection(asyncio.Protocol):
     """ended: called once when it is gone, with the connection. fault: why the present answer will never be whole.
-    hear: takes what has arrived at once, while somebody waits; as long as it wants more the wait goes on."""
+    hear: takes what has arrived at once, while somebody waits; as long as it wants more the wait goes on. every: how
+    often it wants to, or None for at once: a faster answer is read in rounds."""
 
-    def __init__(self, ended: Callable[[Connection], None]) -> None:
+    def __init__(self, ended: Callable[[Connection], None], rounds: Rounds) -> None:
         self.answer: Answer | None = None
         self.fault: UpstreamFault | None = None
         self._ended, self._loop = ended, asyncio.get_running_loop()
@@ -30,13 +33,17 @@ class Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._paused = False
         self.hear: Callable[[], bool] | None = None
+        self.every: Every | None = None
+        self._rounds = rounds
+        self._place: int | None = None  # in the rounds
+        self._pieces, self._since = 0, 0.0  # heard since then
         self._look: Callable[[], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
 
     def send(self, head: bytes, body: bytes) -> Answer:
         """Begin a call on a connection that was lent; what comes is put into the answer."""
-        self.answer = Answer()
+        self.answer, self._pieces = Answer(), 0
         if self._transport is None:
             self.fault = Broken(_SILENT)
         else:
@@ -79,7 +86,8 @@ class Connection(asyncio.Protocol):
     def free(self) -> bool:
         """The call is over: whether the connection can carry another one; if not, it is cut."""
         answer, transport = self.answer, self._transport
-        self.answer = self._look = None
+        self.answer = self._look = self.every = None
+        self.leave()
         if answer is None or transport is None or not answer.reusable or transport.is_closing():
             if answer is not None:
                 answer.leave()
@@ -96,6 +104,7 @@ class Connection(asyncio.Protocol):
         """End it at once; whoever waits for the answer gets `fault`."""
         why = self.fault or fault or Broken("the call was closed")
         self.fault = why.with_traceback(None)  # that would hold this connection
+        self.leave()
         if self._transport is not None:
             self._transport.abort()
         self.nudge()
@@ -114,8 +123,11 @@ class Connection(asyncio.Protocol):
             self.cut(fault)
             return
         if self.hear is not None and answer.pieces:
+            self._pieces += len(answer.pieces)
             if self.hear():
                 if not answer.complete:
+                    if self._pieces >= _LOOK:
+                        self._look_how_fast()
                     return
             else:
                 self.hear = None  # it has enough; what comes before it wakes waits
@@ -124,6 +136,7 @@ class Connection(asyncio.Protocol):
         self.nudge()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.leave()
         self._transport = None
         if self._timer is not None:
             self._timer.cancel()
@@ -133,7 +146,26 @@ class Connection(asyncio.Protocol):
         self.nudge()
         self._ended(self)
 
+    def _look_how_fast(self) -> None:
+        """Into the rounds when two pieces or more come in the time of one, out of them when less than one does."""
+        now = self._loop.time()
+        each, self._pieces, self._since = (now - self._since) / self._pieces, 0, now
+        if self.every is None or self._transport is None:
+            return
+        if self._place is None:
+            if each * 2 <= self.every():
+                self._place = self._rounds.join(self, self._transport, self.every)
+        elif each > self.every():
+            self.leave()
+
+    def leave(self) -> None:
+        """See providers.rounds.Member."""
+        if self._place is not None:
+            place, self._place = self._place, None
+            self._rounds.leave(place)
+
     def _pause(self) -> None:
+        self.leave()
         if self._transport is not None and not self._paused and not self._transport.is_closing():
             self._paused = True
             self._transport.pause_reading()

@@ -31,6 +31,7 @@ from providers.http_answer import Answer
 from providers.places import Place, Target, target_of
 from providers.pool import Pool, PoolLimits
 from providers.ports import Sink, Timeouts
+from providers.rounds import Every
 
 #: Kept connections that may turn out to be dead before a call gives up.
 _STALE = 5
@@ -158,8 +159,9 @@ class Response:
                 return b"".join(taken)
             await self._arrival()
 
-    async def pour(self, sink: Sink) -> bool:
+    async def pour(self, sink: Sink, every: Every | None = None) -> bool:
         """See providers.ports.UpstreamResponse."""
+        self._connection.every = every
         answer, more = self._answer, True
         raised: list[Exception] = []
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from base.clock import Clock
 from providers.connection import Connection
 from providers.places import Connector, Place
+from providers.rounds import Rounds
 
 #: Idle connections are dropped before the usual server (5 s) drops them: a request must not meet a closing one.
 KEEP_ALIVE_S = 3.0
@@ -29,7 +30,7 @@ class Pool:
     """Lends connections; each that was lent is given back once."""
 
     def __init__(self, clock: Clock, limits: PoolLimits, tls: ssl.SSLContext | None) -> None:
-        self._clock, self._limits = clock, limits
+        self._clock, self._limits, self._rounds = clock, limits, Rounds()
         self._connector = Connector(clock, tls)
         self._kept: defaultdict[Place, list[tuple[float, Connection]]] = defaultdict(list)
         self._open: set[Connection] = set()
@@ -70,6 +71,7 @@ class Pool:
 
     async def close(self) -> None:
         """Cut everything."""
+        self._rounds.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
@@ -80,7 +82,7 @@ class Pool:
             await self._all_ended.wait()
 
     async def _new(self, place: Place) -> Connection:
-        connection = Connection(self._ended)
+        connection = Connection(self._ended, self._rounds)
         try:
             self._open.add(connection)
             await self._connector.connect(place, connection)

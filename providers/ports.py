@@ -52,10 +52,11 @@ class UpstreamResponse(Protocol):
         Cancelling it loses what has come."""
         ...
 
-    async def pour(self, sink: Sink) -> bool:
+    async def pour(self, sink: Sink, every: Callable[[], float] | None = None) -> bool:
         """Give each piece of the body to `sink` in the turn of the loop in which it arrives, until it wants no more
         (False) or the body has ended (True). Cancelling it loses nothing. The faults of `read`, and what `sink` raises.
-        """
+
+        every: says how many seconds apart it wants them, now: pieces that come faster may be read so often only."""
         ...
 
     async def drain(self, seconds: float) -> None:

@@ -488,13 +488,18 @@ async def test_a_server_that_never_greets_over_tls_is_left_in_time() -> None:
         await asyncio.wait_for(left.wait(), 20)
 
 
-@on_both_loops
-async def test_a_connection_over_tls_is_used_again(tmp_path: Path) -> None:
-    cert, key = certificate(tmp_path, [x509.IPAddress(ip_address("127.0.0.1"))])
+def own_tls(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Of an engine on the loopback, and of a client that trusts it."""
+    cert, key = certificate(folder, [x509.IPAddress(ip_address("127.0.0.1"))])
     served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     served.load_cert_chain(cert, key)
+    return served, ssl.create_default_context(cafile=str(cert))
+
+
+@on_both_loops
+async def test_a_connection_over_tls_is_used_again(tmp_path: Path) -> None:
     engine = Engine(OK)
-    trust = ssl.create_default_context(cafile=str(cert))
+    served, trust = own_tls(tmp_path)
     async with serving(engine.serve, served) as url, calling(tls=trust) as transport:
         for _ in range(3):
             assert await body_of(await ask(transport, url)) == b"{}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -129,8 +129,8 @@ class Metered:
     async def whole(self, most: int) -> bytes:
         return self._told(await self._response.whole(most))
 
-    async def pour(self, sink: Sink) -> bool:
-        return await self._response.pour(lambda data: sink(self._told(data)))
+    async def pour(self, sink: Sink, every: Callable[[], float] | None = None) -> bool:
+        return await self._response.pour(lambda data: sink(self._told(data)), every)
 
     def _told(self, data: bytes) -> bytes:
         self._sent.words += len(_WORD.findall(data))

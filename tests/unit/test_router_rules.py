@@ -21,7 +21,7 @@ from tests.router_support import endpoint
 from workers.router.rules import (
     RetryWindow,
     Seat,
-    flush_gap,
+    frame_gap,
     judge,
     price_of_endpoint,
     public_headers,
@@ -161,9 +161,16 @@ def test_retries_never_exceed_the_budget(runs: int, wanted: int) -> None:
 
 
 def test_frames_come_apart_as_storing_gets_slow_and_never_further_than_the_bound() -> None:
-    assert flush_gap(0.010, 0.025, 0.0) == 0.010
-    assert flush_gap(0.010, 0.025, 0.008) == 0.016
-    assert flush_gap(0.010, 0.025, 1.0) == 0.025
+    assert frame_gap(0.010, 0.025, 0.0, 0) == 0.010
+    assert frame_gap(0.010, 0.025, 0.008, 0) == 0.016
+    assert frame_gap(0.010, 0.025, 1.0, 0) == 0.025
+
+
+def test_frames_come_apart_as_there_are_more_of_them() -> None:
+    assert frame_gap(0.010, 0.025, 0.001, 900) == 0.010
+    assert frame_gap(0.010, 0.025, 0.001, 1800) == pytest.approx(0.018)
+    assert frame_gap(0.010, 0.025, 0.001, 50_000) == 0.025
+    assert frame_gap(0.0, 0.0, 1.0, 50_000) == 0.0
 
 
 def test_the_first_frame_says_where_it_came_from_and_what_is_left() -> None:

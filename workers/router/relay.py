@@ -16,27 +16,37 @@ from providers.ports import EngineStream, UpstreamResponse
 from providers.sse import Splitter
 from schemas.ports import RunLease
 from workers.router.interrupt import Interrupt
-from workers.router.rules import flush_gap
+from workers.router.rules import frame_gap
 
 #: A frame under way: payload, events, how many events said something so far, when it was begun.
 UnderWay = tuple[bytes, int, int, float]
 _HELD = 64 * 1024  # bytes of events that wait for the store
+_ROUND = 1.25  # a round of reading is so much longer than the gap between frames, so that each finds the next one due
+_WINDOW_S = 0.25  # in which frames are counted
 
 
 class Pace:
-    """How often a run may store a frame, learnt from how long storing takes. One per process.
-
-    `least_s` apart normally, up to `most_s` while frames take long to store."""
+    """How often a run may store a frame, learnt from how long storing takes and from how many are stored. One per
+    process. `least_s` apart normally; with what a round of reading adds, nothing waits longer than `most_s`."""
 
     def __init__(self, least_s: float, most_s: float) -> None:
-        self._least, self._most = least_s, most_s
-        self._flush_s = 0.0
-        self.gap = flush_gap(least_s, most_s, 0.0)  # seconds between two frames of one run, now
+        self._least, self._most = least_s, max(least_s, most_s)
+        self._flush_s = self._since = 0.0
+        self._frames = 0
+        self.gap = least_s  # seconds between two frames of one run, now
 
-    def note(self, seconds: float) -> None:
+    def note(self, seconds: float, now: float) -> None:
         """One frame took this long to store."""
         self._flush_s += (seconds - self._flush_s) / 16
-        self.gap = flush_gap(self._least, self._most, self._flush_s)
+        self._frames += 1
+        passed = now - self._since
+        if passed >= _WINDOW_S:
+            self.gap = frame_gap(self._least, self._most / _ROUND, self._flush_s, self._frames / passed)
+            self._frames, self._since = 0, now
+
+    def every(self) -> float:
+        """Seconds apart at which an engine that is faster than that is read."""
+        return min(self.gap * _ROUND, self._most)
 
 
 class Relay:
@@ -79,7 +89,7 @@ class Relay:
         self._interrupt, self._flowing = interrupt, True
         try:
             while not self.stream.done:
-                if await interrupt.wait(response.pour(self._arrived)):
+                if await interrupt.wait(response.pour(self._arrived, self._pace.every)):
                     self._take(self._splitter.finish())
                     break
                 if not self.stream.done:
@@ -199,7 +209,7 @@ class Relay:
     def _note(self, started: float) -> None:
         """A frame that was begun then is stored now."""
         ended = self._clock.monotonic()
-        self._pace.note(ended - started)
+        self._pace.note(ended - started, ended)
         if self.first_at is not None:  # engines name the speaker first: the first words must not wait behind that
             self._next_flush = started + self._pace.gap
         self.first_at = self.first_at or ended

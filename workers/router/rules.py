@@ -4,7 +4,7 @@ asked_early   an endpoint, the setting -> may it be called before the run is cla
 share_of      an endpoint's slots, a seat -> what this process may use
 judge         a fault of a call -> what the client is told, and whether another endpoint may do better
 RetryWindow   runs and retries of the last seconds -> may one more retry be made
-flush_gap     how long storing a frame takes -> the least time between two frames
+frame_gap     how many frames are stored, and how fast -> the least time between two frames of a run
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ _PASSING_FAULTS = frozenset({408, 425, 429})
 #: Statuses by which an engine says that it is full.
 _FULL = frozenset({429, 503})
 _DEFAULT_WAIT_MS = 1000
+#: Frames a second that a process stores before they come further apart.
+CALM_FRAMES = 1000
 
 
 #: Places of a pool in which no endpoint can serve: its runs are told so at once instead of waiting.
@@ -234,12 +236,11 @@ class RetryWindow:
                 marks.popleft()
 
 
-def flush_gap(least_s: float, most_s: float, flush_s: float) -> float:
-    """Seconds between two frames of a run: twice what storing one takes now, within [least, most]."""
-    twice = 2 * flush_s
-    if twice <= least_s or most_s <= least_s:
-        return least_s
-    return twice if twice < most_s else most_s
+def frame_gap(least_s: float, most_s: float, flush_s: float, per_s: float) -> float:
+    """Seconds between two frames of a run, within [least, most]: twice what storing one takes now, and longer the more
+    frames this process stores a second, since each costs the same whatever is in it."""
+    wanted = max(2 * flush_s, least_s * per_s / CALM_FRAMES)
+    return max(least_s, min(wanted, most_s))
 
 
 def public_headers(grant: Grant, endpoint: str, stream: bool) -> dict[str, str]:
