@@ -97,7 +97,9 @@ class RouterSettings(BaseModel):
         default=10.0, ge=0, description="Least milliseconds between two frames of a run; the first two go out at once."
     )
     coalesce_max_ms: float = Field(
-        default=25.0, ge=0, description="The same while many frames are stored, or slowly; no event is held longer than this."
+        default=25.0,
+        ge=0,
+        description="The same while many frames are stored, or slowly; no event is held longer than this.",
     )
     max_answer_bytes: int = Field(
         default=32 * 1024 * 1024, gt=0, description="Bytes a unary answer of an engine may have."
