@@ -12,11 +12,12 @@ def run_fast(main: Coroutine[Any, Any, T]) -> T:
     """Run a program to its result, with rare garbage collections so that none of them shows as a delay."""
     gc.freeze()
     gc.set_threshold(100_000, 50, 50)
-    with asyncio.Runner(loop_factory=_factory()) as runner:
+    with asyncio.Runner(loop_factory=factory()) as runner:
         return runner.run(main)
 
 
-def _factory() -> Any:
+def factory() -> Any:
+    """What makes the loop."""
     try:
         import uvloop
     except ImportError:

@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import process_time_ns
 
+from bench import passage
+
 ROOT = Path(__file__).resolve().parent.parent
 
 _LETTER, _STEPS, _CALLS = bytes(200), 50, 500
@@ -25,6 +27,7 @@ def describe(groups: Mapping[str, Sequence[int]]) -> dict[str, str]:
     return {
         "machine": f"{_processor()}, {os.cpu_count()} cores, {_memory_gb()} GB, Linux {platform.release()}",
         "speed": _speed(),
+        "passage": str(passage.measure()),
         "Python": f"{platform.python_version()}, uvloop {_installed('uvloop')}, httptools {_installed('httptools')}",
         **{server: _server_version(server, groups) for server in _WHEELS},
         "revision": _output(["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]) or "unknown",

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import cells, machine, peers, processes, report, run, script, stamps, stats, wire
+from bench import cells, machine, passage, peers, processes, report, run, script, stamps, stats, wire
 from bench.cells import Value
 from bench.sse import SseCounter
 from bench.tally import Tally, verdict
@@ -292,7 +292,7 @@ def test_unclear_peer_is_refused_with_the_way_to_write_it(text: str) -> None:
 
 def test_figures_come_with_machine_versions_and_command() -> None:
     about = machine.describe({})
-    assert set(about) == {"machine", "speed", "Python", "valkey", "postgres", "revision", "command"}
+    assert set(about) == {"machine", "speed", "passage", "Python", "valkey", "postgres", "revision", "command"}
     assert "cores" in about["machine"]
 
 
@@ -305,6 +305,12 @@ def test_the_speed_of_the_machine_is_told_with_its_name() -> None:
     assert re.fullmatch(
         r"200 bytes there and back \d+\.\d us, 50 steps of Python \d+\.\d us", machine.describe({})["speed"]
     )
+
+
+def test_a_passage_is_measured_at_a_server_of_its_own() -> None:
+    seen = passage.measure()
+    assert min(seen.wall, seen.client) > 1
+    assert re.fullmatch(r"PING there and back \d+ us, CPU \d+ us here, \d+ in the server", str(seen))
 
 
 def test_a_command_is_told_without_the_place_of_its_figures() -> None:
