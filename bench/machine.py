@@ -101,8 +101,18 @@ def _server_version(server: str, groups: Mapping[str, Sequence[int]]) -> str:
         if server in name and pids:
             said = _output([f"/proc/{pids[0]}/exe", "--version"])
             if said:
-                return said.splitlines()[0]
+                return said.splitlines()[0] + _preloaded(pids[0])
     return f"{_WHEELS[server]} {_installed(_WHEELS[server])} (not running)"
+
+
+def _preloaded(pid: int) -> str:
+    """The allocator that was put under a process."""
+    try:
+        words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return ""
+    found = [Path(word[11:].decode()).name for word in words if word.startswith(b"LD_PRELOAD=")]
+    return f", with {found[0]}" if found else ""
 
 
 def _output(command: list[str]) -> str:

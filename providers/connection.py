@@ -11,11 +11,13 @@ from typing import cast
 
 from providers.errors import BadResponse, Broken, UpstreamFault
 from providers.http_answer import Answer
-from providers.rounds import Every, Rounds
+from providers.ports import Every
+from providers.rounds import Rounds
 
 #: Bytes read ahead of the reader before the socket is paused.
 READ_AHEAD = 64 * 1024
-_LOOK = 8  # pieces after which it is looked how fast they come
+_JUDGED = 8  # pieces by which it is judged how fast they come
+_LEAST_S = 0.001  # a shorter round is none
 _SILENT = "the engine closed the connection without an answer"
 _SHORT = "the engine's answer ended before it was complete"
 
@@ -23,7 +25,7 @@ _SHORT = "the engine's answer ended before it was complete"
 class Connection(asyncio.Protocol):
     """ended: called once when it is gone, with the connection. fault: why the present answer will never be whole.
     hear: takes what has arrived at once, while somebody waits; as long as it wants more the wait goes on. every: how
-    often it wants to, or None for at once: a faster answer is read in rounds."""
+    many seconds apart it wants it; an answer that is faster is read in rounds."""
 
     def __init__(self, ended: Callable[[Connection], None], rounds: Rounds) -> None:
         self.answer: Answer | None = None
@@ -35,15 +37,15 @@ class Connection(asyncio.Protocol):
         self.hear: Callable[[], bool] | None = None
         self.every: Every | None = None
         self._rounds = rounds
-        self._place: int | None = None  # in the rounds
-        self._pieces, self._since = 0, 0.0  # heard since then
+        self._member: int | None = None  # of the rounds, under this descriptor
+        self._pieces, self._since = 0, 0.0  # how many were heard since when
         self._look: Callable[[], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
 
     def send(self, head: bytes, body: bytes) -> Answer:
         """Begin a call on a connection that was lent; what comes is put into the answer."""
-        self.answer, self._pieces = Answer(), 0
+        self.answer, self._pieces, self._since = Answer(), 0, self._loop.time()
         if self._transport is None:
             self.fault = Broken(_SILENT)
         else:
@@ -122,18 +124,22 @@ class Connection(asyncio.Protocol):
         except BadResponse as fault:
             self.cut(fault)
             return
-        if self.hear is not None and answer.pieces:
-            self._pieces += len(answer.pieces)
-            if self.hear():
-                if not answer.complete:
-                    if self._pieces >= _LOOK:
-                        self._look_how_fast()
-                    return
-            else:
-                self.hear = None  # it has enough; what comes before it wakes waits
+        if self.hear is not None and answer.pieces and self._is_heard(answer, self.hear):
+            return
         if answer.size > READ_AHEAD and not answer.complete:
             self._pause()
         self.nudge()
+
+    def _is_heard(self, answer: Answer, hear: Callable[[], bool]) -> bool:
+        """What has arrived is taken; whether the wait goes on."""
+        self._pieces += len(answer.pieces)
+        if not hear():  # it has enough; what comes before it wakes waits
+            self.hear = None
+            self.leave()
+            return False
+        if self._pieces >= _JUDGED and not answer.complete:
+            self._judge_pace()
+        return not answer.complete
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.leave()
@@ -146,23 +152,22 @@ class Connection(asyncio.Protocol):
         self.nudge()
         self._ended(self)
 
-    def _look_how_fast(self) -> None:
-        """Into the rounds when two pieces or more come in the time of one, out of them when less than one does."""
+    def _judge_pace(self) -> None:
+        """Into the rounds when two pieces or more come in the time of one, out of them when half of one does."""
         now = self._loop.time()
         each, self._pieces, self._since = (now - self._since) / self._pieces, 0, now
-        if self.every is None or self._transport is None:
-            return
-        if self._place is None:
-            if each * 2 <= self.every():
-                self._place = self._rounds.join(self, self._transport, self.every)
-        elif each > self.every():
-            self.leave()
+        every = self.every() if self.every is not None else 0.0
+        if self._member is not None:
+            if each > 2 * every:
+                self.leave()
+        elif self.every is not None and self._transport is not None and 2 * each <= every >= _LEAST_S:
+            self._member = self._rounds.join(self, self._transport, self.every)
 
     def leave(self) -> None:
         """See providers.rounds.Member."""
-        if self._place is not None:
-            place, self._place = self._place, None
-            self._rounds.leave(place)
+        if self._member is not None:
+            fd, self._member = self._member, None
+            self._rounds.leave(fd)
 
     def _pause(self) -> None:
         self.leave()

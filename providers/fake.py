@@ -9,7 +9,7 @@ A script that ends without Cut or Hang ended its answer properly. Time comes fro
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from base.clock import Clock
@@ -22,7 +22,7 @@ from providers.errors import (
     UpstreamFault,
     too_long,
 )
-from providers.ports import Sink, Timeouts
+from providers.ports import Every, Sink, Timeouts
 
 EVENT_STREAM = {"content-type": "text/event-stream"}
 JSON = {"content-type": "application/json"}
@@ -176,7 +176,7 @@ class FakeResponse:
                 raise too_long(most)
         return b"".join(taken)
 
-    async def pour(self, sink: Sink, every: Callable[[], float] | None = None) -> bool:
+    async def pour(self, sink: Sink, every: Every | None = None) -> bool:
         """See providers.ports.UpstreamResponse."""
         while piece := await self.read():
             if not sink(piece):

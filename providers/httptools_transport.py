@@ -30,8 +30,7 @@ from providers.errors import (
 from providers.http_answer import Answer
 from providers.places import Place, Target, target_of
 from providers.pool import Pool, PoolLimits
-from providers.ports import Sink, Timeouts
-from providers.rounds import Every
+from providers.ports import Every, Sink, Timeouts
 
 #: Kept connections that may turn out to be dead before a call gives up.
 _STALE = 5
@@ -222,6 +221,7 @@ class Response:
             await self._connection.arrival()
         finally:
             self._waiting_since = self._connection.hear = None
+            self._connection.leave()
 
     def _watch(self) -> None:
         """Look again at the present limit, or strike when it is reached."""

@@ -28,6 +28,8 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
 
 #: Takes a piece of a body; whether it wants more now. It must not give the loop away.
 Sink = Callable[[bytes], bool]
+#: Says how many seconds apart the pieces of a fast answer are wanted, now; 0 = each at once.
+Every = Callable[[], float]
 
 
 class UpstreamResponse(Protocol):
@@ -52,11 +54,11 @@ class UpstreamResponse(Protocol):
         Cancelling it loses what has come."""
         ...
 
-    async def pour(self, sink: Sink, every: Callable[[], float] | None = None) -> bool:
+    async def pour(self, sink: Sink, every: Every | None = None) -> bool:
         """Give each piece of the body to `sink` in the turn of the loop in which it arrives, until it wants no more
         (False) or the body has ended (True). Cancelling it loses nothing. The faults of `read`, and what `sink` raises.
 
-        every: says how many seconds apart it wants them, now: pieces that come faster may be read so often only."""
+        every: pieces that come faster than this may be read so often only; None = in the turn in which they arrive."""
         ...
 
     async def drain(self, seconds: float) -> None:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from base.clock import Clock
 from providers.fake import JSON, Cut, Delay, FakeResponse, FakeTransport, Hang, Head, Piece, Refuse, Step
-from providers.ports import Sink, Timeouts
+from providers.ports import Every, Sink, Timeouts
 from tests.router_support import chunk, completion, sse, usage_chunk
 
 #: What an engine can do with a call.
@@ -129,7 +129,7 @@ class Metered:
     async def whole(self, most: int) -> bytes:
         return self._told(await self._response.whole(most))
 
-    async def pour(self, sink: Sink, every: Callable[[], float] | None = None) -> bool:
+    async def pour(self, sink: Sink, every: Every | None = None) -> bool:
         return await self._response.pour(lambda data: sink(self._told(data)), every)
 
     def _told(self, data: bytes) -> bytes:

@@ -159,3 +159,34 @@ async def test_first_words_that_were_not_stored_are_sent_again_with_the_headers_
     assert lease.again == 1 and lease.sent[0].headers
     lease.cancelled.set()
     await task
+
+
+# --- how often -------------------------------------------------------------------------------------------------------
+
+
+def paced(least: float, most: float, frames: int, took: float = 0.001) -> Pace:
+    """After a second in which so many frames were stored."""
+    pace = Pace(least, most)
+    for number in range(frames):
+        pace.note(took, 100 + number / frames)
+    return pace
+
+
+def test_frames_come_further_apart_under_load_and_rounds_never_further_than_the_bound() -> None:
+    assert (paced(0.010, 0.025, 10).gap, paced(0.010, 0.025, 10).every()) == (0.010, 0.0125)
+    assert paced(0.010, 0.025, 50_000).gap == pytest.approx(0.020)
+    assert paced(0.010, 0.025, 50_000).every() == pytest.approx(0.025)
+    assert paced(0.010, 0.025, 100, took=1.0).every() == pytest.approx(0.025)
+
+
+def test_a_pace_forgets_a_load_with_the_next_frames() -> None:
+    pace = paced(0.010, 0.025, 50_000)
+    for second in range(200, 210):
+        pace.note(0.001, second)
+    assert pace.gap == 0.010
+
+
+def test_there_are_no_rounds_where_they_would_hold_an_event_too_long() -> None:
+    assert paced(0.025, 0.025, 10).every() == 0.0
+    assert paced(0.030, 0.020, 10).every() == 0.0
+    assert paced(0.0, 0.0, 10).every() == 0.0

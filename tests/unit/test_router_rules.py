@@ -161,16 +161,20 @@ def test_retries_never_exceed_the_budget(runs: int, wanted: int) -> None:
 
 
 def test_frames_come_apart_as_storing_gets_slow_and_never_further_than_the_bound() -> None:
-    assert frame_gap(0.010, 0.025, 0.0, 0) == 0.010
-    assert frame_gap(0.010, 0.025, 0.008, 0) == 0.016
-    assert frame_gap(0.010, 0.025, 1.0, 0) == 0.025
+    assert frame_gap(0.010, 0.025, 0.0, 0, 0.010) == 0.010
+    assert frame_gap(0.010, 0.025, 0.008, 0, 0.010) == 0.016
+    assert frame_gap(0.010, 0.025, 1.0, 0, 0.010) == 0.025
+    assert frame_gap(0.030, 0.025, 1.0, 0, 0.030) == 0.030
+    assert frame_gap(0.0, 0.0, 1.0, 50_000, 0.0) == 0.0
 
 
-def test_frames_come_apart_as_there_are_more_of_them() -> None:
-    assert frame_gap(0.010, 0.025, 0.001, 900) == 0.010
-    assert frame_gap(0.010, 0.025, 0.001, 1800) == pytest.approx(0.018)
-    assert frame_gap(0.010, 0.025, 0.001, 50_000) == 0.025
-    assert frame_gap(0.0, 0.0, 1.0, 50_000) == 0.0
+@pytest.mark.parametrize(("runs", "gap"), [(5, 0.010), (20, 0.01414), (40, 0.020), (400, 0.025)])
+def test_frames_come_apart_as_more_runs_store_them_and_then_rest(runs: int, gap: float) -> None:
+    """Each run stores a frame as often as the gap lets it."""
+    now = 0.010
+    for _ in range(3):
+        now = frame_gap(0.010, 0.025, 0.001, runs / now, now)
+    assert now == pytest.approx(gap, rel=0.01)
 
 
 def test_the_first_frame_says_where_it_came_from_and_what_is_left() -> None:

@@ -27,10 +27,10 @@ _WINDOW_S = 0.25  # in which frames are counted
 
 class Pace:
     """How often a run may store a frame, learnt from how long storing takes and from how many are stored. One per
-    process. `least_s` apart normally; with what a round of reading adds, nothing waits longer than `most_s`."""
+    process. A gap is `least_s` normally, and a round of reading never more than `most_s`."""
 
     def __init__(self, least_s: float, most_s: float) -> None:
-        self._least, self._most = least_s, max(least_s, most_s)
+        self._least, self._most = least_s, most_s / _ROUND
         self._flush_s = self._since = 0.0
         self._frames = 0
         self.gap = least_s  # seconds between two frames of one run, now
@@ -41,12 +41,12 @@ class Pace:
         self._frames += 1
         passed = now - self._since
         if passed >= _WINDOW_S:
-            self.gap = frame_gap(self._least, self._most / _ROUND, self._flush_s, self._frames / passed)
+            self.gap = frame_gap(self._least, self._most, self._flush_s, self._frames / passed, self.gap)
             self._frames, self._since = 0, now
 
     def every(self) -> float:
-        """Seconds apart at which an engine that is faster than that is read."""
-        return min(self.gap * _ROUND, self._most)
+        """Seconds apart at which an engine that is faster than that is read; 0 = as it comes."""
+        return self.gap * _ROUND if self.gap <= self._most else 0.0
 
 
 class Relay:

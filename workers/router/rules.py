@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from math import sqrt
 from zlib import crc32
 
 import msgspec
@@ -41,7 +42,7 @@ _PASSING_FAULTS = frozenset({408, 425, 429})
 _FULL = frozenset({429, 503})
 _DEFAULT_WAIT_MS = 1000
 #: Frames a second that a process stores before they come further apart.
-CALM_FRAMES = 1000
+_CALM_FRAMES = 1000
 
 
 #: Places of a pool in which no endpoint can serve: its runs are told so at once instead of waiting.
@@ -236,10 +237,12 @@ class RetryWindow:
                 marks.popleft()
 
 
-def frame_gap(least_s: float, most_s: float, flush_s: float, per_s: float) -> float:
-    """Seconds between two frames of a run, within [least, most]: twice what storing one takes now, and longer the more
-    frames this process stores a second, since each costs the same whatever is in it."""
-    wanted = max(2 * flush_s, least_s * per_s / CALM_FRAMES)
+def frame_gap(least_s: float, most_s: float, flush_s: float, per_s: float, gap_s: float) -> float:
+    """Seconds between two frames of a run, within [least, most]; least where that is more than most.
+
+    Twice what storing one takes now; and longer the more frames this process stores a second, since each costs the same
+    whatever is in it. How many they are is what the present gap has made of them, so the next is the mean of both."""
+    wanted = max(2 * flush_s, sqrt(gap_s * least_s * per_s / _CALM_FRAMES))
     return max(least_s, min(wanted, most_s))
 
 

@@ -99,7 +99,8 @@ class RouterSettings(BaseModel):
     coalesce_max_ms: float = Field(
         default=25.0,
         ge=0,
-        description="The same while many frames are stored, or slowly; no event is held longer than this.",
+        description="Most milliseconds between two readings of an engine that is faster than its frames leave; these"
+        " come up to four fifths of it apart while many are stored, or slowly.",
     )
     max_answer_bytes: int = Field(
         default=32 * 1024 * 1024, gt=0, description="Bytes a unary answer of an engine may have."
