@@ -27,7 +27,7 @@ VENV = ROOT / ".venv"
 TOOLS = ROOT / ".tools"
 STAMP = VENV / "headrace-install.json"
 LOG = TOOLS / "install.log"
-BASE_SETS = ("core", "weights", "build")
+BASE_SETS = ("core", "weights", "allocator", "build")
 DEV_SETS = ("dev",)
 #: A line speed that makes the announced time honest for a home connection, megabytes per second.
 LINE_SPEED = 10.0

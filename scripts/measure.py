@@ -13,7 +13,7 @@ from pathlib import Path
 from installer import pip_command
 
 ROOT = Path(__file__).resolve().parent.parent
-SETS = ("uv", "build", "core", "weights", "dev")
+SETS = ("uv", "build", "core", "weights", "allocator", "dev")
 
 
 def megabytes(name: str) -> float:
