@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shlex
 import socket
 import subprocess
@@ -108,11 +109,10 @@ def _server_version(server: str, groups: Mapping[str, Sequence[int]]) -> str:
 def _preloaded(pid: int) -> str:
     """The allocator that was put under a process."""
     try:
-        words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        found = re.search(r"/(lib(?:je|mi)malloc\S*)", Path(f"/proc/{pid}/maps").read_text())
     except OSError:
         return ""
-    found = [Path(word[11:].decode()).name for word in words if word.startswith(b"LD_PRELOAD=")]
-    return f", with {found[0]}" if found else ""
+    return f", with {found[1]}" if found else ""
 
 
 def _output(command: list[str]) -> str:
