@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
-from collections.abc import AsyncIterator
+import ssl
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -55,6 +56,25 @@ async def join(engine: Told, response: UpstreamResponse, pouring: asyncio.Future
         assert not pouring.done()
         engine.piece(b"-")
         await CLOCK.sleep(0.001)
+
+
+async def comes_without_rounds(
+    pace: Callable[[], float], served: ssl.SSLContext | None = None, trust: ssl.SSLContext | None = None
+) -> None:
+    """A fast answer is poured whole, and never in rounds."""
+    engine, sink = Told(), Glass()
+    async with serving(engine.serve, served) as url, calling(tls=trust) as transport:
+        response = await ask(transport, url)
+        pouring = asyncio.ensure_future(response.pour(sink, pace))
+        for number in range(40):
+            engine.piece(b"%02d" % number)
+            await CLOCK.sleep(0.001)
+        await heard(sink, b"39")
+        assert not in_rounds(response)
+        engine.says.put_nowait(b"0\r\n\r\n")
+        assert await pouring is True
+        assert text_of(sink) == b"".join(b"%02d" % number for number in range(40))
+        engine.says.put_nowait(b"")
 
 
 def in_rounds(response: UpstreamResponse) -> bool:
@@ -186,31 +206,12 @@ async def test_an_answer_is_read_as_it_comes_where_no_descriptor_is_left(monkeyp
         raise OSError(24, "Too many open files")
 
     monkeypatch.setattr("providers.rounds.select.epoll", full)
-    engine, sink = Told(), Glass()
-    async with serving(engine.serve) as url, calling() as transport:
-        response = await ask(transport, url)
-        pouring = asyncio.ensure_future(response.pour(sink, every))
-        for number in range(40):
-            engine.piece(b"%02d" % number)
-            await CLOCK.sleep(0.001)
-        engine.says.put_nowait(b"0\r\n\r\n")
-        assert await pouring is True and text_of(sink).endswith(b"39")
-        engine.says.put_nowait(b"")
+    await comes_without_rounds(every)
 
 
 @on_both_loops
 async def test_a_pace_of_nothing_has_no_rounds() -> None:
-    engine, sink = Told(), Glass()
-    async with serving(engine.serve) as url, calling() as transport:
-        response = await ask(transport, url)
-        pouring = asyncio.ensure_future(response.pour(sink, lambda: 0.0))
-        for _ in range(40):
-            engine.piece(b"-")
-        await until(lambda: len(b"".join(sink.got)) == 40)
-        assert not in_rounds(response)
-        engine.says.put_nowait(b"0\r\n\r\n")
-        assert await pouring is True
-        engine.says.put_nowait(b"")
+    await comes_without_rounds(lambda: 0.0)
 
 
 @on_both_loops
@@ -305,19 +306,7 @@ async def test_nobody_reads_far_ahead_of_a_sink_in_the_rounds() -> None:
 
 @on_both_loops
 async def test_answers_over_tls_are_read_as_they_come(tmp_path: Path) -> None:
-    engine, sink = Told(), Glass()
-    served, trust = own_tls(tmp_path)
-    async with serving(engine.serve, served) as url, calling(tls=trust) as transport:
-        response = await ask(transport, url)
-        pouring = asyncio.ensure_future(response.pour(sink, every))
-        for number in range(40):
-            engine.piece(b"%02d" % number)
-            await CLOCK.sleep(0.001)
-        await heard(sink, b"39")
-        assert not in_rounds(response)
-        engine.says.put_nowait(b"0\r\n\r\n")
-        assert await pouring is True
-        engine.says.put_nowait(b"")
+    await comes_without_rounds(every, *own_tls(tmp_path))
 
 
 @on_both_loops
