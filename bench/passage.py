@@ -49,9 +49,9 @@ class _Pinger(asyncio.Protocol):
     """One question under way."""
 
     def __init__(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._reader, self._waiter = Reader(), loop.create_future()
-        self.gone: asyncio.Future[None] = loop.create_future()
+        self._reader = Reader()
+        self._waiter: asyncio.Future[None]
+        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.transport: asyncio.WriteTransport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
