@@ -18,6 +18,7 @@ from redis.retry import Retry
 from console.embedded import ports, postgres_files, processes
 from console.embedded.postgres import EmbeddedPostgres, PostgresSettings
 from console.embedded.valkey import EmbeddedValkey, ValkeySettings, allocators, preloaded
+from tests.servers import TEST_PASSWORD
 
 
 @pytest.fixture
@@ -40,6 +41,16 @@ def test_valkey_runs_with_the_settings_the_pipeline_depends_on(valkey: str) -> N
 def test_valkey_has_the_allocator_that_is_installed_with_it(valkey_server: EmbeddedValkey) -> None:
     found = preloaded(allocators())["LD_PRELOAD"]  # mimalloc at least, which is installed with the server
     assert Path(found).resolve().name in Path(f"/proc/{valkey_server.pid}/maps").read_text()
+
+
+def test_valkey_runs_with_the_allocator_of_the_wheel(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("console.embedded.valkey._JEMALLOC", ())
+    server = EmbeddedValkey(folder, ValkeySettings(password=TEST_PASSWORD, fsync="no", tied=True))
+    server.start()
+    try:
+        assert "/libmimalloc.so" in Path(f"/proc/{server.pid}/maps").read_text()
+    finally:
+        server.stop()
 
 
 def test_the_first_allocator_that_is_there_is_taken(tmp_path: Path) -> None:
