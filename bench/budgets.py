@@ -45,13 +45,16 @@ BUDGETS = (
 )
 
 
-def table(found: Found) -> list[list[str]]:
-    """Rows of cells, the first is the heading; a budget whose figure was not measured has none."""
-    return [["budget", "unit", "limit", "seen", ""], *(row for budget in BUDGETS for row in _rows(budget, found))]
+def table(found: Found, bare: Found | None = None) -> list[list[str]]:
+    """Rows of cells, the first is the heading; a budget whose figure was not measured has none. bare: what the same
+    passages cost with nothing in them (bench/bare), a column of its own when it was measured."""
+    heading = ["budget", "unit", "limit", *(["bare"] if bare else []), "seen", ""]
+    return [heading, *(row for budget in BUDGETS for row in _rows(budget, found, bare))]
 
 
-def _rows(budget: Budget, found: Found) -> Iterator[list[str]]:
+def _rows(budget: Budget, found: Found, bare: Found | None) -> Iterator[list[str]]:
     limit = f"{'>=' if budget.at_least else '<='} {number(budget.limit)}"
-    for (figure, unit), seen in found.items():
-        if re.fullmatch(budget.figure, figure):
-            yield [figure, unit, limit, shown(seen), "held" if budget.holds(seen.median) else "missed"]
+    for key, seen in found.items():
+        if re.fullmatch(budget.figure, key[0]):
+            floor = [shown(bare.get(key))] if bare else []
+            yield [*key, limit, *floor, shown(seen), "held" if budget.holds(seen.median) else "missed"]

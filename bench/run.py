@@ -11,18 +11,20 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from bench import budgets, machine, report, routing
 from bench import cells as catalogue
+from bench.bare.house import Bare
 from bench.cells import Cell, Value
 from bench.growth import play as growth
 from bench.growth.axes import NAMES as AXES
 from bench.measure import Bench, MockEngine, memory_of
 from bench.peers import Headrace, Peer, StartError, beside, wait_for_answer
+from bench.stats import Spread
 from console.stack import LAYOUTS
 
 #: Seconds an embedded Headrace may take to come up before the run is given up.
@@ -59,7 +61,8 @@ class Session:
             started: list[Peer] = []
             for name, words in wanted(self._asked).items():
                 started.append(stack.enter_context(self._headrace(name, words, number, mock.url)))
-            peers = [direct, *started, *self._beside]
+            bare = [stack.enter_context(self._bare(number, mock.url))] if self._asked.bare else []
+            peers = [direct, *started, *bare, *self._beside]
             self.about = machine.describe(started[0].groups if started else {})
             for peer in self._beside:
                 wait_for_answer(peer, 20)
@@ -78,6 +81,14 @@ class Session:
             yield peer
         finally:
             headrace.stop()
+
+    @contextmanager
+    def _bare(self, number: int, engine_url: str) -> Iterator[Peer]:
+        bare = Bare(self._folder / f"run{number}-bare", free_port(), engine_url, self._asked.gateway_cores)
+        try:
+            yield bare.ready(START_LIMIT)
+        finally:
+            bare.stop()
 
     def _measure_all(self, number: int, bench: Bench, peers: Sequence[Peer]) -> None:
         found: dict[str, list[tuple[Cell, dict[str, Any]]]] = {peer.name: [] for peer in peers}
@@ -180,8 +191,12 @@ def print_budgets(session: Session, asked: argparse.Namespace) -> None:
     """The budgets whose figures were measured, of each Headrace; nothing for a smoke test."""
     collected = report.collect(session.values)
     for peer in wanted(asked) if not asked.quick else ():
-        rows = budgets.table({key: found[peer] for key, found in collected.items() if peer in found})
+        rows = budgets.table(_of(peer, collected), _of("bare", collected))
         print(f"{peer}, judged by the median:\n\n{(report.markdown if asked.markdown else report.text)(rows)}\n")
+
+
+def _of(peer: str, collected: Mapping[tuple[str, str], Mapping[str, Spread]]) -> budgets.Found:
+    return {key: found[peer] for key, found in collected.items() if peer in found}
 
 
 def cores(text: str) -> frozenset[int]:
@@ -221,6 +236,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
                         f"with --plot axes: {', '.join(AXES)}")  # fmt: skip
     parser.add_argument("--beside", action="append", default=[], metavar="NAME=URL[;...]",
                         help="another gateway; options: key=, model=, header=, pids=web:1+redis:2")  # fmt: skip
+    parser.add_argument("--bare", action="store_true",
+                        help="beside it the same passages with nothing in them: what this machine asks of any such "
+                        "gateway")  # fmt: skip
     parser.add_argument("--engine-port", type=int, default=0,
                         help="where the engine (model mock) listens, for those beside [any free one]")  # fmt: skip
     parser.add_argument("--without-headrace", action="store_true", help="only direct and those beside it")

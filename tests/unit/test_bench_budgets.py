@@ -23,6 +23,13 @@ def test_a_missed_budget_is_told() -> None:
     assert [row[-1] for row in budgets.table(found)[1:]] == ["missed", "missed"]
 
 
+def test_what_the_bare_path_takes_stands_beside_it() -> None:
+    key, other = ("added TTFT at 100/s p50", "ms"), ("ready after start", "s")
+    rows = budgets.table({key: spread([4.0]), other: spread([2.0])}, {key: spread([1.5, 2.5, 2.0])})
+    assert rows[0] == ["budget", "unit", "limit", "bare", "seen", ""]
+    assert [row[2:] for row in rows[1:]] == [["<= 2.50", "2 (1.50..2.50)", "4", "missed"], ["<= 10", "", "2", "held"]]
+
+
 def test_what_was_not_measured_has_no_row() -> None:
     assert len(budgets.table({("latency at 800/s p50", "ms"): spread([1.0])})) == 1
 
