@@ -237,8 +237,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--beside", action="append", default=[], metavar="NAME=URL[;...]",
                         help="another gateway; options: key=, model=, header=, pids=web:1+redis:2")  # fmt: skip
     parser.add_argument("--bare", action="store_true",
-                        help="beside it the same passages with nothing in them: what this machine asks of any such "
-                        "gateway")  # fmt: skip
+                        help="a column for the same passages with nothing in them: what the path itself costs")  # fmt: skip
     parser.add_argument("--engine-port", type=int, default=0,
                         help="where the engine (model mock) listens, for those beside [any free one]")  # fmt: skip
     parser.add_argument("--without-headrace", action="store_true", help="only direct and those beside it")
@@ -254,6 +253,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     asked = parser.parse_args(arguments)
     asked.runs = 1 if asked.quick else asked.runs or (growth.RUNS if asked.plot else 5)
+    if asked.plot and asked.bare:
+        parser.error("--bare is a column of a run; --plot has none")
     if strange := [name for name in asked.only if name not in (AXES if asked.plot else KINDS)]:
         known = f"an axis; known are {', '.join(AXES)}" if asked.plot else "a kind of cell; axes need --plot"
         parser.error(f"--only {strange[0]}: it is not {known}")

@@ -61,7 +61,7 @@ class Client(asyncio.Protocol):
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._parser = httptools.HttpRequestParser(self)
-        self._url = self._body = b""
+        self._body = b""
         self._run, self._streams, self._begun = "", False, False
         self._transport: asyncio.Transport
 
@@ -75,10 +75,7 @@ class Client(asyncio.Protocol):
         self._parser.feed_data(data)
 
     def on_message_begin(self) -> None:
-        self._url = self._body = b""
-
-    def on_url(self, url: bytes) -> None:
-        self._url += url
+        self._body = b""
 
     def on_body(self, body: bytes) -> None:
         self._body += body

@@ -232,6 +232,12 @@ def test_unknown_layout_is_refused_with_the_known_ones(capsys: pytest.CaptureFix
     assert "'halved' is none of merged, split" in capsys.readouterr().err
 
 
+def test_a_plot_has_no_column_for_the_bare_path(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run.parse(["--plot", "--bare"])
+    assert "--bare is a column of a run" in capsys.readouterr().err
+
+
 def test_run_without_a_program_to_measure_says_what_to_do(tmp_path: Path) -> None:
     done = bench("--headrace", str(tmp_path / "absent"))
     assert done.returncode == 2
