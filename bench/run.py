@@ -237,7 +237,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--beside", action="append", default=[], metavar="NAME=URL[;...]",
                         help="another gateway; options: key=, model=, header=, pids=web:1+redis:2")  # fmt: skip
     parser.add_argument("--bare", action="store_true",
-                        help="a column for the same passages with nothing in them: what the path itself costs")  # fmt: skip
+                        help="a column for the same path with nothing in it: what it costs by itself")  # fmt: skip
     parser.add_argument("--engine-port", type=int, default=0,
                         help="where the engine (model mock) listens, for those beside [any free one]")  # fmt: skip
     parser.add_argument("--without-headrace", action="store_true", help="only direct and those beside it")
