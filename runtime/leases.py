@@ -112,9 +112,9 @@ class Leases:
         return True
 
     async def _begin(self, run: str, begun: _Begun, answers: Sequence[Answer]) -> None:
-        """The work on a promised lease. Its engine's call leaves in the turn in which the answers do, just before them: what
-        comes of these is needed at its first token. What fails before the claim is here fails again with the claim,
-        and is heard of then."""
+        """The work on a promised lease. Its engine's call leaves in the turn in which the answers do, just before them:
+        what comes of these is needed at its first token. What fails before the claim is here fails again with the
+        claim, and is heard of then."""
         claim = foreseen(answers, self._clock.now_ms())
         if claim is None or self._begun.get(run) is not begun:
             return

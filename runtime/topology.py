@@ -94,6 +94,8 @@ class Topology(BaseModel):
         ]
         groups = self.streams["requests"].groups if "requests" in self.streams else {}
         problems += [f"families: {f!r} is no group of streams.requests" for f in self.families if f not in groups]
+        if "authorization" not in self.families:
+            problems.append("families: 'authorization' is missing: nothing is decided before it has answered")
         if "reply" in self.streams and self.streams["reply"].retention != "ttl":
             problems.append("streams.reply.retention: must be ttl: the end of a run sets it")
         problems += [f"streams: {name!r} is missing" for name in _NEEDED if name not in self.streams]
@@ -130,7 +132,10 @@ class Topology(BaseModel):
 
     def group_stream(self, group: str) -> str:
         """The stream that a group reads. LookupError when no stream has it."""
-        return next(name for name, stream in self.streams.items() if group in stream.groups)
+        for name, stream in self.streams.items():
+            if group in stream.groups:
+                return name
+        raise LookupError(f"streams.yaml has no group {group!r}")
 
     def may(self, stream: str, publisher: str, kind: str) -> bool:
         """Whether `publisher` may put `kind` on `stream`."""

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -17,7 +17,7 @@ from base.crypto import KeyRing, RingKey, Verifier, digest
 from base.ids import SystemRandom
 from runtime.app import Context, RedisSettings, Workers
 from runtime.door import Bounds, StreamDoor
-from runtime.topology import apply, load
+from runtime.topology import Topology, apply, load
 from schemas.edits import apply_edits
 from schemas.events import RequestAccepted
 from schemas.ports import NewRun
@@ -123,3 +123,15 @@ async def test_a_killed_persons_child_costs_no_run_its_verdict(house: House) -> 
     verdicts = [await house.verdict(run, "persons") for run in runs]
     assert [verdict.outcome for verdict in verdicts] == [EDITS] * 8
     assert house.room.persons.starts == 2
+
+
+async def test_family_that_is_asked_no_more_is_not_served_and_no_policy_may_need_it(house: House) -> None:
+    data = load().model_dump()
+    data["families"].remove("persons")
+    asked_no_more = replace(house.context, topology=Topology.model_validate(data))
+    assert [stage.group for stage in build(asked_no_more, GuardrailSettings()).stages] == ["rules", "persons"]
+    with pytest.raises(ValueError, match="`persons`, which `families` of"):
+        build(asked_no_more, GuardrailSettings.model_validate(SETTINGS))
+    del data["streams"]["requests"]["groups"]["persons"]
+    gone = replace(house.context, topology=Topology.model_validate(data))
+    assert [stage.group for stage in build(gone, GuardrailSettings()).stages] == ["rules"]

@@ -93,6 +93,7 @@ def test_all_mistakes_are_told_at_once() -> None:
     [
         ("{ingress: [RequestAccepted]}", "{ingress: [RequestAcepted]}", "no message is called 'RequestAcepted'"),
         ("families: [authorization, rules, persons]", "families: [authorization, ruels]", "'ruels' is no group"),
+        ("families: [authorization, rules, persons]", "families: [rules, persons]", "'authorization' is missing"),
         ("  control:\n", "  controls:\n", "'control' is missing"),
         ("    ttl: 300000 ", "    # ", "`ttl` (milliseconds) goes with `retention: ttl`"),
         ("retention: acknowledged   ", "retention: forever   ", "retention"),

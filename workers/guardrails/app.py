@@ -25,6 +25,11 @@ MISSING_DATA = (
     'checkout: run scripts/install), or set persons: "off" under guardrails.actions, models and keys'
 )
 
+UNASKED = (
+    "guardrails: a policy uses the family `{0}`, which `families` of streams.yaml does not name: name it there, or "
+    "switch off its kinds under guardrails.actions, models and keys"
+)
+
 
 @dataclass(slots=True)
 class Room:
@@ -50,9 +55,14 @@ class Room:
 
 
 def build(context: Context, settings: GuardrailSettings, families: Sequence[str] = (RULES, PERSONS)) -> Room:
-    """The room with the given families."""
-    room = Room(Policies(settings))
+    """The room with those of the given families that streams.yaml still has. ValueError when it asks one no more that a
+    policy uses: requests would pass unscanned."""
+    room, topology = Room(Policies(settings)), context.topology
     for family in families:
+        if family not in topology.families and room.policies.uses(family):
+            raise ValueError(UNASKED.format(family))
+        if family not in topology.streams["requests"].groups:
+            continue
         bodies = RunBodies(context.runs, context.seals(family))
         room.stages.append(Stage(group=family, handler=_guard(room, family, bodies, context, settings).handle))
     return room
