@@ -23,8 +23,8 @@ from bench.loop import run_fast
 from bench.machine import ROOT
 from bench.measure import MockEngine
 from bench.peers import Headrace, Peer, StartError
-from bench.run import free_port
 from bench.stats import milliseconds
+from console.embedded.ports import free_port
 
 MODEL, SLOTS, SERVICE_MS = "narrow", 16, 50
 LIGHT, LIGHT_RATE, HEAVY_RATE = 9, 20.0, 380.0

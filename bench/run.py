@@ -8,7 +8,6 @@ code 0, 1 when any answer was wrong or lost, 2 when something did not start. Tim
 import argparse
 import json
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from bench.growth.axes import NAMES as AXES
 from bench.measure import Bench, MockEngine, memory_of
 from bench.peers import Headrace, Peer, StartError, beside, wait_for_answer
 from bench.stats import Spread
+from console.embedded.ports import free_port
 from console.stack import LAYOUTS
 
 #: Seconds an embedded Headrace may take to come up before the run is given up.
@@ -154,14 +154,6 @@ def _examples(results: Sequence[dict[str, Any]]) -> list[str]:
             example = result["examples"].get(kind, "")
             seen.setdefault(f"{result['peer']} {kind}", f"{count} x {kind} from {result['peer']}: {example}")
     return list(seen.values())
-
-
-def free_port() -> int:
-    """A port of the loopback address that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def say(line: str) -> None:

@@ -29,8 +29,8 @@ from bench.loop import run_fast
 from bench.machine import ROOT
 from bench.measure import MockEngine
 from bench.peers import Headrace, Peer, StartError
-from bench.run import free_port
 from bench.stats import milliseconds
+from console.embedded.ports import free_port
 
 NARROW, WIDE = "narrow", "mock"  # the second is what `--engine` names
 RUNS = 100

@@ -6,14 +6,32 @@ import os
 import socket
 from pathlib import Path
 
+from base.ids import SystemRandom
+
 _LISTEN = "0A"  # state LISTEN in /proc/net/tcp
+_DRAWN_FROM = 8000  # so many ports are drawn from
+_TRIES = 20
+_CHANCE = SystemRandom()
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that was free a moment ago."""
+    """A port that was free a moment ago. It lies below those that outgoing connections are given (ip(7),
+    ip_local_port_range), so none takes it before the server listens there."""
+    first = _first_outgoing()
+    for _ in range(_TRIES):
+        port = int(_CHANCE.uniform(max(1024, first - _DRAWN_FROM), first))
+        if is_free(port, host):
+            return port
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
+
+
+def _first_outgoing() -> int:
+    try:
+        return int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except OSError:
+        return 32768
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
