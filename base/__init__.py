@@ -6,5 +6,6 @@ credentials   provider keys, sealed for their deployment        logs       JSON 
 settings      one tree of settings from five sources            ewma       averages that forget with time
 replies       what a Redis server answers, as values            shipped    files of the checkout and of the wheel
 pids          processes, by pid and start time                  version    which Headrace this is
-alarm         an event that calls whoever asked                 counts     what metrics have counted, to be shown
+ports         free ones, and who holds a taken one              counts     what metrics have counted, to be shown
+alarm         an event that calls whoever asked
 """

@@ -27,13 +27,13 @@ from typing import Any
 import orjson
 from redis.asyncio import Redis
 
+from base.ports import free_port
 from bench.load import chat_request
 from bench.loop import run_fast
 from bench.machine import ROOT
 from bench.measure import MockEngine
 from bench.peers import Headrace, Peer, StartError, fetch
 from bench.stats import percentile
-from console.embedded.ports import free_port
 
 PHASES = ("checking", "queued", "first byte", "mid-stream", "unary")
 NARROW, WIDE = "narrow", "mock"  # the second is what `--engine` names

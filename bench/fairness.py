@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from base.ports import free_port
 from bench.client import Plan
 from bench.load import Load, Pace, chat_request, side_by_side
 from bench.loop import run_fast
@@ -24,7 +25,6 @@ from bench.machine import ROOT
 from bench.measure import MockEngine
 from bench.peers import Headrace, Peer, StartError
 from bench.stats import milliseconds
-from console.embedded.ports import free_port
 
 MODEL, SLOTS, SERVICE_MS = "narrow", 16, 50
 LIGHT, LIGHT_RATE, HEAVY_RATE = 9, 20.0, 380.0

@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from base.ports import free_port
 from bench import budgets, machine, report, routing
 from bench import cells as catalogue
 from bench.bare.house import Bare
@@ -24,7 +25,6 @@ from bench.growth.axes import NAMES as AXES
 from bench.measure import Bench, MockEngine, memory_of
 from bench.peers import Headrace, Peer, StartError, beside, wait_for_answer
 from bench.stats import Spread
-from console.embedded.ports import free_port
 from console.stack import LAYOUTS
 
 #: Seconds an embedded Headrace may take to come up before the run is given up.

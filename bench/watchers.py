@@ -22,6 +22,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, cast
 
+from base.ports import free_port
 from bench import processes
 from bench.client import Plan
 from bench.load import Load, Pace, chat_request
@@ -30,7 +31,6 @@ from bench.machine import ROOT
 from bench.measure import MockEngine
 from bench.peers import Headrace, Peer, StartError
 from bench.stats import milliseconds
-from console.embedded.ports import free_port
 
 NARROW, WIDE = "narrow", "mock"  # the second is what `--engine` names
 RUNS = 100

@@ -11,9 +11,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from base import ports
 from base.settings import SettingsError
 from console import config, own
-from console.embedded import ports
 from console.embedded.errors import INSTALL
 from console.launch import read_object
 from storage.setup import record_facts

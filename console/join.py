@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from base import ports
 from base.ids import SystemRandom
 from console import own
 from console.config import Settings, load
-from console.embedded import ports
 from console.embedded.errors import EmbeddedError
 from console.launch import embedded_servers, read_object, read_secrets
 

@@ -17,11 +17,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from base import ports
 from base.clock import Clock
 from base.crypto import KeyRing, new_ring_key
 from base.ids import Random
 from console import forks
-from console.embedded import engine, minilm, ports, processes
+from console.embedded import engine, minilm, processes
 from console.embedded.postgres import EmbeddedPostgres, PostgresSettings
 from console.embedded.valkey import EmbeddedValkey, ValkeySettings
 from console.errands import run_errand

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from base import ports
 from console.config import UNUSED, WELL_KNOWN
-from console.embedded import ports
 from console.embedded.postgres import EmbeddedPostgres, PostgresSettings
 from console.embedded.valkey import EmbeddedValkey, ValkeySettings
 from tests.servers import TEST_PASSWORD, PostgresOf, RedisOf, a_database, postgres_servers, redis_servers

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from base.ports import free_port
 from console.embedded import processes
-from console.embedded.ports import free_port
 from console.embedded.valkey import EmbeddedValkey, ValkeySettings
 from tests.servers import TEST_PASSWORD, redis_program
 

@@ -15,7 +15,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from console.embedded import ports, processes
+from base import ports
+from console.embedded import processes
 from console.embedded.errors import EmbeddedError, last_line
 from console.embedded.postgres_files import Owner, choose_owner, is_copy, reachable, remove_copy
 

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-from console.embedded import ports, processes
+from base import ports
+from console.embedded import processes
 from console.embedded.errors import INSTALL_SERVERS, EmbeddedError, last_line
 
 #: sun_path of unix(7) has 108 bytes; a longer path makes the server start without a socket, so TCP is used.

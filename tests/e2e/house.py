@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from console.embedded.ports import free_port
+from base.ports import free_port
 from console.embedded.processes import die_with_parent
 from schemas.routes import CHAT
 

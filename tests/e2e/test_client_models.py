@@ -8,7 +8,7 @@ import openai
 import pytest
 from openai import OpenAI
 
-from console.embedded.ports import free_port
+from base.ports import free_port
 from tests.e2e.conftest import client_of
 from tests.e2e.house import House, until
 from tests.e2e.scripted import scripted

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from console.embedded.ports import free_port
+from base.ports import free_port
 from tests.e2e.house import House, another_process, read_event, until
 from tests.e2e.scripted import DONE, ScriptedEngine, chunked, event, failure
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from console.embedded.ports import free_port
+from base.ports import free_port
 from console.embedded.postgres import SUPERUSER, EmbeddedPostgres, PostgresSettings
 from console.embedded.valkey import EmbeddedValkey, ValkeySettings
 from tests.conftest import short_folder

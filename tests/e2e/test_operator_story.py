@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 from openai import OpenAI
 
-from console.embedded.ports import free_port
+from base.ports import free_port
 from tests.conftest import short_folder
 from tests.e2e.house import Engine, scripted_engine, until
 from tests.e2e.installed import Installed, serving, up

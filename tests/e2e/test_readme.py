@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from base.ports import free_port
 from console.config import Settings
 from console.embedded import engine
-from console.embedded.ports import free_port
 from tests.conftest import short_folder
 from tests.e2e.house import ROOT, Engine, until
 

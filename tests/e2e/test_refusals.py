@@ -10,7 +10,7 @@ import openai
 import pytest
 from openai import OpenAI
 
-from console.embedded.ports import free_port
+from base.ports import free_port
 from tests.e2e.house import House, another_process, until
 from tests.e2e.scripted import ScriptedEngine
 

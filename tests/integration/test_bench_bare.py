@@ -7,7 +7,7 @@ from typing import Any
 import openai
 import pytest
 
-from bench import run
+from base.ports import free_port
 from bench.bare.house import Bare
 from bench.measure import MockEngine
 from console.embedded.processes import identify
@@ -25,7 +25,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MockEngine]:
 @pytest.fixture(scope="module")
 def client(engine: MockEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
     engine.set({"ttft_ms": 0, "itl_ms": 3, "tokens": 16})
-    bare = Bare(tmp_path_factory.mktemp("bare") / "house", run.free_port(), engine.url, None)
+    bare = Bare(tmp_path_factory.mktemp("bare") / "house", free_port(), engine.url, None)
     try:
         peer = bare.ready(30)
         with openai.OpenAI(base_url=peer.url, api_key="none", max_retries=0, timeout=30) as made:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from base.clock import SystemClock
 from base.ids import SystemRandom
-from console.embedded.ports import free_port
+from base.ports import free_port
 from console.embedded.processes import die_with_parent
 from console.embedded.valkey import server_binary
 from runtime.client import Address, Client

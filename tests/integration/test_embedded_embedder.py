@@ -12,8 +12,8 @@ import httpx
 import pytest
 from openai import BadRequestError, OpenAI
 
+from base.ports import free_port
 from console.embedded import minilm, processes
-from console.embedded.ports import free_port
 from tests.integration.test_embedded_engine import is_healthy
 
 pytestmark = [

@@ -15,7 +15,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from console.embedded import ports, postgres_files, processes
+from base import ports
+from console.embedded import postgres_files, processes
 from console.embedded.postgres import EmbeddedPostgres, PostgresSettings
 from console.embedded.valkey import EmbeddedValkey, ValkeySettings, allocators, preloaded
 from tests.servers import TEST_PASSWORD

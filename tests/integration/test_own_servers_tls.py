@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from base import ports
 from base.clock import SystemClock
 from base.ids import SystemRandom
-from console.embedded import ports
 from console.embedded.postgres import PostgresSettings
 from console.embedded.postgres_files import choose_owner
 from console.embedded.valkey import ValkeySettings

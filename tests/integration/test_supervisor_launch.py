@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from base import ports
 from base.ids import SystemRandom
 from console.control_socket import NAME, ControlError, ask
-from console.embedded import ports, processes
+from console.embedded import processes
 from console.launch import LaunchError, check_port, only_one, read_secrets
 
 PROGRAM = Path(__file__).with_name("supervisor_program.py")

@@ -12,6 +12,7 @@ from typing import Any
 import openai
 import pytest
 
+from base.ports import free_port
 from bench import run
 from bench.measure import MockEngine
 from bench.peers import Headrace, fetch
@@ -163,7 +164,7 @@ def test_load_calls_an_answer_with_too_few_tokens_short(engine: MockEngine) -> N
 
 
 def test_load_without_a_server_says_so_and_sends_nothing() -> None:
-    command = [sys.executable, "-m", "bench.load", "--url", f"http://127.0.0.1:{run.free_port()}/v1", "--rate", "20",
+    command = [sys.executable, "-m", "bench.load", "--url", f"http://127.0.0.1:{free_port()}/v1", "--rate", "20",
                "--duration", "0.2", "--warmup", "0"]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 2

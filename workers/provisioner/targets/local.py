@@ -19,12 +19,12 @@ import fcntl
 import os
 import shutil
 import signal
-import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from base import ports
 from base.clock import Clock
 from base.pids import alive, born, exit_status
 from workers.provisioner.ports import Exit, Handle, Health, Spec, StartFailed
@@ -153,7 +153,7 @@ class LocalTarget:
         return program
 
     def _spawn(self, spec: Spec, program: str) -> Handle:
-        port = _free_port()
+        port = ports.free_port()
         argv = [_filled(part, port, spec) for part in spec.command]
         marks = {
             f"{_MARK}OWNER": str(self._directory),
@@ -258,12 +258,6 @@ def _await_marks(pid: int) -> None:
     """Until others can see whose engine it is: the kernel shows a new program's environment an instant after exec."""
     while not _environment(pid) and born(pid):
         os.sched_yield()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe_socket:
-        probe_socket.bind(("127.0.0.1", 0))
-        return int(probe_socket.getsockname()[1])
 
 
 @contextmanager
