@@ -19,7 +19,7 @@ def free_port(host: str = "127.0.0.1") -> int:
     ip_local_port_range), so none takes it before the server listens there."""
     first = _first_outgoing()
     for _ in range(_TRIES):
-        port = int(_CHANCE.uniform(max(1024, first - _DRAWN_FROM), first))
+        port = int(_CHANCE.uniform(max(1024, first - _DRAWN_FROM), max(1024, first)))
         if is_free(port, host):
             return port
     with socket.socket() as probe:

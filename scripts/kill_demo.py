@@ -22,7 +22,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -32,6 +31,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from base.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKENS, BEFORE = 30, 5  # length of the answer; tokens that arrive before the kill
@@ -237,12 +238,6 @@ def until(what: Callable[[], Any], name: str) -> Any:
             return found
         time.sleep(0.05)
     raise SystemExit(f"{name} did not come within {PATIENCE_S:.0f} s")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager
