@@ -1,7 +1,7 @@
 """Writes docs/reference from the code, and the table on top of each page of docs/errors. `--check` only compares.
 
     settings.md   console.config.Settings         streams.md   streams.yaml, the keys of runtime and state
-    events.md     schemas                         metrics.md   base.metrics.METRICS
+    events.md     schemas                         metrics.md   base.metrics_list.METRICS
     errors.md     schemas.errors, ingress.errors  cli.md       console.cli
     routes.md     the OpenAPI documents of both ports
     asyncapi.json runtime.asyncapi, as served at /asyncapi.json
@@ -247,7 +247,7 @@ def _fenced(text: str | None) -> str:
 
 def metrics() -> str:
     """The one list."""
-    from base.metrics import METRICS
+    from base.metrics_list import METRICS
 
     text = (
         "# Metrics\n\nEach process answers `/metrics` in the Prometheus format on its health port (`health_ports` in "

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from typer.main import get_command
 
-from base.metrics import METRICS
+from base.metrics_list import METRICS
 from console.cli.main import build
 
 ROOT = Path(__file__).resolve().parents[1]

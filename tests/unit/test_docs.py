@@ -16,7 +16,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from base.metrics import METRICS
+from base.metrics_list import METRICS
 from console.cli.main import build
 from console.config import Settings, load
 from schemas.envelope import message_classes

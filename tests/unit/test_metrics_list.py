@@ -1,4 +1,4 @@
-"""base/metrics.py and base/health.py: one complete list, bounded labels, three paths."""
+"""base/metrics_list.py, base/metrics.py and base/health.py: one complete list, bounded labels, three paths."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ import pytest
 
 from base import metrics
 from base.health import Health
+from base.metrics_list import METRICS, CounterName, GaugeName, HistogramName
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_list_and_the_types_name_the_same_metrics() -> None:
     for kind, names in (
-        ("counter", metrics.CounterName),
-        ("gauge", metrics.GaugeName),
-        ("histogram", metrics.HistogramName),
+        ("counter", CounterName),
+        ("gauge", GaugeName),
+        ("histogram", HistogramName),
     ):
-        assert {item.name for item in metrics.METRICS if item.kind == kind} == set(get_args(names))
+        assert {item.name for item in METRICS if item.kind == kind} == set(get_args(names))
 
 
 def test_every_metric_has_a_meaning_a_unit_and_the_right_form_of_name() -> None:
-    for item in metrics.METRICS:
+    for item in METRICS:
         assert item.meaning.endswith("."), item.name
         assert item.unit, item.name
         assert item.name.startswith(("headrace_", "gen_ai_")), item.name
@@ -38,7 +39,7 @@ def test_every_metric_has_a_meaning_a_unit_and_the_right_form_of_name() -> None:
 
 
 def test_no_label_is_a_key_a_user_or_a_request() -> None:
-    labels = {label for item in metrics.METRICS for label in item.labels}
+    labels = {label for item in METRICS for label in item.labels}
     assert not labels & {"key", "key_id", "user", "user_id", "run", "run_id", "request_id", "trace"}
 
 
