@@ -1,7 +1,6 @@
 """Makes the environment `.venv` from the pinned lists in requirements/, with the standard library alone.
 
 - Everything is pinned with hashes; uv itself is fetched by pip into `.tools/` and does the rest.
-- Of the Pythons on the path of one version it takes the fastest: builds of the same release differ by up to 1.8 times.
 - Says what it will fetch before it fetches; one line per step; one line with the remedy when it fails.
 - Quick and silent about fetching when the lists have not changed (a stamp in `.venv` names their hash).
 - Two runs at once wait for each other.
@@ -30,21 +29,6 @@ STAMP = VENV / "headrace-install.json"
 LOG = TOOLS / "install.log"
 BASE_SETS = ("core", "weights", "allocator", "build")
 DEV_SETS = ("dev",)
-#: Prints the interpreter's path and the best time of a few rounds of what the rooms do most. Fails without `venv`.
-TIMING = """
-import sys, time, venv
-class Thing:
-    def __init__(self, n): self.n = n
-    def step(self, by): return {"n": self.n + by, "s": str(by)}
-def measured():
-    began, total = time.perf_counter(), 0
-    for n in range(10000):
-        total += Thing(n).step(1)["n"] + len([x for x in (n, 1)]) + len(b"%d" % n)
-    return time.perf_counter() - began
-print(sys.executable, min(measured() for _ in range(7)), sep="\\n")
-"""
-#: How much faster another build has to be before it is preferred; less is noise.
-CLEARLY = 1.2
 #: A line speed that makes the announced time honest for a home connection, megabytes per second.
 LINE_SPEED = 10.0
 NETWORK_WORDS = (
@@ -231,34 +215,6 @@ def uv_environment() -> dict[str, str]:
     return environment
 
 
-def timed(program: str) -> tuple[str, float] | None:
-    """An interpreter's own path and seconds for the rounds of TIMING; None when it is of no use here."""
-    try:
-        said = subprocess.run([program, "-I", "-c", TIMING], capture_output=True, text=True, timeout=20, check=True)
-        path, seconds = said.stdout.splitlines()
-        return path, float(seconds)
-    except (OSError, ValueError, subprocess.SubprocessError):
-        return None
-
-
-def fastest(own: str, others: Sequence[str]) -> str:
-    """`own`, or the one of `others` that is clearly faster: a build without profile-guided optimisation, as version
-    managers make it by default, costs the gateway as much as a slower machine."""
-    found = [one for one in map(timed, others) if one]
-    mine, best = timed(own), min(found, key=lambda one: one[1], default=None)
-    if mine is None or best is None or best[1] * CLEARLY > mine[1]:
-        return own
-    say(f"  {best[0]} is {mine[1] / best[1]:.1f} times as fast as {own} and is taken (HEADRACE_PYTHON names another)")
-    return best[0]
-
-
-def same_version() -> list[str]:
-    """The programs on the path that may be other builds of this Python's minor version."""
-    name = f"python3.{sys.version_info.minor}"
-    places = [Path(folder) / name for folder in os.environ.get("PATH", "").split(os.pathsep) if folder]
-    return [str(place) for place in dict.fromkeys(places) if os.access(place, os.X_OK)]
-
-
 def make_venv() -> None:
     """An environment without pip, by the standard library; one whose interpreter is gone is made anew."""
     if (VENV / "pyvenv.cfg").exists() and (VENV / "bin/python").exists():
@@ -266,9 +222,7 @@ def make_venv() -> None:
     if importlib.util.find_spec("venv") is None:
         raise InstallError(f"{sys.executable} has no module venv: apt-get install python3-venv, then run this again")
     options = ["--without-pip", "--clear"]
-    named = os.environ.get("HEADRACE_PYTHON")
-    python = sys.executable if named else fastest(sys.executable, same_version())
-    run([python, "-m", "venv", *options, str(VENV)], dict(os.environ), "a fresh environment")
+    run([sys.executable, "-m", "venv", *options, str(VENV)], dict(os.environ), "a fresh environment")
 
 
 def install(sets: Sequence[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -43,29 +42,3 @@ def test_what_was_installed_for_tests_is_not_taken_away_by_up(tmp_path: Path, mo
     assert "dev" not in installer.wanted_sets(dev=False)
     (tmp_path / "stamp.json").write_text('{"sets": ["core", "weights", "build", "dev"], "hash": ""}')
     assert "dev" in installer.wanted_sets(dev=False)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "taken"),
-    [
-        ({"own": 2.0, "same": 2.0, "fast": 1.0}, "fast"),
-        ({"own": 1.1, "fast": 1.0}, "own"),
-        ({"own": 1.0, "slow": 2.0}, "own"),
-        ({"own": 1.0}, "own"),
-    ],
-)
-def test_a_clearly_faster_build_of_the_same_python_is_taken(
-    seconds: dict[str, float], taken: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(installer, "timed", lambda program: (program, seconds[program]) if program in seconds else None)
-    assert installer.fastest("own", ["broken", *seconds]) == taken
-
-
-def test_a_python_is_timed_by_running_it_and_a_broken_one_is_left_out(tmp_path: Path) -> None:
-    path, seconds = installer.timed(sys.executable)
-    assert path == sys.executable and seconds > 0
-    broken = tmp_path / "python3"
-    broken.write_text("#!/bin/sh\nexit 3\n")
-    broken.chmod(0o755)
-    assert installer.timed(str(broken)) is None
-    assert installer.timed(str(tmp_path / "absent")) is None
