@@ -271,7 +271,10 @@ class Engine:
 
     async def _carry_out(self, items: list[Item], outcomes: Sequence[Outcome]) -> None:
         faults.hit(self.spec.group, "P3")
-        jobs, done, settled, decided = list[Awaitable[None]](), list[Item](), list[Item](), list[tuple[Item, Decided]]()
+        jobs: list[Awaitable[None]] = []
+        done: list[Item] = []
+        settled: list[Item] = []
+        decided: list[tuple[Item, Decided]] = []
         for item, outcome in zip(items, outcomes, strict=True):
             if isinstance(outcome, Decided):
                 decided.append((item, outcome))

@@ -65,7 +65,8 @@ class _Batch:
     __slots__ = ("_count", "_told", "done")
 
     def __init__(self, count: int, done: asyncio.Future[Sequence[Moved]]) -> None:
-        self.done, self._count, self._told = done, count, list[Moved]()
+        self.done, self._count = done, count
+        self._told: list[Moved] = []
 
     def hear(self, came: Moved | Exception) -> None:
         """Of one of them; `moved` is true for all that went with the one that moved the run."""
@@ -133,7 +134,8 @@ class Jointly:
     async def _call(self, p: str, runs: Sequence[Sequence[tuple[Answer, _Batch]]]) -> None:
         """The script, and the runs that come back with it."""
         router = self.routers.get(p)
-        said, lanes = list[Said](), list[str]()
+        said: list[Said] = []
+        lanes: list[str] = []
         for waiting in runs:
             answers = [answer for answer, _ in waiting]
             lane = _lane(answers) if router else ""

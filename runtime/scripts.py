@@ -298,7 +298,8 @@ class RedisScripts:
 
     async def verdicts(self, said: Sequence[Said]) -> list[Moved | HeadraceError]:
         p = prefix_of(said[0].run)
-        keys, args = [f"{p}:requests"], list[str | bytes | int]((p, self.retention_ms))
+        keys = [f"{p}:requests"]
+        args: list[str | bytes | int] = [p, self.retention_ms]
         for one in said:
             run, taker = one.run, one.taker
             keys.append(f"{p}:run:{run}")
