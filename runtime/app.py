@@ -6,7 +6,7 @@ A room's app.py gets a Context and answers with Stages; nothing else in the hous
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -316,7 +316,7 @@ class Stage:
 
     pools: for `router`, the pools that exist now; capacities: how many runs of each this process can take; seated:
     hears its place among the routers. concurrency: overrides streams.yaml. publisher: who signs, by default the group
-    itself."""
+    itself. until: awaited before this stage reads anything, while the others do."""
 
     group: str
     handler: Handler | None = None
@@ -326,6 +326,7 @@ class Stage:
     seated: Callable[[int, int], None] = lambda place, routers: None
     concurrency: int | None = None
     publisher: str = ""
+    until: Callable[[], Awaitable[object]] | None = None
 
 
 @dataclass(slots=True)
@@ -346,15 +347,21 @@ class Workers:
         self._jointly = Jointly(self.context.scripts, len(families))
 
     async def start(self) -> None:
-        """Connect readers, create groups, begin. Unavailable when the server is away."""
-        for stage in self.stages:
-            stream = self.context.topology.group_stream(stage.group)
-            partitioned = self.context.topology.streams[stream].partitioned
-            places = await self._places(stage)
-            for number in range(self.context.partitions if partitioned else 1):
-                engine = await self._engine(stage, stream, number, places)
-                await engine.start()
-                self.engines.append(engine)
+        """Connect readers, create groups, begin, last the stages that wait for something. Unavailable when the server
+        is away."""
+        for stage in sorted(self.stages, key=lambda stage: stage.until is not None):
+            if stage.until is not None:
+                await stage.until()
+            await self._begin(stage)
+
+    async def _begin(self, stage: Stage) -> None:
+        stream = self.context.topology.group_stream(stage.group)
+        partitioned = self.context.topology.streams[stream].partitioned
+        places = await self._places(stage)
+        for number in range(self.context.partitions if partitioned else 1):
+            engine = await self._engine(stage, stream, number, places)
+            await engine.start()
+            self.engines.append(engine)
 
     async def stop(self) -> None:
         """Announce nothing more, then all engines beside each other, each by its own sequence."""

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -76,24 +77,47 @@ class House:
 
 @pytest.fixture
 async def house(valkey_cluster: str) -> AsyncIterator[House]:
+    async with opened(valkey_cluster) as made:
+        yield made
+
+
+@asynccontextmanager
+async def opened(valkey: str, model: asyncio.Event | None = None) -> AsyncIterator[House]:
+    """The house; with `model` the family persons waits for that in place of its language model, as does the start."""
     clock, chance, topology = SystemClock(), SystemRandom(), load()
-    settings = RedisSettings(url=valkey_cluster, allow_no_aof=True)
+    settings = RedisSettings(url=valkey, allow_no_aof=True)
     context = await Context.open(settings, "guards", clock, chance, RING, topology, PARTITIONS)
     await apply(topology, PARTITIONS, context.redis)
     room = build(context, GuardrailSettings.model_validate(SETTINGS))
-    workers = Workers(context=context, stages=room.stages, grace_s=2.0)
+    late = [replace(stage, until=model.wait) if model and stage.until else stage for stage in room.stages]
+    workers = Workers(context=context, stages=late, grace_s=2.0)
     door = StreamDoor(
         "door", PARTITIONS, context.scripts, context.runs, context.seals("ingress"), clock, chance, Bounds()
     )
     await room.start()
-    await workers.start()
+    started = asyncio.create_task(workers.start())
+    if model is None:
+        await started
     yield House(context, door, room)
+    await started
     await workers.stop()
     await room.stop()
     await context.close()
 
 
-async def test_the_room_takes_no_request_before_its_language_model_has_judged_a_text(house: House) -> None:
+async def test_family_that_still_loads_its_model_takes_nothing_and_holds_up_nobody(valkey_cluster: str) -> None:
+    model = asyncio.Event()
+    async with opened(valkey_cluster, model) as house:
+        runs = [(await house.send(f"hello {n}"))[0] for n in range(2 * PARTITIONS)]
+        for run in runs:
+            assert (await house.verdict(run, "rules")).outcome == PASS
+            assert "v:persons" not in await house.context.runs.fields(run)
+        model.set()
+        for run in runs:
+            assert (await house.verdict(run, "persons")).outcome == SKIP
+
+
+async def test_family_begins_once_its_language_model_has_judged_a_text(house: House) -> None:
     assert house.room.persons is not None
     assert (house.room.persons.starts, house.room.persons.batches) == (1, 1)
 
@@ -102,7 +126,7 @@ async def test_a_language_model_that_does_not_load_leaves_what_happens_to_the_po
     room = build(house.context, GuardrailSettings.model_validate(SETTINGS), ["persons"])
     room.persons = Persons(SystemClock(), SystemRandom(), command=("/nonexistent/program",))
     await room.start()
-    assert [stage.group for stage in room.stages] == ["persons"]
+    await room.load()
     await room.stop()
 
 

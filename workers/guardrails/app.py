@@ -46,19 +46,26 @@ class Room:
     persons: Persons | None = None
 
     async def start(self) -> None:
-        """Loads the language model when some policy uses it, before requests are taken whose time would pass meanwhile;
-        else its child is started by the first need. A child that fails hinders nothing: the policy says what then.
-
-        ValueError when a policy uses it and its data is not installed: requests would wait for verdicts in vain."""
-        if not self.persons or not self.policies.uses(PERSONS):
-            return
-        if importlib.util.find_spec(MODEL) is None:
+        """ValueError when a policy looks for names and the model's data is not installed: requests would wait for
+        verdicts in vain."""
+        if self._needed and importlib.util.find_spec(MODEL) is None:
             raise ValueError(MISSING_DATA)
+
+    async def load(self) -> None:
+        """Has the language model loaded when some policy uses it, before requests are taken whose time would pass
+        meanwhile; else the first need starts its child. One that fails hinders nothing: the policy says what then."""
+        needed = self._needed
+        if needed is None:
+            return
         try:
             async with asyncio.timeout(_MODEL_S):
-                await self.persons.start()
+                await needed.start()
         except (ScannerUnavailable, TimeoutError) as error:
             log.warning("the language model is not loaded yet", family=PERSONS, reason=str(error) or "it takes long")
+
+    @property
+    def _needed(self) -> Persons | None:
+        return self.persons if self.persons and self.policies.uses(PERSONS) else None
 
     async def stop(self) -> None:
         """After the stages: nobody asks any more, so the child can go."""
@@ -76,7 +83,8 @@ def build(context: Context, settings: GuardrailSettings, families: Sequence[str]
         if family not in topology.streams["requests"].groups:
             continue
         bodies = RunBodies(context.runs, context.seals(family))
-        room.stages.append(Stage(group=family, handler=_guard(room, family, bodies, context, settings).handle))
+        guard = _guard(room, family, bodies, context, settings)
+        room.stages.append(Stage(group=family, handler=guard.handle, until=room.load if family == PERSONS else None))
     return room
 
 
