@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "10"))  # calls of an operation that are made by chance
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "5"))  # calls of an operation that are made by chance
 SEED = os.environ.get("FUZZ_SEED", "1")
 _PHASES = "examples,coverage,fuzzing"
 #: A good request may be refused for what no schema can say: an unknown model, a name that is taken.
