@@ -225,7 +225,6 @@ async def _start_stages(house: House) -> None:
     workers = Workers(c, house.stages, heir_of=house.heir_of)
     app = application(house.settings.redis.url, c.topology, workers, house.stages)
     await _look_at_pools(house, workers)
-    await app.start()
 
     async def stop() -> None:
         workers.grace_s = house.farewell.grace_s(house.settings)
@@ -233,6 +232,7 @@ async def _start_stages(house: House) -> None:
             await app.stop()
 
     house.stops.add("stages", stop, Farewell(patient=True).grace_s(house.settings) + 10.0)
+    await app.start()  # stages begin one after another: those that have are stopped too when a later one fails
     trims = {
         key: groups
         for name, key, groups in c.topology.keys(c.partitions)

@@ -29,7 +29,9 @@ _BODY = ""  # the digest that edits name; here they are applied at once
 
 
 class NamesChild(Names, Protocol):
-    """Who recognises persons and can be sent away; scanners.persons.Persons."""
+    """Who recognises persons, can be started beforehand and sent away; scanners.persons.Persons."""
+
+    async def start(self) -> None: ...
 
     async def stop(self) -> None: ...
 
@@ -87,7 +89,7 @@ class ScanDesk:
         async with self._one:
             names = self.names()
             try:
-                await names.find(["-"])
+                await names.start()
                 return await self._look(PERSONS, persons_find(names, self.most), policy, route, body)
             except Unavailable:
                 return Looked(family=PERSONS, state=FAILED, decision=failed(PERSONS, policy))

@@ -61,7 +61,6 @@ def _guardrails(family: str) -> Callable[[House], Awaitable[None]]:
     async def opened(house: House) -> None:
         room = build_guardrails(house.context, house.settings.guardrails, [family])
         house.stages += room.stages
-        house.before.append(room.start)
         house.stops.add(f"{family} scanners", room.stop, 5.0)
 
     return opened

@@ -104,7 +104,6 @@ async def opened(valkey: str, model: asyncio.Event | None = None) -> AsyncIterat
     door = StreamDoor(
         "door", PARTITIONS, context.scripts, context.runs, context.seals("ingress"), clock, chance, Bounds()
     )
-    await room.start()
     started = asyncio.create_task(workers.start())
     if model is None:
         await started
@@ -130,9 +129,17 @@ async def test_family_that_still_loads_its_model_takes_nothing_and_holds_up_nobo
 async def test_a_language_model_that_does_not_load_leaves_what_happens_to_the_policy(modelless: House) -> None:
     room = build(modelless.context, GuardrailSettings.model_validate(SETTINGS), ["persons"])
     room.persons = Persons(SystemClock(), SystemRandom(), command=("/nonexistent/program",))
-    await room.start()
     await room.load()
     await room.stop()
+
+
+async def test_a_policy_that_looks_for_names_without_the_language_data_hinders_the_start(
+    modelless: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.guardrails.app.MODEL", "a_model_that_is_not_installed")
+    with pytest.raises(ValueError, match="its language data is not installed"):
+        build(modelless.context, GuardrailSettings.model_validate(SETTINGS))
+    assert len(build(modelless.context, GuardrailSettings()).stages) == 2
 
 
 async def test_both_families_answer_every_run_in_every_partition(modelless: House) -> None:

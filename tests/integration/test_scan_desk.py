@@ -18,9 +18,12 @@ CARD = "4111 1111 1111 1111"
 
 
 class Child(ScriptedNames):
-    """Scripted names that can be sent away."""
+    """Scripted names that can be started and sent away."""
 
     stopped = 0
+
+    async def start(self) -> None:
+        await self.find(["-"])
 
     async def stop(self) -> None:
         self.stopped += 1

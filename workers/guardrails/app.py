@@ -39,33 +39,22 @@ log = logs.room("guardrails")
 
 @dataclass(slots=True)
 class Room:
-    """The stages of this process, and what has to be started before them and stopped after them."""
+    """The stages of this process, and what has to be stopped after them."""
 
     policies: Policies
     stages: list[Stage] = field(default_factory=list)
     persons: Persons | None = None
 
-    async def start(self) -> None:
-        """ValueError when a policy looks for names and the model's data is not installed: requests would wait for
-        verdicts in vain."""
-        if self._needed and importlib.util.find_spec(MODEL) is None:
-            raise ValueError(MISSING_DATA)
-
     async def load(self) -> None:
         """Has the language model loaded when some policy uses it, before requests are taken whose time would pass
         meanwhile; else the first need starts its child. One that fails hinders nothing: the policy says what then."""
-        needed = self._needed
-        if needed is None:
+        if self.persons is None or not self.policies.uses(PERSONS):
             return
         try:
             async with asyncio.timeout(_MODEL_S):
-                await needed.start()
+                await self.persons.start()
         except (ScannerUnavailable, TimeoutError) as error:
             log.warning("the language model is not loaded yet", family=PERSONS, reason=str(error) or "it takes long")
-
-    @property
-    def _needed(self) -> Persons | None:
-        return self.persons if self.persons and self.policies.uses(PERSONS) else None
 
     async def stop(self) -> None:
         """After the stages: nobody asks any more, so the child can go."""
@@ -75,13 +64,16 @@ class Room:
 
 def build(context: Context, settings: GuardrailSettings, families: Sequence[str] = (RULES, PERSONS)) -> Room:
     """The room with those of the given families that streams.yaml still has. ValueError when it asks one no more that a
-    policy uses: requests would pass unscanned."""
+    policy uses: requests would pass unscanned; and when a policy looks for names and the model's data is not installed:
+    they would wait for verdicts in vain."""
     room, topology = Room(Policies(settings)), context.topology
     for family in families:
         if family not in topology.families and room.policies.uses(family):
             raise ValueError(UNASKED.format(family))
         if family not in topology.streams["requests"].groups:
             continue
+        if family == PERSONS and room.policies.uses(PERSONS) and importlib.util.find_spec(MODEL) is None:
+            raise ValueError(MISSING_DATA)
         bodies = RunBodies(context.runs, context.seals(family))
         guard = _guard(room, family, bodies, context, settings)
         room.stages.append(Stage(group=family, handler=guard.handle, until=room.load if family == PERSONS else None))
