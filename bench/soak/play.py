@@ -69,8 +69,8 @@ class Wish:
         return min(5.0, self.seconds / 60)
 
 
-#: A form of half a minute, for a test: what it says of memory means nothing. It rests 6.5 s, since a router's pool keeps
-#: an idle connection up to 4.5 (providers/pool.py: KEEP_ALIVE_S and half of it until it is swept).
+#: A form of half a minute, for a test: what it says of memory means nothing. It rests 6.5 s, since a router's pool
+#: keeps an idle connection up to 4.5 (providers/pool.py: KEEP_ALIVE_S and half of it until it is swept).
 QUICK = Wish(seconds=12, warm_s=3, kill_every_s=5, away_s=1, retention_s=2, rate=20, slow_tokens=100, calm_s=4)
 
 
